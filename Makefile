@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+# make demo   set up everything and run the main job on a LiDAR frame
+# make test   set up everything and run the tests
+# make lint   formatting, lint and types
+# make ext    rebuild only the compiled module, into the source tree (for work on the engine)
+#
+# The environment lives in $(VENV). SCN_FX_DATA may name a folder of real LiDAR frames; demo and test use them too.
+
+PYTHON ?= python3
+VENV   ?= .venv
+# A range would also do (see pyproject.toml); one release keeps two visitors' runs comparable.
+TORCH  ?= torch==2.13.0
+DEMO_OUTPUT ?= demo_output
+
+BIN     := $(VENV)/bin
+READY   := $(VENV)/.ready
+SOURCES := pyproject.toml CMakeLists.txt $(shell find scn_fx/csrc -name '*.h' -o -name '*.cpp')
+CXX_FILES := $(shell find scn_fx/csrc -name '*.h' -o -name '*.cpp')
+
+.PHONY: demo test lint format ext clean
+
+demo: $(READY)
+	$(BIN)/scn-fx demo --output-dir $(DEMO_OUTPUT)
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+$(READY): $(SOURCES)
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "scn-fx needs Python 3.10 or newer, this is " + sys.version)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --editable ".[test,lint]"
+	touch $@
+
+ext:
+	@mkdir -p build
+	@cmake -S . -B build/dev -DPython_EXECUTABLE=$$(realpath -s $(BIN)/python) -DCMAKE_BUILD_TYPE=Release \
+	  -DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$$PWD/scn_fx >build/configure.log || (cat build/configure.log; exit 1)
+	cmake --build build/dev --parallel
+
+clean:
+	rm -rf build $(VENV) $(DEMO_OUTPUT) scn_fx/_core*.so

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Errors of scn-fx: each message says what was expected, what came and what to do about it."""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArgumentError",
+    "BoundError",
+    "CalibrationError",
+    "CaptureError",
+    "CompareError",
+    "ExportError",
+    "LidarError",
+    "MissingPackageError",
+    "NonFiniteError",
+    "OnnxError",
+    "OverflowedError",
+    "ScnError",
+    "SiteError",
+]
+
+
+class ScnError(Exception):
+    """Base of every error that scn-fx raises on purpose."""
+
+
+class CaptureError(ScnError, TypeError):
+    """The model contains something that cannot be captured; names its module path and class."""
+
+
+class CalibrationError(ScnError, ValueError):
+    """Ranges are missing, zero, not finite, or belong to another graph."""
+
+
+class ExportError(ScnError, ValueError):
+    """The graph cannot be written in the requested ONNX dialect."""
+
+
+class OnnxError(ScnError, ValueError):
+    """The file is not an ONNX model that the engine can run (truncated, empty, foreign operators, …)."""
+
+
+class SiteError(ScnError, ValueError):
+    """Features and indices do not describe a set of sites (dtype, shape, range, duplicates)."""
+
+
+class ArgumentError(ScnError, ValueError):
+    """A call is wrong in itself: an impossible thread count, range or option."""
+
+
+class BoundError(ScnError, ValueError):
+    """A layer has more output sites than its `output_bound`."""
+
+
+class NonFiniteError(ScnError, ValueError):
+    """Features hold NaN or infinite values."""
+
+
+class OverflowedError(ScnError, ArithmeticError):
+    """A layer's result does not fit in float16."""
+
+
+class CompareError(ScnError, AssertionError):
+    """Two executions of one network differ by more than the limits."""
+
+
+class LidarError(ScnError, ValueError):
+    """A LiDAR file or voxel grid is not what its format says."""
+
+
+class MissingPackageError(ScnError, ImportError):
+    """An optional package is missing; the message names the extra that installs it."""
+
+    @classmethod
+    def of(cls, package: str, extra: str, purpose: str) -> MissingPackageError:
+        """The error for `package`, which `purpose` needs and the extra `extra` of scn-fx installs."""
+        return cls(
+            f"{purpose} needs the package {package!r}, which is not installed. "
+            f"Install it with: pip install 'scn-fx[{extra}]'"
+        )
