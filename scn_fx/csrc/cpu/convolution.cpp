@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/convolution.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+
+#include "error.h"
+#include "half.h"
+
+namespace scn {
+namespace {
+
+// A tile's sums should stay in the second-level cache (128 rows x 128 channels x 4 bytes = 64 KiB) while each
+// offset's weights are read once for all rows of the tile.
+constexpr int64_t kTileRows = 128;
+constexpr int64_t kRowsPerChunk = 1024;
+
+int32_t round_up(int32_t n, int32_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+float half_rounded(float v, const char* what, const std::string& layer) {
+  const float rounded = half_to_float(float_to_half(v));
+  if (!std::isfinite(rounded)) {
+    fail(ErrorKind::kOverflow, layer, ": its ", what, " holds ", v,
+         ", which does not fit in float16 (65504 at most). ", "Rescale the layer, or run it in fp32.");
+  }
+  return rounded;
+}
+
+void check_range(float amax, const char* what, const std::string& layer) {
+  if (!(amax > 0.0f) || !std::isfinite(amax)) {
+    fail(ErrorKind::kArgument, layer, ": the ", what, " must be a positive finite number, got ", amax,
+         ". Calibrate the graph again.");
+  }
+}
+
+}  // namespace
+
+PreparedWeights prepare_weights(const WeightSource& s) {
+  PreparedWeights w;
+  w.precision = s.precision;
+  w.in_channels = s.in_channels;
+  w.out_channels = s.out_channels;
+  w.offsets = s.offsets;
+  w.out_padded = round_up(s.out_channels, kOutputBlock);
+  const bool int8 = s.precision == Precision::kInt8, rounded = s.precision != Precision::kFloat32;
+  w.in_padded = int8 ? round_up(s.in_channels, kInputQuad) : s.in_channels;
+  const int64_t depth = int64_t(s.offsets) * s.in_channels, count = depth * s.out_channels;
+
+  w.bias.assign(size_t(s.out_channels), 0.0f);
+  if (s.bias) {
+    for (int32_t n = 0; n < s.out_channels; ++n) {
+      w.bias[size_t(n)] = rounded ? half_rounded(s.bias[n], "bias", s.layer) : s.bias[n];
+    }
+  }
+  std::vector<float> values(s.weight, s.weight + count);
+  if (rounded) {
+    for (float& v : values) v = half_rounded(v, "weight", s.layer);
+  }
+  if (!int8) {
+    w.floats.resize(size_t(packed_float_count(s.out_channels, s.offsets, s.in_channels)));
+    pack_weight_float(values.data(), s.out_channels, s.offsets, s.in_channels, w.floats.data());
+    return w;
+  }
+  if (depth * (1 << 14) >= (int64_t(1) << 31)) {
+    fail(ErrorKind::kArgument, s.layer, ": ", s.offsets, " offsets x ", s.in_channels,
+         " input channels may overflow 32-bit sums in int8 (the product must stay below 131072). Run this "
+         "layer in fp16.");
+  }
+  check_range(s.input_amax, "input dynamic range", s.layer);
+  const float input_scale = s.input_amax / 127.0f;
+  std::vector<int8_t> quantised(static_cast<size_t>(count));
+  w.scale.resize(size_t(s.out_channels));
+  for (int32_t n = 0; n < s.out_channels; ++n) {
+    check_range(s.weight_amax[n], "weight dynamic range", s.layer);
+    const float factor = 127.0f / s.weight_amax[n];
+    w.scale[size_t(n)] = input_scale * (s.weight_amax[n] / 127.0f);
+    for (int64_t i = n * depth; i < (n + 1) * depth; ++i) {
+      quantised[size_t(i)] = quantise_weight(values[size_t(i)], factor);
+    }
+  }
+  w.int8.resize(size_t(packed_int8_bytes(s.out_channels, s.offsets, s.in_channels)));
+  pack_weight_int8(quantised.data(), s.out_channels, s.offsets, s.in_channels, w.int8.data());
+  return w;
+}
+
+int64_t run_convolution(const Kernels& kernels, const PreparedWeights& w, const void* x, int64_t x_stride,
+                        bool x_nonnegative, const int32_t* map, int64_t out_sites, Finish finish,
+                        ThreadPool& pool) {
+  const bool int8 = w.precision == Precision::kInt8;
+  // Only input layers have a specified order of sums; elsewhere a processor without fma may round twice.
+  const bool fused = w.in_channels <= 8;
+  GatherGemm g{map,          w.offsets,    x,
+               x_stride,     w.in_padded,  int8 ? static_cast<const void*>(w.int8.data()) : w.floats.data(),
+               w.out_padded, x_nonnegative};
+  finish.stride = w.out_padded;
+  finish.channels = w.out_channels;
+  finish.scale = int8 ? w.scale.data() : nullptr;
+  finish.bias = w.bias.data();
+  std::atomic<int64_t> lost{0};
+  pool.for_each(out_sites, kRowsPerChunk, [&](int64_t chunk_begin, int64_t chunk_end, int) {
+    std::vector<int32_t> sums(size_t(kTileRows * w.out_padded));
+    std::vector<float> rows(size_t(2 * w.out_padded));
+    std::vector<char> scratch(static_cast<size_t>(gemm_scratch_bytes(kTileRows)));
+    Finish f = finish;
+    f.scratch = rows.data();
+    int64_t chunk_lost = 0;
+    for (int64_t begin = chunk_begin; begin < chunk_end; begin += kTileRows) {
+      const int64_t end = std::min(chunk_end, begin + kTileRows);
+      if (int8) {
+        kernels.gemm_int8(g, begin, end, sums.data(), scratch.data());
+        f.int_sums = sums.data();
+      } else {
+        float* float_sums = reinterpret_cast<float*>(sums.data());
+        kernels.gemm_float(g, begin, end, float_sums, scratch.data(), fused);
+        f.float_sums = float_sums;
+      }
+      chunk_lost += kernels.finish(f, begin, end);
+    }
+    lost += chunk_lost;
+  });
+  return lost;
+}
+
+int64_t run_finish(const Kernels& kernels, Finish finish, int64_t rows, ThreadPool& pool) {
+  std::atomic<int64_t> lost{0};
+  pool.for_each(rows, kRowsPerChunk, [&](int64_t begin, int64_t end, int) {
+    std::vector<float> scratch(size_t(2 * finish.channels));
+    Finish f = finish;
+    f.scratch = scratch.data();
+    // rows of sums count from `begin`
+    if (f.float_sums) f.float_sums += begin * f.stride;
+    lost += kernels.finish(f, begin, end);
+  });
+  return lost;
+}
+
+void fail_overflow(const std::string& layer, int64_t count) {
+  fail(ErrorKind::kOverflow, layer, ": ", count, " values do not fit in float16 (65504 at most). ",
+       "Rescale the layer, give its consumers int8 precision, or run the network in fp32.");
+}
+
+namespace {
+
+template <typename T>
+void scatter_rows(const T* features, int64_t stride, const Site* sites, int64_t count, int32_t channels,
+                  const Triple& shape, ThreadPool& pool, T* dense) {
+  const int64_t cells = int64_t(shape[0]) * shape[1] * shape[2];
+  pool.for_each(count, 512, [&](int64_t begin, int64_t end, int) {
+    for (int64_t row = begin; row < end; ++row) {
+      const Site& s = sites[row];
+      T* out = dense + int64_t(s.batch) * channels * cells + (int64_t(s.z) * shape[1] + s.y) * shape[2] + s.x;
+      const T* in = features + row * stride;
+      for (int32_t c = 0; c < channels; ++c) out[c * cells] = in[c];
+    }
+  });
+}
+
+}  // namespace
+
+void scatter_dense(const void* features, int64_t element, int64_t stride, const Site* sites, int64_t count,
+                   int32_t channels, int32_t batch, const Triple& shape, ThreadPool& pool, void* dense) {
+  const int64_t bytes = int64_t(batch) * channels * shape[0] * shape[1] * shape[2] * element;
+  pool.for_each(bytes, int64_t(1) << 20, [&](int64_t begin, int64_t end, int) {
+    std::memset(static_cast<char*>(dense) + begin, 0, size_t(end - begin));
+  });
+  if (element == 2) {
+    scatter_rows(static_cast<const uint16_t*>(features), stride, sites, count, channels, shape, pool,
+                 static_cast<uint16_t*>(dense));
+  } else {
+    scatter_rows(static_cast<const uint32_t*>(features), stride, sites, count, channels, shape, pool,
+                 static_cast<uint32_t*>(dense));
+  }
+}
+
+}  // namespace scn

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// One convolution on the CPU: weights prepared once, then tiles of output rows shared out to the threads.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "cpu/kernels.h"
+#include "parallel.h"
+#include "types.h"
+
+namespace scn {
+
+/// Weights, scales and bias in the form that the kernels read.
+struct PreparedWeights {
+  Precision precision = Precision::kFloat32;
+  int32_t in_channels = 0, out_channels = 0, offsets = 0;
+  int32_t in_padded = 0, out_padded = 0;
+  std::vector<int8_t> int8;   // packed, precision int8
+  std::vector<float> floats;  // packed, other precisions
+  std::vector<float> scale;   // s_x * s_w[k], precision int8
+  std::vector<float> bias;    // zeros when the layer has none
+};
+
+struct WeightSource {
+  const float* weight;  // [out, offsets, in]
+  const float* bias;    // [out] or null
+  int32_t out_channels, offsets, in_channels;
+  Precision precision;
+  float input_amax;          // int8 only
+  const float* weight_amax;  // [out], int8 only
+  std::string layer;
+};
+
+/// Checks ranges and sizes and prepares the weights. int8 and fp16 round weight and bias to float16 first.
+/// Throws when an int8 sum could leave 32 bits, when a range is not positive, or when float16 overflows.
+PreparedWeights prepare_weights(const WeightSource& source);
+
+/// Elements per int8 row of a value with `channels` channels.
+inline int32_t int8_row(int32_t channels) {
+  return (channels + kInt8RowMultiple - 1) / kInt8RowMultiple * kInt8RowMultiple;
+}
+
+/// Runs the gathering product and `finish` (whose sources, scale, bias and scratch are filled in here) over
+/// all rows of `map` [out_sites, offsets]. Returns how many values did not fit in float16.
+int64_t run_convolution(const Kernels& kernels, const PreparedWeights& weights, const void* x,
+                        int64_t x_stride, bool x_nonnegative, const int32_t* map, int64_t out_sites,
+                        Finish finish, ThreadPool& pool);
+
+/// Runs `finish` (its source set, its scratch filled in here) over `rows` rows.
+int64_t run_finish(const Kernels& kernels, Finish finish, int64_t rows, ThreadPool& pool);
+
+/// Throws the float16 overflow error of a layer.
+[[noreturn]] void fail_overflow(const std::string& layer, int64_t count);
+
+/// dense [batch, channels, *shape] of `element` bytes each, zero where there is no site. Rows of `features`
+/// are `stride` elements apart.
+void scatter_dense(const void* features, int64_t element, int64_t stride, const Site* sites, int64_t count,
+                   int32_t channels, int32_t batch, const Triple& shape, ThreadPool& pool, void* dense);
+
+}  // namespace scn

@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/executor.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+
+#include "error.h"
+#include "half.h"
+
+namespace scn {
+namespace {
+
+constexpr int64_t kRowsPerChunk = 1024;
+
+int64_t product(const std::vector<int64_t>& dims) {
+  int64_t n = 1;
+  for (int64_t d : dims) n *= d;
+  return n;
+}
+
+/// dims with the exported batch, its first entry, replaced by the frame's.
+std::vector<int64_t> with_batch(std::vector<int64_t> dims, int32_t exported, int32_t batch,
+                                const std::string& layer) {
+  if (batch == exported) return dims;
+  if (dims.empty() || dims[0] != exported) {
+    fail(ErrorKind::kArgument, layer,
+         ": its shape does not start with the batch, so it only runs with the exported batch of ", exported,
+         ", not ", batch, ".");
+  }
+  dims[0] = batch;
+  return dims;
+}
+
+}  // namespace
+
+CpuExecutor::CpuExecutor(const Plan& plan, int threads)
+    : plan_(plan), kernels_(select_kernels()), pool_(threads) {
+  weights_.resize(plan.network.nodes.size());
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    const NodeSpec& n = plan.network.nodes[i];
+    if (n.kind != NodeSpec::Kind::kConvolution) continue;
+    const int32_t offsets = plan.network.maps[size_t(n.map)].geometry.volume();
+    weights_[i] = prepare_weights({n.weight.data(), n.bias.data(), n.out_channels, offsets, n.in_channels,
+                                   n.precision, n.amax[0], n.weight_amax.data(), n.name});
+  }
+  slots_.resize(size_t(plan.slots));
+  dense_.resize(plan.dense.size());
+  maps_.resize(plan.network.maps.size());
+}
+
+std::vector<Result> CpuExecutor::run(const FrameView& frame) {
+  check_frame(frame);
+  build_maps(frame);
+  reserve_slots();
+  for (const Step& step : plan_.steps) run_step(step, frame);
+  std::vector<Result> results;
+  for (size_t i = 0; i < plan_.outputs.size(); ++i) {
+    const PlanOutput& output = plan_.outputs[i];
+    bool last = true;
+    for (size_t j = i + 1; j < plan_.outputs.size(); ++j)
+      last = last && plan_.outputs[j].dense != output.dense;
+    results.push_back(output.dense >= 0 ? dense_result(output, last) : result(output));
+  }
+  return results;
+}
+
+void CpuExecutor::check_frame(const FrameView& frame) {
+  const ValueSpec& features = plan_.network.values[size_t(plan_.network.features)];
+  if (frame.channels != features.channels) {
+    fail(ErrorKind::kSite, "The network reads ", features.channels, " features per site, the frame has ",
+         frame.channels, ". Check which columns the model was trained on.");
+  }
+  std::atomic<int64_t> wrong{0};
+  std::atomic<int64_t> first{-1};
+  pool_.for_each(frame.sites * frame.channels, 1 << 16, [&](int64_t begin, int64_t end, int) {
+    int64_t count = 0;
+    for (int64_t i = begin; i < end; ++i) {
+      const bool bad = frame.half
+                           ? (static_cast<const uint16_t*>(frame.features)[i] & 0x7c00u) == 0x7c00u
+                           : !(std::fabs(static_cast<const float*>(frame.features)[i]) < kHalfOverflow);
+      if (bad && count++ == 0) {
+        int64_t none = -1;
+        first.compare_exchange_strong(none, i);
+      }
+    }
+    wrong += count;
+  });
+  if (wrong) {
+    fail(ErrorKind::kNonFinite, "The features hold ", wrong.load(),
+         " values that are NaN, infinite or beyond float16 (65504); one of them in row ",
+         first.load() / frame.channels, ", column ", first.load() % frame.channels,
+         ". Clean the points before voxelising them.");
+  }
+}
+
+void CpuExecutor::build_maps(const FrameView& frame) {
+  const Network& net = plan_.network;
+  batch_ = frame.batch ? frame.batch : net.batch;
+  if (batch_ == 0) {
+    batch_ = 1;
+    for (int64_t i = 0; i < frame.sites; ++i) batch_ = std::max(batch_, frame.indices[i].batch + 1);
+  }
+  // Every map depends on the indices alone; sets appear in the order of the maps that make them.
+  sets_.clear();
+  sets_.reserve(net.sets.size());
+  order_.clear();
+  sets_.push_back(index_sites(frame.indices, frame.sites, net.sets[0].shape, batch_, "The input", &order_));
+  for (size_t i = 0; i < net.maps.size(); ++i) {
+    const MapSpec& spec = net.maps[i];
+    const int32_t volume = spec.geometry.volume();
+    std::vector<int32_t>& map = maps_[i];
+    const SiteSet& input = sets_[size_t(spec.input_set)];
+    if (spec.partner >= 0) {
+      const SiteSet& target = sets_[size_t(spec.output_set)];
+      map.resize(size_t(target.size() * volume));
+      inverse_map(maps_[size_t(spec.partner)].data(), input.size(), volume, target.size(), map.data());
+    } else if (spec.geometry.subm) {
+      if (input.size() > spec.bound) {
+        fail(ErrorKind::kBound, spec.layer, ": ", input.size(), " sites, but output_bound is ", spec.bound,
+             ". Capture the model again with output_bound=", input.size() + input.size() / 4, " or more.");
+      }
+      map.resize(size_t(input.size() * volume));
+      subm_map(input, spec.geometry, pool_, map.data());
+    } else {
+      sets_.push_back(output_sites(input, spec.geometry, spec.bound, spec.layer));
+      const SiteSet& output = sets_.back();
+      map.resize(size_t(output.size() * volume));
+      conv_map(sets_[size_t(spec.input_set)], output, spec.geometry, pool_, map.data());
+    }
+  }
+}
+
+int64_t CpuExecutor::row_elements(const Storage& s) const {
+  return s.format == Format::kInt8 ? int8_row(s.channels) : s.channels;
+}
+
+void CpuExecutor::reserve_slots() {
+  for (const Storage& s : plan_.storages) {
+    const size_t bytes = size_t(sets_[size_t(s.set)].size() * row_elements(s) * format_bytes(s.format));
+    std::vector<char>& slot = slots_[size_t(s.slot)];
+    if (slot.size() < bytes) slot.resize(bytes);
+  }
+}
+
+char* CpuExecutor::rows(int storage) { return slots_[size_t(plan_.storages[size_t(storage)].slot)].data(); }
+
+std::vector<Emission> CpuExecutor::emissions(const Step& step) {
+  std::vector<Emission> out;
+  for (int id : step.stores) {
+    const Storage& s = plan_.storages[size_t(id)];
+    Emission e{};
+    e.kind = s.format == Format::kInt8 ? Emission::kInt8 : Emission::kFloat32;
+    e.relu = s.relu;
+    e.through_half = s.half;
+    e.factor = s.format == Format::kInt8 ? 127.0f / s.amax : 0.0f;
+    e.out = rows(id);
+    e.stride = row_elements(s);
+    e.padded = int32_t(e.stride);
+    out.push_back(e);
+  }
+  return out;
+}
+
+Residual CpuExecutor::residual(const Step& step, const NodeSpec& add) {
+  const Storage& other = plan_.storages[size_t(step.other)];
+  Residual r{};
+  r.other = rows(step.other);
+  r.stride = row_elements(other);
+  r.self_is_second = step.self_is_second;
+  if (add.precision == Precision::kInt8) {
+    const float self_amax = add.amax[step.self_is_second], other_amax = add.amax[!step.self_is_second];
+    r.kind = Residual::kInt8;
+    r.self_factor = 127.0f / self_amax;
+    r.self_scale = self_amax / 127.0f;
+    r.other_scale = other_amax / 127.0f;
+  } else {
+    r.kind = Residual::kFloat;
+    r.through_half = add.precision == Precision::kFloat16;
+  }
+  return r;
+}
+
+std::string CpuExecutor::last_layer(const Step& step) const {
+  return step.node < 0 ? "The input" : plan_.network.nodes[size_t(step.add >= 0 ? step.add : step.node)].name;
+}
+
+void CpuExecutor::run_step(const Step& step, const FrameView& frame) {
+  switch (step.kind) {
+    case Step::Kind::kLoad:
+      return load(step, frame);
+    case Step::Kind::kConvolution:
+      return convolution(step);
+    case Step::Kind::kAdd:
+      return add(step);
+    case Step::Kind::kScatterDense:
+      return scatter(step);
+    case Step::Kind::kTranspose:
+      return transpose(step);
+  }
+}
+
+void CpuExecutor::load(const Step& step, const FrameView& frame) {
+  const std::vector<Emission> stores = emissions(step);
+  const int32_t channels = frame.channels;
+  pool_.for_each(frame.sites, kRowsPerChunk, [&](int64_t begin, int64_t end, int) {
+    std::vector<float> buffer(size_t((end - begin) * channels)), scratch(size_t(2 * channels));
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t source = order_[size_t(row)];
+      float* out = buffer.data() + (row - begin) * channels;
+      if (frame.half) {
+        kernels_.half_to_float(static_cast<const uint16_t*>(frame.features) + source * channels, out,
+                               channels);
+      } else {
+        std::memcpy(out, static_cast<const float*>(frame.features) + source * channels, size_t(channels) * 4);
+      }
+    }
+    Finish f{};
+    f.float_sums = buffer.data();
+    f.stride = channels;
+    f.channels = channels;
+    f.through_half = true;  // features are float16 values in every precision
+    f.emissions = stores.data();
+    f.emission_count = int32_t(stores.size());
+    f.scratch = scratch.data();
+    kernels_.finish(f, begin, end);
+  });
+}
+
+void CpuExecutor::convolution(const Step& step) {
+  const NodeSpec& n = plan_.network.nodes[size_t(step.node)];
+  const Storage& x = plan_.storages[size_t(step.input)];
+  const std::vector<Emission> stores = emissions(step);
+  Finish f{};
+  f.relu = n.relu;
+  f.emissions = stores.data();
+  f.emission_count = int32_t(stores.size());
+  if (step.add >= 0) {
+    f.through_half = n.output_precision == Precision::kFloat16;
+    f.residual = residual(step, plan_.network.nodes[size_t(step.add)]);
+  }
+  const std::vector<int32_t>& map = maps_[size_t(n.map)];
+  const int set = plan_.network.maps[size_t(n.map)].output_set;
+  const int64_t lost =
+      run_convolution(kernels_, weights_[size_t(step.node)], rows(step.input), row_elements(x), x.nonnegative,
+                      map.data(), sets_[size_t(set)].size(), f, pool_);
+  if (lost) fail_overflow(last_layer(step), lost);
+}
+
+void CpuExecutor::add(const Step& step) {
+  const NodeSpec& n = plan_.network.nodes[size_t(step.node)];
+  const Storage& self = plan_.storages[size_t(step.input)];
+  const std::vector<Emission> stores = emissions(step);
+  Finish f{};
+  f.channels = self.channels;
+  f.stride = row_elements(self);
+  f.emissions = stores.data();
+  f.emission_count = int32_t(stores.size());
+  f.residual = residual(step, n);
+  if (n.precision == Precision::kInt8) {
+    f.self_int8 = reinterpret_cast<const int8_t*>(rows(step.input));
+  } else {
+    f.float_sums = reinterpret_cast<const float*>(rows(step.input));
+  }
+  const int64_t lost = run_finish(kernels_, f, sets_[size_t(self.set)].size(), pool_);
+  if (lost) fail_overflow(n.name, lost);
+}
+
+void CpuExecutor::scatter(const Step& step) {
+  const NodeSpec& n = plan_.network.nodes[size_t(step.node)];
+  const ValueSpec& out = plan_.network.values[size_t(n.output)];
+  const Storage& x = plan_.storages[size_t(step.input)];
+  const SiteSet& set = sets_[size_t(x.set)];
+  const int64_t element = out.half ? 2 : 4,
+                cells = product(with_batch(out.dims, plan_.network.batch, batch_, n.name));
+  auto& dense = dense_[size_t(step.dense_out)];
+  dense.reset(new char[size_t(cells * element)]);
+  const float* source = reinterpret_cast<const float*>(rows(step.input));
+  std::vector<uint16_t> half;
+  if (out.half) {
+    half.resize(size_t(set.size() * x.channels));
+    const int64_t lost = kernels_.float_to_half(source, half.data(), int64_t(half.size()));
+    if (lost) fail_overflow(n.name, lost);
+  }
+  const Triple& shape = plan_.network.sets[size_t(x.set)].shape;
+  scatter_dense(out.half ? static_cast<const void*>(half.data()) : source, element, x.channels,
+                set.sites.data(), set.size(), x.channels, batch_, shape, pool_, dense.get());
+}
+
+namespace {
+
+template <typename T>
+void permute(const T* in, T* out, const std::vector<int64_t>& out_dims,
+             const std::vector<int64_t>& in_strides, ThreadPool& pool) {
+  const int64_t inner = out_dims.back(), outer = product(out_dims) / std::max<int64_t>(1, inner);
+  pool.for_each(outer, 256, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      int64_t rest = i, offset = 0;
+      for (size_t axis = out_dims.size() - 1; axis-- > 0;) {
+        offset += rest % out_dims[axis] * in_strides[axis];
+        rest /= out_dims[axis];
+      }
+      for (int64_t j = 0; j < inner; ++j) out[i * inner + j] = in[offset + j * in_strides.back()];
+    }
+  });
+}
+
+}  // namespace
+
+void CpuExecutor::transpose(const Step& step) {
+  const NodeSpec& n = plan_.network.nodes[size_t(step.node)];
+  const ValueSpec& in = plan_.network.values[size_t(n.inputs[0])];
+  const std::vector<int64_t> dims = with_batch(in.dims, plan_.network.batch, batch_, n.name);
+  std::vector<int64_t> strides(dims.size(), 1), out_dims, out_strides;
+  for (size_t axis = dims.size() - 1; axis-- > 0;) strides[axis] = strides[axis + 1] * dims[axis + 1];
+  for (int64_t axis : n.dims) {
+    out_dims.push_back(dims[size_t(axis)]);
+    out_strides.push_back(strides[size_t(axis)]);
+  }
+  const size_t element = in.half ? 2 : 4;
+  auto& source = dense_[size_t(step.dense_in)];
+  auto& target = dense_[size_t(step.dense_out)];
+  target.reset(new char[size_t(product(dims)) * element]);
+  if (in.half) {
+    permute(reinterpret_cast<const uint16_t*>(source.get()), reinterpret_cast<uint16_t*>(target.get()),
+            out_dims, out_strides, pool_);
+  } else {
+    permute(reinterpret_cast<const float*>(source.get()), reinterpret_cast<float*>(target.get()), out_dims,
+            out_strides, pool_);
+  }
+  if (step.last_use) source.reset();
+}
+
+Result CpuExecutor::result(const PlanOutput& output) {
+  const ValueSpec& value = plan_.network.values[size_t(output.value)];
+  const Storage& s = plan_.storages[size_t(output.storage)];
+  const SiteSet& set = sets_[size_t(s.set)];
+  const float* source = reinterpret_cast<const float*>(rows(output.storage));
+  Result r;
+  r.sparse = true;
+  r.half = value.half;
+  r.dims = {set.size(), s.channels};
+  const int64_t element = r.half ? 2 : 4;
+  r.data.reset(new char[size_t(set.size() * s.channels * element)]);
+  r.sites.resize(size_t(set.size()));
+  for (int64_t row = 0; row < set.size(); ++row) {
+    // Sites that the caller gave come back in the caller's order.
+    const int64_t target = s.set == 0 ? order_[size_t(row)] : row;
+    char* out = r.data.get() + target * s.channels * element;
+    r.sites[size_t(target)] = set.sites[size_t(row)];
+    if (r.half) {
+      kernels_.float_to_half(source + row * s.channels, reinterpret_cast<uint16_t*>(out), s.channels);
+    } else {
+      std::memcpy(out, source + row * s.channels, size_t(s.channels) * 4);
+    }
+  }
+  return r;
+}
+
+Result CpuExecutor::dense_result(const PlanOutput& output, bool last) {
+  const ValueSpec& value = plan_.network.values[size_t(output.value)];
+  Result r;
+  r.half = value.half;
+  r.dims = with_batch(value.dims, plan_.network.batch, batch_, value.name);
+  auto& dense = dense_[size_t(output.dense)];
+  if (last) {
+    r.data = std::move(dense);
+  } else {
+    const size_t bytes = size_t(product(r.dims) * (r.half ? 2 : 4));
+    r.data.reset(new char[bytes]);
+    std::memcpy(r.data.get(), dense.get(), bytes);
+  }
+  return r;
+}
+
+}  // namespace scn

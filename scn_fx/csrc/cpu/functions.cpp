@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/functions.h"
+
+#include <vector>
+
+#include "error.h"
+
+namespace scn {
+namespace {
+
+Emission emission(Emission::Kind kind, void* out, int64_t stride, bool through_half, float factor = 0.0f) {
+  return {kind, false, through_half, factor, out, stride, kind == Emission::kInt8 ? int32_t(stride) : 0};
+}
+
+Finish float_rows(const float* rows, int32_t channels) {
+  Finish f{};
+  f.float_sums = rows;
+  f.stride = channels;
+  f.channels = channels;
+  return f;
+}
+
+/// q(x, amax) of float rows, padded to int8 rows.
+std::vector<int8_t> quantise_rows(const Kernels& kernels, const float* x, int64_t rows, int32_t channels,
+                                  float amax, ThreadPool& pool) {
+  std::vector<int8_t> out(size_t(rows * int8_row(channels)));
+  const Emission e = emission(Emission::kInt8, out.data(), int8_row(channels), false, 127.0f / amax);
+  Finish f = float_rows(x, channels);
+  f.emissions = &e;
+  f.emission_count = 1;
+  run_finish(kernels, f, rows, pool);
+  return out;
+}
+
+}  // namespace
+
+void convolve(const ConvCall& call, ThreadPool& pool, float* y) {
+  const Kernels& kernels = select_kernels();
+  const WeightSource& s = call.weights;
+  const PreparedWeights weights = prepare_weights(s);
+  for (int64_t i = 0; i < call.out_sites * s.offsets; ++i) {
+    if (call.map[i] < -1 || call.map[i] >= call.in_sites) {
+      fail(ErrorKind::kSite, s.layer, ": the kernel map reads input row ", call.map[i], ", but there are ",
+           call.in_sites, " input rows. Build the map from the same sites as the features.");
+    }
+  }
+  std::vector<int8_t> int8;
+  std::vector<float> rounded;
+  const void* x = call.features;
+  int64_t stride = s.in_channels;
+  if (s.precision == Precision::kInt8) {
+    int8 = quantise_rows(kernels, call.features, call.in_sites, s.in_channels, s.input_amax, pool);
+    x = int8.data();
+    stride = int8_row(s.in_channels);
+  } else if (s.precision == Precision::kFloat16) {
+    rounded.resize(size_t(call.in_sites * s.in_channels));
+    const Emission e = emission(Emission::kFloat32, rounded.data(), s.in_channels, true);
+    Finish f = float_rows(call.features, s.in_channels);
+    f.emissions = &e;
+    f.emission_count = 1;
+    const int64_t lost = run_finish(kernels, f, call.in_sites, pool);
+    if (lost) fail_overflow(s.layer + " (its input)", lost);
+    x = rounded.data();
+  }
+  const Emission e = emission(Emission::kFloat32, y, s.out_channels, call.round_output);
+  Finish f{};
+  f.relu = call.relu;
+  f.emissions = &e;
+  f.emission_count = 1;
+  const int64_t lost = run_convolution(kernels, weights, x, stride, false, call.map, call.out_sites, f, pool);
+  if (lost) fail_overflow(s.layer, lost);
+}
+
+void add(const AddCall& call, ThreadPool& pool, float* y) {
+  const Kernels& kernels = select_kernels();
+  Finish f = float_rows(call.a, call.channels);
+  Emission e = emission(Emission::kFloat32, y, call.channels, call.round_output);
+  e.relu = call.relu;
+  f.emissions = &e;
+  f.emission_count = 1;
+  std::vector<int8_t> other;
+  std::vector<float> rounded;
+  Residual& r = f.residual;
+  if (call.precision == Precision::kInt8) {
+    other = quantise_rows(kernels, call.b, call.rows, call.channels, call.amax1, pool);
+    r.kind = Residual::kInt8;
+    r.other = other.data();
+    r.stride = int8_row(call.channels);
+    r.self_factor = 127.0f / call.amax0;
+    r.self_scale = call.amax0 / 127.0f;
+    r.other_scale = call.amax1 / 127.0f;
+  } else {
+    r.kind = Residual::kFloat;
+    r.other = call.b;
+    r.stride = call.channels;
+    if (call.precision == Precision::kFloat16) {
+      rounded.resize(size_t(call.rows * call.channels));
+      const Emission half = emission(Emission::kFloat32, rounded.data(), call.channels, true);
+      Finish g = float_rows(call.b, call.channels);
+      g.emissions = &half;
+      g.emission_count = 1;
+      const int64_t lost = run_finish(kernels, g, call.rows, pool);
+      if (lost) fail_overflow(call.layer + " (its second input)", lost);
+      r.other = rounded.data();
+      r.through_half = true;
+    }
+  }
+  const int64_t lost = run_finish(kernels, f, call.rows, pool);
+  if (lost) fail_overflow(call.layer, lost);
+}
+
+}  // namespace scn

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+// The arithmetic of the CPU backend: one table of functions per instruction set, chosen at run time.
+//
+// Only plain structs and raw pointers here: the files that implement a table are compiled with instructions
+// that the machine may lack, so no inline function that other files share may end up in them.
+#pragma once
+
+#include <cstdint>
+
+namespace scn {
+
+/// Channels are padded to these multiples in memory, with zeros.
+constexpr int32_t kInputQuad = 4;         // int8 products are summed four input channels at a time
+constexpr int32_t kOutputBlock = 16;      // output channels computed together
+constexpr int32_t kInt8RowMultiple = 16;  // bytes per int8 row
+
+/// A gathering matrix product over a range of output rows:
+///   acc[r][n] = sum over offsets k with map[r][k] >= 0, and channels c, of x[map[r][k]][c] * w[k][c][n].
+struct GatherGemm {
+  const int32_t* map;  // [rows, offsets]
+  int32_t offsets;
+  const void* x;         // rows of int8 or float
+  int64_t x_stride;      // elements per row
+  int32_t in_channels;   // padded
+  const void* weight;    // packed by pack_weight_*
+  int32_t out_channels;  // padded to kOutputBlock: also the row length of acc
+  bool x_nonnegative;    // int8 only: all x in [0, 127]
+};
+
+/// One stored form of a result.
+struct Emission {
+  enum Kind : int32_t { kInt8, kFloat16, kFloat32 } kind;
+  bool relu;          // max(y, 0) first
+  bool through_half;  // the value itself is float16: round before storing it
+  float factor;       // int8: 127 / amax
+  void* out;          // row 0
+  int64_t stride;     // elements per row
+  int32_t padded;     // columns from `channels` up to here are written as zero
+};
+
+/// An Add of two values: the one at hand ("self", a convolution's result or the first operand) and another.
+struct Residual {
+  enum Kind : int32_t { kNone, kInt8, kFloat } kind;
+  const void* other;  // int8 or float rows
+  int64_t stride;
+  bool through_half;    // float: both operands are rounded to float16 first
+  bool self_is_second;  // self is the Add's second input
+  float self_factor;    // int8: 127 / amax of self
+  float self_scale;     // int8: amax / 127
+  float other_scale;
+};
+
+/// From sums to stored results, over rows [begin, end). Exactly one of the three sources is set; rows of sums
+/// count from `begin`, rows of self_int8 from 0.
+struct Finish {
+  const int32_t* int_sums;
+  const float* float_sums;
+  const int8_t* self_int8;  // self is stored already quantised: an int8 Add that is not fused
+  int64_t stride;           // of the source, elements per row
+  int32_t channels;
+  const float* scale;  // [channels], int_sums only
+  const float* bias;   // [channels] or null
+  bool relu;
+  bool through_half;  // the value before the Add is itself float16
+  Residual residual;
+  const Emission* emissions;
+  int32_t emission_count;
+  float* scratch;  // two rows of `channels` floats
+};
+
+struct Kernels {
+  const char* name;
+
+  /// acc [end - begin, out_channels] for output rows [begin, end). `scratch` holds scratch_bytes(...) bytes.
+  void (*gemm_int8)(const GatherGemm&, int64_t begin, int64_t end, int32_t* acc, void* scratch);
+  /// The same in float32: a chain of fused multiply-adds, offsets ascending, then channels. `fused` may be
+  /// ignored where the hardware has no such instruction and the layer's order is not specified.
+  void (*gemm_float)(const GatherGemm&, int64_t begin, int64_t end, float* acc, void* scratch, bool fused);
+
+  /// Finishes rows [begin, end). Returns how many values do not fit in float16 where they are rounded to it.
+  int64_t (*finish)(const Finish&, int64_t begin, int64_t end);
+
+  void (*half_to_float)(const uint16_t* in, float* out, int64_t count);
+  /// Returns how many finite or infinite inputs became infinite (NaN counts too).
+  int64_t (*float_to_half)(const float* in, uint16_t* out, int64_t count);
+};
+
+/// Scratch for the gemm functions: the active rows of a tile and the input rows they read.
+int64_t gemm_scratch_bytes(int64_t tile_rows);
+
+/// int8 weights [out, offsets, in] → [offsets, out block, in quad, 16 outputs, 4 inputs]; zero padded.
+int64_t packed_int8_bytes(int32_t out, int32_t offsets, int32_t in);
+void pack_weight_int8(const int8_t* weight, int32_t out, int32_t offsets, int32_t in, int8_t* packed);
+
+/// float weights [out, offsets, in] → [offsets, out block, in, 16 outputs]; zero padded.
+int64_t packed_float_count(int32_t out, int32_t offsets, int32_t in);
+void pack_weight_float(const float* weight, int32_t out, int32_t offsets, int32_t in, float* packed);
+
+/// q(v, amax) of a weight: clamp(round_half_even(v * factor), -128, 127) with factor = 127 / amax.
+int8_t quantise_weight(float v, float factor);
+
+extern const Kernels kPortableKernels;
+#if defined(__x86_64__)
+extern const Kernels kAvx2Kernels;
+#endif
+
+/// The table for this processor, or the one that the environment variable SCN_FX_ISA names (portable, avx2).
+const Kernels& select_kernels();
+/// Names that select_kernels accepts here, best first, as one space-separated string.
+const char* supported_isas();
+
+}  // namespace scn

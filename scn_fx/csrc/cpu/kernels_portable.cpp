@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// Plain C++ for any processor: what the other tables are measured and tested against.
+#include "cpu/kernels-inl.h"
+
+namespace scn {
+namespace {
+
+void gemm_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* acc, void* scratch) {
+  std::memset(acc, 0, size_t(end - begin) * size_t(g.out_channels) * sizeof(int32_t));
+  int32_t* rows = static_cast<int32_t*>(scratch);
+  int32_t* sources = rows + (end - begin);
+  const int8_t* x = static_cast<const int8_t*>(g.x);
+  const int32_t quads = g.in_channels / kInputQuad, blocks = g.out_channels / kOutputBlock;
+  for (int32_t k = 0; k < g.offsets; ++k) {
+    const int32_t count = active_rows(g, begin, end, k, rows, sources);
+    const int8_t* weight = static_cast<const int8_t*>(g.weight) + int64_t(k) * g.out_channels * g.in_channels;
+    for (int32_t i = 0; i < count; ++i) {
+      const int8_t* source = x + int64_t(sources[i]) * g.x_stride;
+      const int8_t* w = weight;
+      for (int32_t block = 0; block < blocks; ++block) {
+        int32_t* out = acc + int64_t(rows[i]) * g.out_channels + block * kOutputBlock;
+        for (int32_t quad = 0; quad < quads; ++quad, w += kInputQuad * kOutputBlock) {
+          for (int32_t n = 0; n < kOutputBlock; ++n) {
+            int32_t sum = 0;
+            for (int32_t c = 0; c < kInputQuad; ++c)
+              sum += int32_t(source[quad * kInputQuad + c]) * w[n * kInputQuad + c];
+            out[n] += sum;
+          }
+        }
+      }
+    }
+  }
+}
+
+template <bool kFused>
+void gemm_float_rows(const GatherGemm& g, int64_t begin, int64_t end, float* acc, void* scratch) {
+  std::memset(acc, 0, size_t(end - begin) * size_t(g.out_channels) * sizeof(float));
+  int32_t* rows = static_cast<int32_t*>(scratch);
+  int32_t* sources = rows + (end - begin);
+  const float* x = static_cast<const float*>(g.x);
+  for (int32_t k = 0; k < g.offsets; ++k) {
+    const int32_t count = active_rows(g, begin, end, k, rows, sources);
+    const float* weight = static_cast<const float*>(g.weight) + int64_t(k) * g.out_channels * g.in_channels;
+    for (int32_t i = 0; i < count; ++i) {
+      const float* source = x + int64_t(sources[i]) * g.x_stride;
+      const float* w = weight;
+      for (int32_t block = 0; block < g.out_channels; block += kOutputBlock) {
+        float* out = acc + int64_t(rows[i]) * g.out_channels + block;
+        for (int32_t c = 0; c < g.in_channels; ++c, w += kOutputBlock) {
+          for (int32_t n = 0; n < kOutputBlock; ++n) {
+            out[n] = kFused ? __builtin_fmaf(source[c], w[n], out[n]) : source[c] * w[n] + out[n];
+          }
+        }
+      }
+    }
+  }
+}
+
+void gemm_float(const GatherGemm& g, int64_t begin, int64_t end, float* acc, void* scratch, bool fused) {
+  // Without the instruction, a fused multiply-add is a library call: exact, and slow.
+  fused ? gemm_float_rows<true>(g, begin, end, acc, scratch)
+        : gemm_float_rows<false>(g, begin, end, acc, scratch);
+}
+
+}  // namespace
+
+const Kernels kPortableKernels = {"portable",  gemm_int8,         gemm_float,
+                                  finish_rows, convert_from_half, convert_to_half};
+
+}  // namespace scn

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "onnx/model.h"
+
+#include <algorithm>
+#include <fstream>
+#include <limits>
+#include <sstream>
+
+#include "error.h"
+#include "onnx/wire.h"
+
+namespace scn {
+namespace {
+
+std::pair<std::string, std::string> read_entry(WireReader in) {
+  std::pair<std::string, std::string> entry;
+  while (in.next()) {
+    if (in.field() == 1)
+      entry.first = in.text();
+    else if (in.field() == 2)
+      entry.second = in.text();
+    else
+      in.skip();
+  }
+  return entry;
+}
+
+std::pair<std::string, int64_t> read_opset(WireReader in) {
+  std::pair<std::string, int64_t> opset;
+  while (in.next()) {
+    if (in.field() == 1)
+      opset.first = in.text();
+    else if (in.field() == 2)
+      opset.second = in.integer();
+    else
+      in.skip();
+  }
+  return opset;
+}
+
+void read_ints(WireReader& in, std::vector<int64_t>& out) {
+  if (!in.is_bytes()) {
+    out.push_back(in.integer());
+    return;
+  }
+  WireReader packed = in.bytes();
+  while (!packed.done()) out.push_back(int64_t(packed.varint()));
+}
+
+void read_floats(WireReader& in, std::vector<float>& out) {
+  if (!in.is_bytes()) {
+    out.push_back(in.fixed32());
+    return;
+  }
+  WireReader packed = in.bytes();
+  while (!packed.done()) out.push_back(packed.packed_float());
+}
+
+OnnxAttribute read_attribute(WireReader in) {
+  OnnxAttribute a;
+  while (in.next()) {
+    switch (in.field()) {
+      case 1:
+        a.name = in.text();
+        break;
+      case 2:
+        a.f = in.fixed32();
+        break;
+      case 3:
+        a.i = in.integer();
+        break;
+      case 4:
+        a.s = in.text();
+        break;
+      case 7:
+        read_floats(in, a.floats);
+        break;
+      case 8:
+        read_ints(in, a.ints);
+        break;
+      case 9:
+        a.strings.push_back(in.text());
+        break;
+      case 20:
+        a.type = AttributeType(in.integer());
+        break;
+      default:
+        in.skip();
+    }
+  }
+  return a;
+}
+
+OnnxNode read_node(WireReader in) {
+  OnnxNode node;
+  while (in.next()) {
+    switch (in.field()) {
+      case 1:
+        node.inputs.push_back(in.text());
+        break;
+      case 2:
+        node.outputs.push_back(in.text());
+        break;
+      case 3:
+        node.name = in.text();
+        break;
+      case 4:
+        node.op_type = in.text();
+        break;
+      case 5:
+        node.attributes.push_back(read_attribute(in.bytes()));
+        break;
+      case 7:
+        node.domain = in.text();
+        break;
+      default:
+        in.skip();
+    }
+  }
+  return node;
+}
+
+OnnxTensor read_tensor(WireReader in) {
+  OnnxTensor t;
+  while (in.next()) {
+    switch (in.field()) {
+      case 1:
+        read_ints(in, t.dims);
+        break;
+      case 2:
+        t.data_type = int32_t(in.integer());
+        break;
+      case 8:
+        t.name = in.text();
+        break;
+      case 9: {
+        const WireReader raw = in.bytes();
+        t.raw = raw.data();
+        t.raw_size = raw.size();
+        break;
+      }
+      case 14:
+        t.external = in.integer() == 1;
+        break;
+      default:
+        in.skip();
+    }
+  }
+  return t;
+}
+
+std::string read_value_name(WireReader in) {
+  std::string name;
+  while (in.next()) {
+    if (in.field() == 1)
+      name = in.text();
+    else
+      in.skip();
+  }
+  return name;
+}
+
+void read_graph(WireReader in, OnnxModel& model) {
+  while (in.next()) {
+    switch (in.field()) {
+      case 1:
+        model.nodes.push_back(read_node(in.bytes()));
+        break;
+      case 5: {
+        OnnxTensor t = read_tensor(in.bytes());
+        model.initializers[t.name] = t;
+        break;
+      }
+      case 11:
+        model.inputs.push_back(read_value_name(in.bytes()));
+        break;
+      case 12:
+        model.outputs.push_back(read_value_name(in.bytes()));
+        break;
+      case 16:
+        model.metadata.insert(read_entry(in.bytes()));
+        break;
+      default:
+        in.skip();
+    }
+  }
+}
+
+}  // namespace
+
+const OnnxAttribute* OnnxNode::find(const std::string& attribute) const {
+  for (const OnnxAttribute& a : attributes) {
+    if (a.name == attribute) return &a;
+  }
+  return nullptr;
+}
+
+int64_t OnnxTensor::count() const {
+  int64_t n = 1;
+  for (int64_t d : dims) {
+    if (d < 0 || (d > 0 && n > std::numeric_limits<int64_t>::max() / d)) {
+      fail(ErrorKind::kOnnx, "Initializer '", name, "' has impossible dimensions.");
+    }
+    n *= d;
+  }
+  return n;
+}
+
+OnnxModel parse_onnx(std::string bytes) {
+  if (bytes.empty()) fail(ErrorKind::kOnnx, "The ONNX model is empty (0 bytes). Export it again.");
+  OnnxModel model;
+  model.buffer = std::move(bytes);
+  bool has_graph = false;
+  WireReader in(model.buffer.data(), model.buffer.size());
+  while (in.next()) {
+    switch (in.field()) {
+      case 1:
+        model.ir_version = in.integer();
+        break;
+      case 2:
+        model.producer_name = in.text();
+        break;
+      case 3:
+        model.producer_version = in.text();
+        break;
+      case 7:
+        has_graph = true;
+        read_graph(in.bytes(), model);
+        break;
+      case 8:
+        model.opsets.push_back(read_opset(in.bytes()));
+        break;
+      case 14: {
+        const auto entry = read_entry(in.bytes());
+        model.metadata[entry.first] = entry.second;
+        break;
+      }
+      default:
+        in.skip();
+    }
+  }
+  if (!has_graph || model.ir_version == 0) {
+    fail(ErrorKind::kOnnx, "Not an ONNX model: it has no ", has_graph ? "IR version" : "graph",
+         ". Expected a file written by torch.onnx.export.");
+  }
+  // Up to IR version 3 every initializer is listed as an input too.
+  auto& inputs = model.inputs;
+  inputs.erase(std::remove_if(inputs.begin(), inputs.end(),
+                              [&](const std::string& n) { return model.initializers.count(n) > 0; }),
+               inputs.end());
+  return model;
+}
+
+OnnxModel load_onnx(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file)
+    fail(ErrorKind::kOnnx, "Cannot open the ONNX file '", path, "'. Check the path and its permissions.");
+  std::ostringstream bytes;
+  bytes << file.rdbuf();
+  try {
+    return parse_onnx(bytes.str());
+  } catch (const Error& e) {
+    fail(e.kind(), path, ": ", e.what());
+  }
+}
+
+}  // namespace scn

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// An ONNX file as its protobuf says it, read without the protobuf library. Field numbers are those of
+// onnx.proto.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace scn {
+
+enum class AttributeType : int32_t {
+  kUnset = 0,
+  kFloat = 1,
+  kInt = 2,
+  kString = 3,
+  kFloats = 6,
+  kInts = 7,
+  kStrings = 8
+};
+
+struct OnnxAttribute {
+  std::string name;
+  AttributeType type = AttributeType::kUnset;  // other types of the format keep their number
+  float f = 0.0f;
+  int64_t i = 0;
+  std::string s;
+  std::vector<float> floats;
+  std::vector<int64_t> ints;
+  std::vector<std::string> strings;
+};
+
+struct OnnxNode {
+  std::string name, op_type, domain;
+  std::vector<std::string> inputs, outputs;
+  std::vector<OnnxAttribute> attributes;
+
+  const OnnxAttribute* find(const std::string& attribute) const;
+};
+
+constexpr int32_t kOnnxFloat = 1, kOnnxFloat16 = 10;
+
+struct OnnxTensor {
+  std::string name;
+  int32_t data_type = 0;
+  std::vector<int64_t> dims;
+  bool external = false;
+  const char* raw = nullptr;  // points into the model's buffer
+  size_t raw_size = 0;
+
+  int64_t count() const;
+};
+
+struct OnnxModel {
+  std::string buffer;
+  int64_t ir_version = 0;
+  std::string producer_name, producer_version;
+  std::vector<std::pair<std::string, int64_t>> opsets;
+  std::map<std::string, std::string> metadata;  // of the model and of its graph
+  std::vector<std::string> inputs, outputs;     // inputs without initializers
+  std::vector<OnnxNode> nodes;
+  std::map<std::string, OnnxTensor> initializers;
+};
+
+/// Parses the bytes of a file. Throws kOnnx for what is empty, truncated or no ONNX model.
+OnnxModel parse_onnx(std::string bytes);
+
+/// Reads and parses a file.
+OnnxModel load_onnx(const std::string& path);
+
+}  // namespace scn

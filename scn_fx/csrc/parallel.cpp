@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "parallel.h"
+
+#include <algorithm>
+#include <exception>
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+#include "error.h"
+
+namespace scn {
+namespace {
+
+int usable_processors() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
+#endif
+  return std::max(1u, std::thread::hardware_concurrency());
+}
+
+}  // namespace
+
+ThreadPool::ThreadPool(int threads) {
+  if (threads < 0)
+    fail(ErrorKind::kArgument, "threads must be at least 1 (or 0 for all processors), got ", threads, ".");
+  if (threads == 0) threads = usable_processors();
+  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+}
+
+ThreadPool::~ThreadPool() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    stop_ = true;
+  }
+  start_.notify_all();
+  for (auto& worker : workers_) worker.join();
+}
+
+void ThreadPool::for_each(int64_t items, int64_t grain,
+                          const std::function<void(int64_t, int64_t, int)>& body) {
+  if (items <= 0) return;
+  grain = std::max<int64_t>(1, grain);
+  if (workers_.empty() || items <= grain) {
+    for (int64_t begin = 0; begin < items; begin += grain) body(begin, std::min(items, begin + grain), 0);
+    return;
+  }
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    body_ = &body;
+    items_ = items;
+    grain_ = grain;
+    next_.store(0, std::memory_order_relaxed);
+    error_ = nullptr;
+    busy_ = int(workers_.size());
+    ++generation_;
+  }
+  start_.notify_all();
+  take_chunks(0);
+  std::unique_lock<std::mutex> lock(mutex_);
+  done_.wait(lock, [this] { return busy_ == 0; });
+  if (error_) std::rethrow_exception(error_);
+}
+
+void ThreadPool::take_chunks(int thread) {
+  try {
+    for (;;) {
+      const int64_t begin = next_.fetch_add(grain_, std::memory_order_relaxed);
+      if (begin >= items_) return;
+      (*body_)(begin, std::min(items_, begin + grain_), thread);
+    }
+  } catch (...) {
+    next_.store(items_, std::memory_order_relaxed);
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!error_) error_ = std::current_exception();
+  }
+}
+
+void ThreadPool::work(int thread) {
+  uint64_t seen = 0;
+  for (;;) {
+    {
+      std::unique_lock<std::mutex> lock(mutex_);
+      start_.wait(lock, [&] { return stop_ || generation_ != seen; });
+      if (stop_) return;
+      seen = generation_;
+    }
+    take_chunks(thread);
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      --busy_;
+    }
+    done_.notify_one();
+  }
+}
+
+}  // namespace scn

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// A fixed set of worker threads that share out the chunks of one loop at a time.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace scn {
+
+class ThreadPool {
+ public:
+  /// `threads` counts the calling thread; 0 means one per hardware thread that this process may use.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int size() const { return int(workers_.size()) + 1; }
+
+  /// Calls body(begin, end, thread) for chunks of at most `grain` items that cover [0, items) once.
+  /// Which thread takes which chunk is not fixed: bodies must not depend on it. The first exception
+  /// that a body throws is thrown again here, after all threads have stopped.
+  void for_each(int64_t items, int64_t grain, const std::function<void(int64_t, int64_t, int)>& body);
+
+ private:
+  void work(int thread);
+  void take_chunks(int thread);
+
+  std::vector<std::thread> workers_;
+  std::mutex mutex_;
+  std::condition_variable start_, done_;
+  uint64_t generation_ = 0;
+  int busy_ = 0;
+  bool stop_ = false;
+
+  const std::function<void(int64_t, int64_t, int)>* body_ = nullptr;
+  int64_t items_ = 0, grain_ = 1;
+  std::atomic<int64_t> next_{0};
+  std::exception_ptr error_;
+};
+
+}  // namespace scn

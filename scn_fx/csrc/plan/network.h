@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+// A network in the libspconv dialect with everything decided and checked: shapes, sites, precisions, ranges.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "onnx/model.h"
+#include "types.h"
+
+namespace scn {
+
+/// Sites that values live on. Set 0 is the engine's input; others are reached by the convolution of `map`.
+struct SiteSetSpec {
+  Triple shape{0, 0, 0};
+  int map = -1;
+};
+
+/// A kernel map shared by the layers that name the same rulebook.
+struct MapSpec {
+  ConvGeometry geometry;
+  int input_set = 0, output_set = 0;
+  int partner = -1;   // inverse: the map whose two sides are swapped
+  int64_t bound = 0;  // of the layer that introduces the map
+  std::string rulebook, layer;
+};
+
+struct ValueSpec {
+  std::string name;
+  int producer = -1;  // node, or -1 for the engine's features
+  int channels = 0;   // -1 for the features of a network without convolutions
+  int set = 0;        // sparse values
+  bool dense = false;
+  bool half = true;           // rounded to float16 before anyone sees it (output_precision fp16)
+  std::vector<int64_t> dims;  // dense values; dims[0] is the batch
+};
+
+struct NodeSpec {
+  enum class Kind { kConvolution, kAdd, kRelu, kScatterDense, kReshape, kTranspose } kind;
+  std::string name;
+  std::vector<int> inputs;
+  int output = -1;
+
+  Precision precision = Precision::kFloat16, output_precision = Precision::kFloat16;
+
+  // kConvolution
+  int map = -1;
+  bool relu = false;
+  int32_t in_channels = 0, out_channels = 0;
+  std::vector<float> weight;  // [out, kz, ky, kx, in], values of float16
+  std::vector<float> bias;    // [out]
+  std::vector<float> weight_amax;
+  int64_t bound = 0;
+  // kConvolution uses [0], kAdd both
+  float amax[2] = {0.0f, 0.0f};
+
+  // kReshape: new dims; kTranspose: permutation
+  std::vector<int64_t> dims;
+};
+
+struct Network {
+  std::vector<NodeSpec> nodes;  // in the file's order, which is topological
+  std::vector<ValueSpec> values;
+  std::vector<SiteSetSpec> sets;
+  std::vector<MapSpec> maps;
+  std::vector<int> outputs;  // values
+  int features = -1;         // value
+  int32_t batch = 0;         // of the exported dense map, 0 if there is none
+};
+
+struct NetworkOptions {
+  bool float32 = false;           // run everything in float32, whatever the file says
+  Triple spatial_shape{0, 0, 0};  // grid of the input, for files that do not say
+};
+
+/// Reads and checks a model. Throws kOnnx with the node's name for whatever this engine cannot run.
+Network read_network(const OnnxModel& model, const NetworkOptions& options);
+
+}  // namespace scn

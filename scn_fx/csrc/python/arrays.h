@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+// Checked views of numpy arrays, and new arrays for results.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "error.h"
+#include "half.h"
+#include "types.h"
+
+namespace scn::python {
+
+namespace nb = nanobind;
+using Array = nb::ndarray<nb::ro, nb::device::cpu, nb::c_contig>;
+
+inline bool is_float(const Array& a, int bits) {
+  return a.dtype().code == uint8_t(nb::dlpack::dtype_code::Float) && a.dtype().bits == bits &&
+         a.dtype().lanes == 1;
+}
+
+inline std::string dtype_name(const Array& a) {
+  const char* kind = "dtype code ";
+  switch (nb::dlpack::dtype_code(a.dtype().code)) {
+    case nb::dlpack::dtype_code::Int:
+      kind = "int";
+      break;
+    case nb::dlpack::dtype_code::UInt:
+      kind = "uint";
+      break;
+    case nb::dlpack::dtype_code::Float:
+      kind = "float";
+      break;
+    case nb::dlpack::dtype_code::Bfloat:
+      kind = "bfloat";
+      break;
+    case nb::dlpack::dtype_code::Bool:
+      kind = "bool";
+      break;
+    default:
+      break;
+  }
+  return kind + std::to_string(a.dtype().bits);
+}
+
+inline std::string shape_name(const Array& a) {
+  std::string out = "[";
+  for (size_t i = 0; i < a.ndim(); ++i) out += (i ? ", " : "") + std::to_string(a.shape(i));
+  return out + "]";
+}
+
+/// The int32 data of an array with `columns` columns (any number when 0).
+inline const int32_t* int32_rows(const Array& a, size_t columns, const char* what) {
+  if (a.dtype() != nb::dtype<int32_t>() || a.ndim() != 2 || (columns && a.shape(1) != columns)) {
+    fail(ErrorKind::kSite, what, " must be an int32 array of shape [N, ",
+         columns ? std::to_string(columns) : "K", "], got ", dtype_name(a), " ", shape_name(a),
+         ". Convert it first.");
+  }
+  return static_cast<const int32_t*>(a.data());
+}
+
+/// A float16 or float32 array as float32: a view, or a widened copy kept alive here.
+class FloatView {
+ public:
+  FloatView(const Array& a, const char* what) {
+    size_ = a.size();
+    if (is_float(a, 32)) {
+      data_ = static_cast<const float*>(a.data());
+    } else if (is_float(a, 16)) {
+      const uint16_t* half = static_cast<const uint16_t*>(a.data());
+      copy_.resize(size_);
+      for (size_t i = 0; i < size_; ++i) copy_[i] = half_to_float(half[i]);
+      data_ = copy_.data();
+    } else {
+      fail(ErrorKind::kSite, what, " must be float16 or float32, got ", dtype_name(a), ". Convert it first.");
+    }
+  }
+  const float* data() const { return data_; }
+  size_t size() const { return size_; }
+
+ private:
+  const float* data_ = nullptr;
+  size_t size_ = 0;
+  std::vector<float> copy_;
+};
+
+/// Hands memory over to a new numpy array.
+template <typename T>
+nb::object to_numpy(std::unique_ptr<T[]> data, std::vector<size_t> shape, nb::dlpack::dtype dtype) {
+  T* raw = data.release();
+  nb::capsule owner(raw, [](void* p) noexcept { delete[] static_cast<T*>(p); });
+  return nb::cast(nb::ndarray<nb::numpy>(raw, shape.size(), shape.data(), owner, nullptr, dtype));
+}
+
+inline nb::dlpack::dtype float_dtype(int bits) {
+  return {uint8_t(nb::dlpack::dtype_code::Float), uint8_t(bits), 1};
+}
+
+inline nb::object int32_array(std::unique_ptr<int32_t[]> data, size_t rows, size_t columns) {
+  return to_numpy(std::move(data), {rows, columns}, nb::dtype<int32_t>());
+}
+
+inline Triple triple(const std::vector<int32_t>& v, const char* what) {
+  if (v.size() != 3)
+    fail(ErrorKind::kArgument, what, " must have three entries (z, y, x), got ", v.size(), ".");
+  return {v[0], v[1], v[2]};
+}
+
+inline Precision precision_of(const std::string& name, const char* what) {
+  if (name == "int8") return Precision::kInt8;
+  if (name == "fp16") return Precision::kFloat16;
+  if (name == "fp32") return Precision::kFloat32;
+  fail(ErrorKind::kArgument, what, " must be 'int8', 'fp16' or 'fp32', got '", name, "'.");
+}
+
+}  // namespace scn::python

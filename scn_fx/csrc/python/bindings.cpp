@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one file that faces Python: numpy arrays in and out, errors as the exceptions of scn_fx.errors.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "error.h"
+#include "python/engine_binding.h"
+#include "python/functions_binding.h"
+
+namespace nb = nanobind;
+
+namespace {
+
+const char* python_error(scn::ErrorKind kind) {
+  switch (kind) {
+    case scn::ErrorKind::kOnnx:
+      return "OnnxError";
+    case scn::ErrorKind::kSite:
+      return "SiteError";
+    case scn::ErrorKind::kBound:
+      return "BoundError";
+    case scn::ErrorKind::kNonFinite:
+      return "NonFiniteError";
+    case scn::ErrorKind::kOverflow:
+      return "OverflowedError";
+    case scn::ErrorKind::kArgument:
+      return "ArgumentError";
+  }
+  return "ScnError";
+}
+
+}  // namespace
+
+NB_MODULE(_core, m) {
+  m.doc() = "Compiled kernels and engine of scn-fx; use scn_fx.Engine and the custom operators instead.";
+  nb::register_exception_translator([](const std::exception_ptr& p, void*) {
+    try {
+      std::rethrow_exception(p);
+    } catch (const scn::Error& e) {
+      nb::object type = nb::module_::import_("scn_fx.errors").attr(python_error(e.kind()));
+      PyErr_SetString(type.ptr(), e.what());
+    }
+  });
+  scn::python::bind_functions(m);
+  scn::python::bind_engine(m);
+}

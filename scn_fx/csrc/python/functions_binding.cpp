@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "python/functions_binding.h"
+
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <map>
+#include <mutex>
+
+#include "cpu/functions.h"
+#include "maps/kernel_map.h"
+#include "python/arrays.h"
+
+namespace scn::python {
+namespace {
+
+using Ints = std::vector<int32_t>;
+
+/// One pool per thread count for the single operators. A pool serves one loop at a time, hence the lock.
+class SharedPool {
+ public:
+  explicit SharedPool(int threads) : lock_(mutex()) {
+    auto& slot = pools()[threads];
+    if (!slot) slot = std::make_unique<ThreadPool>(threads);
+    pool_ = slot.get();
+  }
+  ThreadPool& get() { return *pool_; }
+
+ private:
+  static std::mutex& mutex() {
+    static std::mutex m;
+    return m;
+  }
+  static std::map<int, std::unique_ptr<ThreadPool>>& pools() {
+    static auto* all = new std::map<int, std::unique_ptr<ThreadPool>>;  // outlives threads at exit on purpose
+    return *all;
+  }
+  std::lock_guard<std::mutex> lock_;
+  ThreadPool* pool_;
+};
+
+const Site* sites_of(const Array& indices) {
+  return reinterpret_cast<const Site*>(int32_rows(indices, 4, "indices"));
+}
+
+nb::object subm_map_numpy(const Array& indices, int32_t batch_size, const Ints& shape, const Ints& kernel,
+                          const Ints& dilation, const std::string& name, int threads) {
+  ConvGeometry g;
+  g.subm = true;
+  g.kernel = triple(kernel, "kernel_size");
+  g.dilation = triple(dilation, "dilation");
+  g.input_shape = g.output_shape = triple(shape, "spatial_shape");
+  for (int i = 0; i < 3; ++i) g.padding[i] = g.kernel[i] / 2 * g.dilation[i];
+  const Site* sites = sites_of(indices);
+  const int64_t count = int64_t(indices.shape(0));
+  std::unique_ptr<int32_t[]> map(new int32_t[size_t(count * g.volume())]);
+  {
+    nb::gil_scoped_release release;
+    SharedPool pool(threads);
+    subm_map(index_sites(sites, count, g.input_shape, batch_size, name), g, pool.get(), map.get());
+  }
+  return int32_array(std::move(map), size_t(count), size_t(g.volume()));
+}
+
+nb::tuple conv_map_numpy(const Array& indices, int32_t batch_size, const Ints& input_shape,
+                         const Ints& output_shape, const Ints& kernel, const Ints& stride,
+                         const Ints& padding, const Ints& dilation, bool transposed, int64_t output_bound,
+                         const std::string& name, int threads) {
+  ConvGeometry g;
+  g.transposed = transposed;
+  g.kernel = triple(kernel, "kernel_size");
+  g.stride = triple(stride, "stride");
+  g.padding = triple(padding, "padding");
+  g.dilation = triple(dilation, "dilation");
+  g.input_shape = triple(input_shape, "input_spatial_shape");
+  g.output_shape = triple(output_shape, "output_spatial_shape");
+  const Site* sites = sites_of(indices);
+  const int64_t count = int64_t(indices.shape(0));
+  std::unique_ptr<int32_t[]> rows, map;
+  int64_t outputs = 0;
+  {
+    nb::gil_scoped_release release;
+    SharedPool pool(threads);
+    const SiteSet input = index_sites(sites, count, g.input_shape, batch_size, name);
+    const SiteSet output = output_sites(input, g, output_bound, name);
+    outputs = output.size();
+    rows.reset(new int32_t[size_t(outputs * 4)]);
+    std::copy(output.sites.begin(), output.sites.end(), reinterpret_cast<Site*>(rows.get()));
+    map.reset(new int32_t[size_t(outputs * g.volume())]);
+    conv_map(input, output, g, pool.get(), map.get());
+  }
+  return nb::make_tuple(int32_array(std::move(rows), size_t(outputs), 4),
+                        int32_array(std::move(map), size_t(outputs), size_t(g.volume())));
+}
+
+nb::object inverse_map_numpy(const Array& map, int64_t input_sites) {
+  const int32_t* entries = int32_rows(map, 0, "kernel_map");
+  std::unique_ptr<int32_t[]> inverse(new int32_t[size_t(input_sites) * map.shape(1)]);
+  inverse_map(entries, int64_t(map.shape(0)), int32_t(map.shape(1)), input_sites, inverse.get());
+  return int32_array(std::move(inverse), size_t(input_sites), map.shape(1));
+}
+
+/// The float32 result, or its float16 values (exact: they were rounded already).
+nb::object float_result(std::unique_ptr<float[]> y, size_t rows, size_t columns, bool half) {
+  if (!half) return to_numpy(std::move(y), {rows, columns}, float_dtype(32));
+  std::unique_ptr<uint16_t[]> out(new uint16_t[rows * columns]);
+  for (size_t i = 0; i < rows * columns; ++i) out[i] = float_to_half(y[i]);
+  return to_numpy(std::move(out), {rows, columns}, float_dtype(16));
+}
+
+nb::object convolution_numpy(const Array& features, const Array& weight, const std::optional<Array>& bias,
+                             const Array& map, const std::string& precision,
+                             const std::string& output_precision, bool relu, float input_amax,
+                             const std::optional<Array>& weight_amax, const std::string& name, int threads) {
+  const FloatView x(features, "features"), w(weight, "weight");
+  if (features.ndim() != 2 || weight.ndim() != 5 || features.shape(1) != weight.shape(4)) {
+    fail(ErrorKind::kSite, name, ": expected features [N, C] and weight [out, kz, ky, kx, C], got ",
+         shape_name(features), " and ", shape_name(weight), ".");
+  }
+  std::optional<FloatView> b, amax;
+  if (bias) b.emplace(*bias, "bias");
+  if (weight_amax) amax.emplace(*weight_amax, "weight dynamic ranges");
+  ConvCall call{};
+  WeightSource& s = call.weights;
+  s.precision = precision_of(precision, "precision");
+  s.weight = w.data();
+  s.bias = b ? b->data() : nullptr;
+  s.out_channels = int32_t(weight.shape(0));
+  s.offsets = int32_t(weight.shape(1) * weight.shape(2) * weight.shape(3));
+  s.in_channels = int32_t(weight.shape(4));
+  s.input_amax = input_amax;
+  s.weight_amax = amax ? amax->data() : nullptr;
+  s.layer = name;
+  call.map = int32_rows(map, size_t(s.offsets), "kernel_map");
+  if ((b && b->size() != size_t(s.out_channels)) || (amax && amax->size() != size_t(s.out_channels)) ||
+      (s.precision == Precision::kInt8 && !amax)) {
+    fail(ErrorKind::kArgument, name, ": bias and weight dynamic ranges need one entry per output channel (",
+         s.out_channels, "); int8 needs the ranges.");
+  }
+  call.features = x.data();
+  call.in_sites = int64_t(features.shape(0));
+  call.out_sites = int64_t(map.shape(0));
+  call.round_output = precision_of(output_precision, "output_precision") == Precision::kFloat16;
+  call.relu = relu;
+  std::unique_ptr<float[]> y(new float[size_t(call.out_sites) * size_t(s.out_channels)]);
+  {
+    nb::gil_scoped_release release;
+    SharedPool pool(threads);
+    convolve(call, pool.get(), y.get());
+  }
+  return float_result(std::move(y), map.shape(0), weight.shape(0), call.round_output);
+}
+
+nb::object add_numpy(const Array& a, const Array& b, const std::string& precision,
+                     const std::string& output_precision, bool relu, float amax0, float amax1,
+                     const std::string& name, int threads) {
+  const FloatView left(a, "the first input"), right(b, "the second input");
+  if (a.ndim() != 2 || b.ndim() != 2 || a.shape(0) != b.shape(0) || a.shape(1) != b.shape(1)) {
+    fail(ErrorKind::kSite, name, ": both inputs need the same shape [N, C], got ", shape_name(a), " and ",
+         shape_name(b), ".");
+  }
+  const Precision p = precision_of(precision, "precision");
+  if (p == Precision::kInt8 && !(amax0 > 0.0f && amax1 > 0.0f)) {
+    fail(ErrorKind::kArgument, name, ": an int8 Add needs two positive input dynamic ranges, got ", amax0,
+         " and ", amax1, ".");
+  }
+  const bool half = precision_of(output_precision, "output_precision") == Precision::kFloat16;
+  std::unique_ptr<float[]> y(new float[left.size()]);
+  {
+    nb::gil_scoped_release release;
+    SharedPool pool(threads);
+    add({left.data(), right.data(), int64_t(a.shape(0)), int32_t(a.shape(1)), p, half, relu, amax0, amax1,
+         name},
+        pool.get(), y.get());
+  }
+  return float_result(std::move(y), a.shape(0), a.shape(1), half);
+}
+
+nb::object scatter_dense_numpy(const Array& features, const Array& indices, int32_t batch_size,
+                               const Ints& shape, const std::string& name, int threads) {
+  const bool half = is_float(features, 16);
+  if (features.ndim() != 2 || (!half && !is_float(features, 32))) {
+    fail(ErrorKind::kSite, name, ": features must be float16 or float32 [N, C], got ", dtype_name(features),
+         " ", shape_name(features), ".");
+  }
+  const Site* sites = sites_of(indices);
+  if (indices.shape(0) != features.shape(0)) {
+    fail(ErrorKind::kSite, name, ": ", features.shape(0), " features, but ", indices.shape(0), " indices.");
+  }
+  const Triple grid = triple(shape, "spatial_shape");
+  const int32_t channels = int32_t(features.shape(1));
+  const size_t cells =
+      size_t(batch_size) * size_t(channels) * size_t(grid[0]) * size_t(grid[1]) * size_t(grid[2]);
+  const std::vector<size_t> dims{size_t(batch_size), size_t(channels), size_t(grid[0]), size_t(grid[1]),
+                                 size_t(grid[2])};
+  const int64_t element = half ? 2 : 4;
+  std::unique_ptr<char[]> dense(new char[cells * size_t(element)]);
+  {
+    nb::gil_scoped_release release;
+    SharedPool pool(threads);
+    index_sites(sites, int64_t(indices.shape(0)), grid, batch_size, name);
+    scatter_dense(features.data(), element, channels, sites, int64_t(indices.shape(0)), channels, batch_size,
+                  grid, pool.get(), dense.get());
+  }
+  return to_numpy(std::move(dense), dims, float_dtype(half ? 16 : 32));
+}
+
+}  // namespace
+
+void bind_functions(nb::module_& m) {
+  using namespace nb::literals;
+  m.def("subm_map", subm_map_numpy, "indices"_a, "batch_size"_a, "spatial_shape"_a, "kernel_size"_a,
+        "dilation"_a, "name"_a = "subm_map", "threads"_a = 0);
+  m.def("conv_map", conv_map_numpy, "indices"_a, "batch_size"_a, "input_shape"_a, "output_shape"_a,
+        "kernel_size"_a, "stride"_a, "padding"_a, "dilation"_a, "transposed"_a, "output_bound"_a,
+        "name"_a = "conv_map", "threads"_a = 0);
+  m.def("inverse_map", inverse_map_numpy, "kernel_map"_a, "input_sites"_a);
+  m.def("convolution", convolution_numpy, "features"_a, "weight"_a, "bias"_a.none(), "kernel_map"_a,
+        "precision"_a, "output_precision"_a, "relu"_a, "input_amax"_a, "weight_amax"_a.none(),
+        "name"_a = "convolution", "threads"_a = 0);
+  m.def("add", add_numpy, "a"_a, "b"_a, "precision"_a, "output_precision"_a, "relu"_a, "amax0"_a, "amax1"_a,
+        "name"_a = "add", "threads"_a = 0);
+  m.def("scatter_dense", scatter_dense_numpy, "features"_a, "indices"_a, "batch_size"_a, "shape"_a,
+        "name"_a = "scatter_dense", "threads"_a = 0);
+  m.def("cpu_features", [] {
+    nb::dict d;
+    d["isa"] = select_kernels().name;
+    nb::list supported;
+    const std::string all = supported_isas();
+    for (size_t begin = 0; begin < all.size();) {
+      const size_t end = std::min(all.find(' ', begin), all.size());
+      supported.append(all.substr(begin, end - begin));
+      begin = end + 1;
+    }
+    d["supported"] = supported;
+    return d;
+  });
+}
+
+}  // namespace scn::python

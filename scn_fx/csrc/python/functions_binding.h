@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace scn::python {
+
+/// The single operators: maps, convolution, add, scatter.
+void bind_functions(nanobind::module_& m);
+
+}  // namespace scn::python
