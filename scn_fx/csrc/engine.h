@@ -29,7 +29,7 @@ class Engine {
   Engine(const OnnxModel& model, const EngineOptions& options);
 
   /// One result per output of the file; with trace, one per node instead.
-  std::vector<Result> run(const FrameView& frame);
+  std::vector<Result> run(const FrameView& frame, std::vector<StageTime>* times = nullptr);
 
   const Plan& plan() const { return *plan_; }
   const CpuExecutor& executor() const { return *executor_; }

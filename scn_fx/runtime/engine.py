@@ -13,7 +13,7 @@ import numpy as np
 from scn_fx import _core
 from scn_fx.errors import ArgumentError, SiteError
 
-__all__ = ["Engine", "NodeTrace"]
+__all__ = ["Engine", "NodeTrace", "StageTime"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,16 @@ class NodeTrace:
     op_type: str
     values: np.ndarray
     indices: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """Time of one stage of a frame: its kind, the layer's name, seconds, and multiply-accumulates of active pairs."""
+
+    kind: str
+    name: str
+    seconds: float
+    macs: int
 
 
 def _is_torch(array: Any) -> bool:
@@ -155,6 +165,13 @@ class Engine:
         core = _core.Engine(self._source, trace=True, **self._options)
         nodes = core.trace(_to_numpy(features, "features"), _to_numpy(indices, "indices"), self._batch(batch_size))
         return [NodeTrace(**node) for node in nodes]
+
+    def profile(self, features: Any, indices: Any, batch_size: int | None = None) -> list[StageTime]:
+        """Runs one frame and returns where its time went, stage by stage in the order of execution."""
+        stages = self._core.profile(
+            _to_numpy(features, "features"), _to_numpy(indices, "indices"), self._batch(batch_size)
+        )
+        return [StageTime(**stage) for stage in stages]
 
     @staticmethod
     def _batch(batch_size: int | None) -> int:

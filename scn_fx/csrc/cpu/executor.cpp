@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 
@@ -33,6 +34,23 @@ std::vector<int64_t> with_batch(std::vector<int64_t> dims, int32_t exported, int
   return dims;
 }
 
+/// Appends the time since the last stop to a list, if there is one.
+class Stopwatch {
+ public:
+  explicit Stopwatch(std::vector<StageTime>* times) : times_(times), last_(Clock::now()) {}
+  void stop(const char* kind, const std::string& name) {
+    if (!times_) return;
+    const Clock::time_point now = Clock::now();
+    times_->push_back({kind, name, std::chrono::duration<double>(now - last_).count(), 0});
+    last_ = Clock::now();
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  std::vector<StageTime>* times_;
+  Clock::time_point last_;
+};
+
 }  // namespace
 
 CpuExecutor::CpuExecutor(const Plan& plan, int threads)
@@ -50,20 +68,35 @@ CpuExecutor::CpuExecutor(const Plan& plan, int threads)
   maps_.resize(plan.network.maps.size());
 }
 
-std::vector<Result> CpuExecutor::run(const FrameView& frame) {
+std::vector<Result> CpuExecutor::run(const FrameView& frame, std::vector<StageTime>* times) {
+  static const char* const kinds[] = {"load", "convolution", "add", "scatter_dense", "transpose"};
+  Stopwatch watch(times);
   check_frame(frame);
+  watch.stop("check", "input");
   build_maps(frame);
+  watch.stop("kernel_maps", "all");
   reserve_slots();
-  for (const Step& step : plan_.steps) run_step(step, frame);
+  for (const Step& step : plan_.steps) {
+    run_step(step, frame);
+    watch.stop(kinds[size_t(step.kind)], step.node < 0 ? "input" : plan_.network.nodes[size_t(step.node)].name);
+    if (times && step.kind == Step::Kind::kConvolution) times->back().macs = active_macs(step);
+  }
   std::vector<Result> results;
   for (size_t i = 0; i < plan_.outputs.size(); ++i) {
     const PlanOutput& output = plan_.outputs[i];
     bool last = true;
-    for (size_t j = i + 1; j < plan_.outputs.size(); ++j)
-      last = last && plan_.outputs[j].dense != output.dense;
+    for (size_t j = i + 1; j < plan_.outputs.size(); ++j) last = last && plan_.outputs[j].dense != output.dense;
     results.push_back(output.dense >= 0 ? dense_result(output, last) : result(output));
   }
+  watch.stop("results", "output");
   return results;
+}
+
+int64_t CpuExecutor::active_macs(const Step& step) const {
+  const NodeSpec& n = plan_.network.nodes[size_t(step.node)];
+  const std::vector<int32_t>& map = maps_[size_t(n.map)];
+  const int64_t pairs = std::count_if(map.begin(), map.end(), [](int32_t row) { return row >= 0; });
+  return pairs * n.in_channels * n.out_channels;
 }
 
 void CpuExecutor::check_frame(const FrameView& frame) {

@@ -32,12 +32,19 @@ struct Result {
   std::vector<Site> sites;
 };
 
+/// Where the time of a frame went: one entry per stage, in order.
+struct StageTime {
+  std::string kind, name;
+  double seconds = 0.0;
+  int64_t macs = 0;  // multiply-accumulates of active pairs, convolutions only
+};
+
 class CpuExecutor {
  public:
   CpuExecutor(const Plan& plan, int threads);
 
   /// One result per output of the plan.
-  std::vector<Result> run(const FrameView& frame);
+  std::vector<Result> run(const FrameView& frame, std::vector<StageTime>* times = nullptr);
 
   int threads() const { return pool_.size(); }
   const char* isa() const { return kernels_.name; }
@@ -51,6 +58,7 @@ class CpuExecutor {
   void add(const Step& step);
   void scatter(const Step& step);
   void transpose(const Step& step);
+  int64_t active_macs(const Step& step) const;
   Result result(const PlanOutput& output);
   Result dense_result(const PlanOutput& output, bool last);
 

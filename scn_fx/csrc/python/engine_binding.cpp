@@ -141,6 +141,21 @@ class PyEngine {
     return out;
   }
 
+  nb::list profile(const Array& features, const Array& indices, int32_t batch_size) {
+    std::vector<StageTime> times;
+    results_of(features, indices, batch_size, &times);
+    nb::list out;
+    for (const StageTime& t : times) {
+      nb::dict d;
+      d["kind"] = t.kind;
+      d["name"] = t.name;
+      d["seconds"] = t.seconds;
+      d["macs"] = t.macs;
+      out.append(d);
+    }
+    return out;
+  }
+
   nb::dict describe() const {
     const Plan& plan = engine_->plan();
     static const char* const kinds[] = {"load", "convolution", "add", "scatter_dense", "transpose"};
@@ -190,7 +205,8 @@ class PyEngine {
   std::string isa() const { return engine_->executor().isa(); }
 
  private:
-  std::vector<Result> results_of(const Array& features, const Array& indices, int32_t batch_size) {
+  std::vector<Result> results_of(const Array& features, const Array& indices, int32_t batch_size,
+                                 std::vector<StageTime>* times = nullptr) {
     const bool half = is_float(features, 16);
     if ((!half && !is_float(features, 32)) || features.ndim() != 2) {
       fail(ErrorKind::kSite, "features must be float16 or float32 of shape [N, C], got ",
@@ -209,7 +225,7 @@ class PyEngine {
                     reinterpret_cast<const Site*>(rows),
                     batch_size};
     nb::gil_scoped_release release;
-    return engine_->run(frame);
+    return engine_->run(frame, times);
   }
 
   std::unique_ptr<Engine> engine_;
@@ -226,6 +242,7 @@ void bind_engine(nb::module_& m) {
            "precision"_a = "", "threads"_a = 0, "trace"_a = false, "spatial_shape"_a = nb::none())
       .def("run", &PyEngine::run, "features"_a, "indices"_a, "batch_size"_a = 0)
       .def("trace", &PyEngine::trace, "features"_a, "indices"_a, "batch_size"_a = 0)
+      .def("profile", &PyEngine::profile, "features"_a, "indices"_a, "batch_size"_a = 0)
       .def("describe", &PyEngine::describe)
       .def_prop_ro("threads", &PyEngine::threads)
       .def_prop_ro("isa", &PyEngine::isa);
