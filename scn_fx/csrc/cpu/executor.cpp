@@ -65,7 +65,11 @@ CpuExecutor::CpuExecutor(const Plan& plan, int threads)
   }
   slots_.resize(size_t(plan.slots));
   dense_.resize(plan.dense.size());
-  maps_.resize(plan.network.maps.size());
+  sets_.resize(plan.network.sets.size());
+  for (const MapSpec& map : plan.network.maps) {
+    maps_.emplace_back();
+    reach_.push_back(map.geometry.subm || map.partner >= 0 ? Reach{} : make_reach(map.geometry));
+  }
 }
 
 std::vector<Result> CpuExecutor::run(const FrameView& frame, std::vector<StageTime>* times) {
@@ -135,20 +139,17 @@ void CpuExecutor::build_maps(const FrameView& frame) {
     batch_ = 1;
     for (int64_t i = 0; i < frame.sites; ++i) batch_ = std::max(batch_, frame.indices[i].batch + 1);
   }
-  // Every map depends on the indices alone; sets appear in the order of the maps that make them.
-  sets_.clear();
-  sets_.reserve(net.sets.size());
-  order_.clear();
-  sets_.push_back(index_sites(frame.indices, frame.sites, net.sets[0].shape, batch_, "The input", &order_));
+  // Every map depends on the indices alone; maps are numbered in an order in which each finds its input sites.
+  index_sites(frame.indices, frame.sites, net.sets[0].shape, batch_, "The input", pool_, &sets_[0], &order_);
   for (size_t i = 0; i < net.maps.size(); ++i) {
     const MapSpec& spec = net.maps[i];
     const int32_t volume = spec.geometry.volume();
     std::vector<int32_t>& map = maps_[i];
     const SiteSet& input = sets_[size_t(spec.input_set)];
+    SiteSet& output = sets_[size_t(spec.output_set)];
     if (spec.partner >= 0) {
-      const SiteSet& target = sets_[size_t(spec.output_set)];
-      map.resize(size_t(target.size() * volume));
-      inverse_map(maps_[size_t(spec.partner)].data(), input.size(), volume, target.size(), map.data());
+      map.resize(size_t(output.size() * volume));
+      inverse_map(maps_[size_t(spec.partner)].data(), input.size(), volume, output.size(), map.data());
     } else if (spec.geometry.subm) {
       if (input.size() > spec.bound) {
         fail(ErrorKind::kBound, spec.layer, ": ", input.size(), " sites, but output_bound is ", spec.bound,
@@ -157,10 +158,9 @@ void CpuExecutor::build_maps(const FrameView& frame) {
       map.resize(size_t(input.size() * volume));
       subm_map(input, spec.geometry, pool_, map.data());
     } else {
-      sets_.push_back(output_sites(input, spec.geometry, spec.bound, spec.layer));
-      const SiteSet& output = sets_.back();
+      output_sites(input, spec.geometry, reach_[i], spec.bound, spec.layer, pool_, &output);
       map.resize(size_t(output.size() * volume));
-      conv_map(sets_[size_t(spec.input_set)], output, spec.geometry, pool_, map.data());
+      conv_map(input, output, spec.geometry, reach_[i], pool_, map.data());
     }
   }
 }

@@ -73,6 +73,7 @@ class CpuExecutor {
   const Kernels& kernels_;
   ThreadPool pool_;
   std::vector<PreparedWeights> weights_;  // by node
+  std::vector<Reach> reach_;               // by map
   // of the current frame
   int32_t batch_ = 1;
   std::vector<SiteSet> sets_;

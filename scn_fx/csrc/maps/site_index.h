@@ -5,29 +5,30 @@
 #include <cstdint>
 #include <vector>
 
+#include "parallel.h"
 #include "types.h"
 
 namespace scn {
 
 /// A set of occupied cells of a batch of grids. Cells are numbered ((batch * Z + z) * Y + y) * X + x.
 ///
-/// While it fits, the set is a bitmap with the number of sites before each 64-bit word, so that a look-up is
-/// one popcount and sites come out in order without sorting. Grids too large for that keep their sorted cell
-/// numbers.
+/// While it fits, the set is a bitmap with the number of sites before each 64-bit word, so that a look-up is one
+/// popcount and sites come out in order without sorting. Grids too large for that keep their sorted cell numbers.
+/// An index is made to be used again: reset() keeps the memory.
 class SiteIndex {
  public:
-  /// `batch` grids of `shape`. Throws when the number of cells does not fit in 63 bits.
-  SiteIndex(const Triple& shape, int32_t batch);
+  /// Empties the set; `batch` grids of `shape`. Throws when the number of cells does not fit in 63 bits.
+  void reset(const Triple& shape, int32_t batch);
 
-  int64_t cell(const Site& s) const {
-    return ((int64_t(s.batch) * shape_[0] + s.z) * shape_[1] + s.y) * shape_[2] + s.x;
+  int64_t cell(int32_t b, int32_t z, int32_t y, int32_t x) const {
+    return ((int64_t(b) * shape_[0] + z) * shape_[1] + y) * shape_[2] + x;
   }
+  int64_t cell(const Site& s) const { return cell(s.batch, s.z, s.y, s.x); }
   bool contains_cell(int32_t z, int32_t y, int32_t x) const {
-    return uint32_t(z) < uint32_t(shape_[0]) && uint32_t(y) < uint32_t(shape_[1]) &&
-           uint32_t(x) < uint32_t(shape_[2]);
+    return uint32_t(z) < uint32_t(shape_[0]) && uint32_t(y) < uint32_t(shape_[1]) && uint32_t(x) < uint32_t(shape_[2]);
   }
 
-  /// Adds a cell; returns false when it was there (only told reliably while the set is a bitmap).
+  /// Adds a cell; returns false when it was there (only told while the set is a bitmap). One thread at a time.
   bool insert(int64_t cell) {
     if (!bitmap_) {
       cells_.push_back(cell);
@@ -40,9 +41,17 @@ class SiteIndex {
     return fresh;
   }
 
-  /// Must be called after the last insert and before the first rank. Returns the number of distinct cells.
-  int64_t finish();
+  /// Adds a cell to a bitmap; any number of threads.
+  void insert_shared(int64_t cell) {
+    const uint64_t bit = uint64_t(1) << (cell & 63);
+    uint64_t* word = &words_[size_t(cell >> 6)];
+    if (!(__atomic_load_n(word, __ATOMIC_RELAXED) & bit)) __atomic_fetch_or(word, bit, __ATOMIC_RELAXED);
+  }
 
+  /// Must be called after the last insert and before the first rank. Returns the number of distinct cells.
+  int64_t finish(ThreadPool& pool);
+
+  bool is_bitmap() const { return bitmap_; }
   int64_t size() const { return size_; }
   int32_t batch() const { return batch_; }
   const Triple& shape() const { return shape_; }
@@ -56,19 +65,33 @@ class SiteIndex {
     return int32_t(before_[size_t(cell >> 6)] + uint32_t(__builtin_popcountll(word & (bit - 1))));
   }
 
+  /// Occupancy of `width` <= 63 consecutive cells from `cell` on (bit i: cell + i), and in `rank` the number of sites
+  /// before `cell`: consecutive occupied cells have consecutive ranks. Bitmaps only.
+  uint64_t run(int64_t cell, int32_t width, int32_t* rank) const {
+    const size_t at = size_t(cell >> 6);
+    const int shift = int(cell & 63);
+    const uint64_t word = words_[at];
+    uint64_t bits = word >> shift;
+    // the bitmap has one spare word, so the next one can always be read
+    if (shift + width > 64) bits |= words_[at + 1] << (64 - shift);
+    *rank = int32_t(before_[at] + uint32_t(__builtin_popcountll(word & ((uint64_t(1) << shift) - 1))));
+    return bits & ((uint64_t(1) << width) - 1);
+  }
+
   /// All sites in ascending order.
-  std::vector<Site> sites() const;
+  void sites(ThreadPool& pool, std::vector<Site>* out) const;
 
  private:
   int32_t rank_sorted(int64_t cell) const;
   Site site_of(int64_t cell) const;
 
-  Triple shape_;
-  int32_t batch_;
-  bool bitmap_;
+  Triple shape_{0, 0, 0};
+  int32_t batch_ = 0;
+  bool bitmap_ = false;
   int64_t size_ = 0;
   std::vector<uint64_t> words_;
   std::vector<uint32_t> before_;
+  std::vector<uint32_t> chunk_counts_;
   std::vector<int64_t> cells_;
 };
 

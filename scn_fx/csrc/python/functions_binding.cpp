@@ -58,7 +58,9 @@ nb::object subm_map_numpy(const Array& indices, int32_t batch_size, const Ints& 
   {
     nb::gil_scoped_release release;
     SharedPool pool(threads);
-    subm_map(index_sites(sites, count, g.input_shape, batch_size, name), g, pool.get(), map.get());
+    SiteSet set;
+    index_sites(sites, count, g.input_shape, batch_size, name, pool.get(), &set);
+    subm_map(set, g, pool.get(), map.get());
   }
   return int32_array(std::move(map), size_t(count), size_t(g.volume()));
 }
@@ -82,13 +84,15 @@ nb::tuple conv_map_numpy(const Array& indices, int32_t batch_size, const Ints& i
   {
     nb::gil_scoped_release release;
     SharedPool pool(threads);
-    const SiteSet input = index_sites(sites, count, g.input_shape, batch_size, name);
-    const SiteSet output = output_sites(input, g, output_bound, name);
+    SiteSet input, output;
+    const Reach reach = make_reach(g);
+    index_sites(sites, count, g.input_shape, batch_size, name, pool.get(), &input);
+    output_sites(input, g, reach, output_bound, name, pool.get(), &output);
     outputs = output.size();
     rows.reset(new int32_t[size_t(outputs * 4)]);
     std::copy(output.sites.begin(), output.sites.end(), reinterpret_cast<Site*>(rows.get()));
     map.reset(new int32_t[size_t(outputs * g.volume())]);
-    conv_map(input, output, g, pool.get(), map.get());
+    conv_map(input, output, g, reach, pool.get(), map.get());
   }
   return nb::make_tuple(int32_array(std::move(rows), size_t(outputs), 4),
                         int32_array(std::move(map), size_t(outputs), size_t(g.volume())));
@@ -199,7 +203,8 @@ nb::object scatter_dense_numpy(const Array& features, const Array& indices, int3
   {
     nb::gil_scoped_release release;
     SharedPool pool(threads);
-    index_sites(sites, int64_t(indices.shape(0)), grid, batch_size, name);
+    SiteSet checked;
+    index_sites(sites, int64_t(indices.shape(0)), grid, batch_size, name, pool.get(), &checked);
     scatter_dense(features.data(), element, channels, sites, int64_t(indices.shape(0)), channels, batch_size,
                   grid, pool.get(), dense.get());
   }
