@@ -80,6 +80,12 @@ PreparedWeights prepare_weights(const WeightSource& s) {
       quantised[size_t(i)] = quantise_weight(values[size_t(i)], factor);
     }
   }
+  w.offset_sums.assign(size_t(s.offsets) * size_t(w.out_padded), 0);
+  for (int32_t n = 0; n < s.out_channels; ++n) {
+    for (int64_t i = 0; i < depth; ++i) {
+      w.offset_sums[size_t(i / s.in_channels * w.out_padded + n)] += 128 * quantised[size_t(n * depth + i)];
+    }
+  }
   w.int8.resize(size_t(packed_int8_bytes(s.out_channels, s.offsets, s.in_channels)));
   pack_weight_int8(quantised.data(), s.out_channels, s.offsets, s.in_channels, w.int8.data());
   return w;
@@ -93,7 +99,8 @@ int64_t run_convolution(const Kernels& kernels, const PreparedWeights& w, const 
   const bool fused = w.in_channels <= 8;
   GatherGemm g{map,          w.offsets,    x,
                x_stride,     w.in_padded,  int8 ? static_cast<const void*>(w.int8.data()) : w.floats.data(),
-               w.out_padded, x_nonnegative};
+               w.out_padded, x_nonnegative,
+               w.offset_sums.data()};
   finish.stride = w.out_padded;
   finish.channels = w.out_channels;
   finish.scale = int8 ? w.scale.data() : nullptr;

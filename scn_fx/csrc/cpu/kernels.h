@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // The arithmetic of the CPU backend: one table of functions per instruction set, chosen at run time.
 //
-// Only plain structs and raw pointers here: the files that implement a table are compiled with instructions
+// Only plain structs and raw pointers in the tables: the files that implement a table are compiled with instructions
 // that the machine may lack, so no inline function that other files share may end up in them.
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 namespace scn {
 
@@ -25,6 +26,7 @@ struct GatherGemm {
   const void* weight;    // packed by pack_weight_*
   int32_t out_channels;  // padded to kOutputBlock: also the row length of acc
   bool x_nonnegative;    // int8 only: all x in [0, 127]
+  const int32_t* offset_sums;  // int8 only: [offsets, out_channels], 128 * sum over c of weight[k][c][n]
 };
 
 /// One stored form of a result.
@@ -102,11 +104,12 @@ int8_t quantise_weight(float v, float factor);
 extern const Kernels kPortableKernels;
 #if defined(__x86_64__)
 extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512VnniKernels;
 #endif
 
-/// The table for this processor, or the one that the environment variable SCN_FX_ISA names (portable, avx2).
+/// The table for this processor, or the one that the environment variable SCN_FX_ISA names (portable, avx2, avx512vnni).
 const Kernels& select_kernels();
 /// Names that select_kernels accepts here, best first, as one space-separated string.
-const char* supported_isas();
+std::string supported_isas();
 
 }  // namespace scn

@@ -1,53 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // AVX2, FMA and F16C (Haswell and Zen onwards).
 #if defined(__AVX2__)
-#include <immintrin.h>
-
-#include <cmath>
-#include <cstdint>
-
-#include "half.h"
-
-#define SCN_HAVE_HALF_VECTORS
-namespace scn {
-namespace {
-
-inline void row_from_half(const uint16_t* in, float* out, int64_t count) {
-  int64_t i = 0;
-  for (; i + 8 <= count; i += 8) {
-    _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(in + i))));
-  }
-  for (; i < count; ++i) out[i] = _cvtsh_ss(in[i]);
-}
-
-inline int64_t row_to_half(const float* in, uint16_t* out, int64_t count) {
-  const __m256 limit = _mm256_set1_ps(kHalfOverflow),
-               magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
-  int64_t lost = 0, i = 0;
-  for (; i + 8 <= count; i += 8) {
-    const __m256 v = _mm256_loadu_ps(in + i);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
-    // "not less than" is true for NaN as well
-    lost += __builtin_popcount(
-        uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(_mm256_and_ps(v, magnitude), limit, _CMP_NLT_UQ))));
-  }
-  for (; i < count; ++i) {
-    out[i] = _cvtss_sh(in[i], _MM_FROUND_TO_NEAREST_INT);
-    lost += !(std::fabs(in[i]) < kHalfOverflow);
-  }
-  return lost;
-}
-
-}  // namespace
-}  // namespace scn
-
-#include "cpu/kernels-inl.h"
+#include "cpu/half_avx-inl.h"
+#include "cpu/walk-inl.h"
 
 namespace scn {
 namespace {
-
-constexpr int kRows =
-    4;  // 4 rows x 16 outputs: 8 accumulators, and room for weights, a broadcast and constants
 
 /// Products of bytes. x must be in [0, 127]: then two products sum to at most 2 * 127 * 128 = 32512 and the
 /// saturating add of vpmaddubsw never saturates.
@@ -132,71 +90,52 @@ inline void block_float(const float* const* source, const float* w, int32_t chan
   }
 }
 
-/// Walks the offsets of a tile, the blocks of outputs, and the active rows four at a time.
-template <typename X, typename W, typename A, typename Block4, typename Block1>
-inline void walk(const GatherGemm& g, int64_t begin, int64_t end, A* acc, void* scratch, const Block4& four,
-                 const Block1& one) {
-  std::memset(acc, 0, size_t(end - begin) * size_t(g.out_channels) * sizeof(A));
-  int32_t* rows = static_cast<int32_t*>(scratch);
-  int32_t* sources = rows + (end - begin);
-  const X* x = static_cast<const X*>(g.x);
-  for (int32_t k = 0; k < g.offsets; ++k) {
-    const int32_t count = active_rows(g, begin, end, k, rows, sources);
-    const W* weight = static_cast<const W*>(g.weight) + int64_t(k) * g.out_channels * g.in_channels;
-    for (int32_t n = 0; n < g.out_channels;
-         n += kOutputBlock, weight += int64_t(kOutputBlock) * g.in_channels) {
-      const X* source[kRows];
-      A* out[kRows];
-      int32_t i = 0;
-      for (; i + kRows <= count; i += kRows) {
-        for (int r = 0; r < kRows; ++r) {
-          source[r] = x + int64_t(sources[i + r]) * g.x_stride;
-          out[r] = acc + int64_t(rows[i + r]) * g.out_channels + n;
-        }
-        four(source, weight, out);
-      }
-      for (; i < count; ++i) {
-        source[0] = x + int64_t(sources[i]) * g.x_stride;
-        out[0] = acc + int64_t(rows[i]) * g.out_channels + n;
-        one(source, weight, out);
-      }
-    }
+struct UnsignedBlock {
+  using X = int8_t;
+  using W = int8_t;
+  using A = int32_t;
+  // 4 rows x 16 outputs: 8 accumulators, and room for weights, a broadcast and constants
+  static constexpr int kRows = 4, kOutputs = 16;
+  template <int R>
+  static inline void run(const GatherGemm& g, int32_t, int32_t, const X* const* x, const W* weight, A* const* sums) {
+    block_u8<R>(x, weight, g.in_channels / kInputQuad, sums);
   }
-}
+};
+
+struct SignedBlock {
+  using X = int8_t;
+  using W = int8_t;
+  using A = int32_t;
+  static constexpr int kRows = 2, kOutputs = 16;
+  template <int R>
+  static inline void run(const GatherGemm& g, int32_t, int32_t, const X* const* x, const W* weight, A* const* sums) {
+    block_s8<R>(x, weight, g.in_channels / kInputQuad, sums);
+  }
+};
+
+struct FloatBlock {
+  using X = float;
+  using W = float;
+  using A = float;
+  static constexpr int kRows = 6, kOutputs = 16;
+  template <int R>
+  static inline void run(const GatherGemm& g, int32_t, int32_t, const X* const* x, const W* weight, A* const* sums) {
+    block_float<R>(x, weight, g.in_channels, sums);
+  }
+};
 
 void gemm_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* acc, void* scratch) {
-  const int32_t quads = g.in_channels / kInputQuad;
+  std::memset(acc, 0, size_t(end - begin) * size_t(g.out_channels) * sizeof(int32_t));
   if (g.x_nonnegative) {
-    walk<int8_t, int8_t>(
-        g, begin, end, acc, scratch,
-        [quads](const int8_t* const* x, const int8_t* w, int32_t* const* out) {
-          block_u8<kRows>(x, w, quads, out);
-        },
-        [quads](const int8_t* const* x, const int8_t* w, int32_t* const* out) {
-          block_u8<1>(x, w, quads, out);
-        });
+    walk<UnsignedBlock>(g, begin, end, acc, scratch, 0, g.out_channels);
   } else {
-    walk<int8_t, int8_t>(
-        g, begin, end, acc, scratch,
-        [quads](const int8_t* const* x, const int8_t* w, int32_t* const* out) {
-          block_s8<2>(x, w, quads, out), block_s8<2>(x + 2, w, quads, out + 2);
-        },
-        [quads](const int8_t* const* x, const int8_t* w, int32_t* const* out) {
-          block_s8<1>(x, w, quads, out);
-        });
+    walk<SignedBlock>(g, begin, end, acc, scratch, 0, g.out_channels);
   }
 }
 
 void gemm_float(const GatherGemm& g, int64_t begin, int64_t end, float* acc, void* scratch, bool) {
-  const int32_t channels = g.in_channels;
-  walk<float, float>(
-      g, begin, end, acc, scratch,
-      [channels](const float* const* x, const float* w, float* const* out) {
-        block_float<kRows>(x, w, channels, out);
-      },
-      [channels](const float* const* x, const float* w, float* const* out) {
-        block_float<1>(x, w, channels, out);
-      });
+  std::memset(acc, 0, size_t(end - begin) * size_t(g.out_channels) * sizeof(float));
+  walk<FloatBlock>(g, begin, end, acc, scratch, 0, g.out_channels);
 }
 
 }  // namespace

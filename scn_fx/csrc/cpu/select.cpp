@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include "cpu/kernels.h"
 #include "error.h"
@@ -9,28 +10,38 @@
 namespace scn {
 namespace {
 
-bool has_avx2() {
+/// The tables that this processor runs, best first.
+std::vector<const Kernels*> usable_tables() {
+  std::vector<const Kernels*> tables;
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-#else
-  return false;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
+    if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
+      tables.push_back(&kAvx512VnniKernels);
+    }
+    tables.push_back(&kAvx2Kernels);
+  }
 #endif
+  tables.push_back(&kPortableKernels);
+  return tables;
 }
 
 }  // namespace
 
-const char* supported_isas() { return has_avx2() ? "avx2 portable" : "portable"; }
+std::string supported_isas() {
+  std::string names;
+  for (const Kernels* table : usable_tables()) names += (names.empty() ? "" : " ") + std::string(table->name);
+  return names;
+}
 
 const Kernels& select_kernels() {
   const char* wanted = std::getenv("SCN_FX_ISA");
-  const bool any = !wanted || !*wanted;
-#if defined(__x86_64__)
-  if (has_avx2() && (any || !std::strcmp(wanted, "avx2"))) return kAvx2Kernels;
-#endif
-  if (any || !std::strcmp(wanted, "portable")) return kPortableKernels;
-  fail(ErrorKind::kArgument, "SCN_FX_ISA is '", wanted,
-       "', but this build and processor support: ", supported_isas(), ". Unset it to let the engine choose.");
+  for (const Kernels* table : usable_tables()) {
+    if (!wanted || !*wanted || !std::strcmp(wanted, table->name)) return *table;
+  }
+  fail(ErrorKind::kArgument, "SCN_FX_ISA is '", wanted, "', but this build and processor support: ", supported_isas(),
+       ". Unset it to let the engine choose.");
 }
 
 }  // namespace scn

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// The loops around a register-blocked kernel: offsets of a tile, blocks of output channels, rows that have a neighbour.
+#include <utility>
+
+#include "cpu/kernels-inl.h"
+
+namespace scn {
+namespace {
+
+/// Calls block<1>, block<2>, … block<kMost> by number of rows.
+template <typename Block, int kMost>
+struct ByRows {
+  template <typename... Args>
+  static inline void call(int32_t rows, const Args&... args) {
+    if (rows == kMost) Block::template run<kMost>(args...);
+    else ByRows<Block, kMost - 1>::call(rows, args...);
+  }
+};
+template <typename Block>
+struct ByRows<Block, 0> {
+  template <typename... Args>
+  static inline void call(int32_t, const Args&...) {}
+};
+
+/// Block has the element types X (features), W (weights), A (sums), kRows, kOutputs (a multiple of kOutputBlock) and
+///   template <int R> static void run(const GatherGemm&, int32_t offset, int32_t n, const X* const* x, const W* weight,
+///                                    A* const* sums)
+/// which adds R rows' products at one offset to outputs [n, n + kOutputs). Only active pairs are computed: for each
+/// offset the rows of the tile that have a neighbour are listed first.
+template <typename Block>
+inline void walk(const GatherGemm& g, int64_t begin, int64_t end, void* sums, void* scratch, int32_t n_begin, int32_t n_end) {
+  using X = typename Block::X;
+  using W = typename Block::W;
+  using A = typename Block::A;
+  constexpr int kRows = Block::kRows;
+  int32_t* rows = static_cast<int32_t*>(scratch);
+  int32_t* sources = rows + (end - begin);
+  const X* x = static_cast<const X*>(g.x);
+  for (int32_t k = 0; k < g.offsets; ++k) {
+    const int32_t count = active_rows(g, begin, end, k, rows, sources);
+    const W* weight = static_cast<const W*>(g.weight) + int64_t(k) * g.out_channels * g.in_channels;
+    for (int32_t n = n_begin; n < n_end; n += Block::kOutputs) {
+      for (int32_t i = 0; i < count; i += kRows) {
+        const int32_t take = count - i < kRows ? count - i : kRows;
+        const X* source[kRows];
+        A* out[kRows];
+        for (int32_t r = 0; r < take; ++r) {
+          source[r] = x + int64_t(sources[i + r]) * g.x_stride;
+          out[r] = static_cast<A*>(sums) + int64_t(rows[i + r]) * g.out_channels + n;
+        }
+        ByRows<Block, kRows>::call(take, g, k, n, source, weight + int64_t(n) * g.in_channels, out);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace scn
