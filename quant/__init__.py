@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Post-training quantisation of captured sparse networks: ranges and precisions end up in the graph.
+
+``calibrate`` measures ranges on frames, ``set_precision`` chooses the arithmetic of each layer,
+``save_cache`` and ``load_cache`` keep the outcome in a JSON file, ``load_pytorch_quantization`` takes ranges
+from a checkpoint. Names are resolved on first use, so that ``import quant`` costs neither torch nor modelopt
+(seconds each).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from quant.cache import load_cache, save_cache
+    from quant.calibration import CalibrationResult, calibrate
+    from quant.checkpoints import ImportReport, load_pytorch_quantization
+    from quant.precision import default_precisions, set_precision
+
+__all__ = [
+    "METHODS",
+    "CalibrationResult",
+    "ImportReport",
+    "calibrate",
+    "default_precisions",
+    "load_cache",
+    "load_pytorch_quantization",
+    "save_cache",
+    "set_precision",
+]
+
+METHODS = ("max", "percentile", "mse", "entropy")
+"""How `calibrate` can take a range from the values it has seen."""
+
+_HOME = {
+    "CalibrationResult": "quant.calibration",
+    "ImportReport": "quant.checkpoints",
+    "calibrate": "quant.calibration",
+    "default_precisions": "quant.precision",
+    "load_cache": "quant.cache",
+    "load_pytorch_quantization": "quant.checkpoints",
+    "save_cache": "quant.cache",
+    "set_precision": "quant.precision",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'quant' has no attribute {name!r}")
+    return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m quant`: calibrate a model on LiDAR frames and write a calibration cache."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from quant import METHODS
+from quant.script import CalibrationJob, parse_precision, report, run_job
+from scn_fx.errors import MissingPackageError, ScnError
+from scn_fx.lidar import GRIDS, POINT_FORMATS
+
+try:
+    import click
+except ImportError as error:
+    raise SystemExit(str(MissingPackageError.of("click", "quant", "python -m quant"))) from error
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.option("--model", required=True, help="A model of the zoo, or package.module:callable.")
+@click.option(
+    "--frames",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A frame file or a folder of them: raw points (.bin, .tensor), or voxels as "
+    "NAME.features.tensor beside NAME.indices.tensor.",
+)
+@click.option(
+    "--output",
+    "-o",
+    default="calibration.json",
+    type=click.Path(path_type=Path),
+    help="Cache file to write.",
+)
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Weights to load into the model first.")
+@click.option("--grid", default="centerpoint", type=click.Choice(list(GRIDS)), help="Voxel grid preset.")
+@click.option(
+    "--format",
+    "point_format",
+    type=click.Choice([*POINT_FORMATS, "tensor"]),
+    help="Format of raw point files; guessed for each file if left out.",
+)
+@click.option("--limit", type=click.IntRange(1), help="Use at most this many frames, spread evenly.")
+@click.option("--method", default="mse", type=click.Choice(METHODS), help="How values give a range.")
+@click.option("--percentile", default=99.99, help="For --method percentile, in (0, 100].")
+@click.option("--bins", "num_bins", default=2048, help="Histogram bins of the first frame.")
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    metavar="PATTERN=PRECISION",
+    help="Override default precisions, e.g. 'conv1.*=fp16'; repeatable, the last match wins.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+def main(precisions: tuple[str, ...], as_json: bool, quiet: bool, **options: Any) -> None:
+    """Find int8 ranges for MODEL on LiDAR FRAMES and write them, with a precision for each layer, to a cache.
+
+    \b
+    python -m quant --model centerpoint --checkpoint scn.pth --frames sweeps/ --limit 400
+
+    Load the cache with quant.load_cache(graph, path) before export.
+    """
+    try:
+        job = CalibrationJob(**options, precision=parse_precision(precisions))
+        if job.checkpoint is None and ":" not in job.model:
+            click.echo(f"No checkpoint: {job.model} gets random weights, for trying out.", err=True)
+        _, result = run_job(job, progress=False if quiet else None)
+    except ScnError as error:
+        raise click.ClickException(str(error)) from error
+    outcome = report(job, result)
+    if as_json:
+        click.echo(json.dumps(outcome, indent=1))
+        return
+    _print_table(outcome["layers"])
+    size = job.output.stat().st_size / 1024
+    click.echo(
+        f"{result.frames} frames, method {result.method}: saved as {job.output} ({size:.0f} KiB, "
+        f"{result.seconds:.1f} s)"
+    )
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    width = max(len(row["name"]) for row in rows)
+    click.echo(f"{'layer':<{width}}  precision  output  input range (largest value seen)")
+    for row in rows:
+        pairs = zip(row["ranges"], row["largest"], strict=True)
+        ranges = ", ".join(f"{amax:.6g} ({largest:.6g})" for amax, largest in pairs)
+        click.echo(f"{row['name']:<{width}}  {row['precision']:<9}  {row['output_precision']:<6}  {ranges}")
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m quant")

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calibration frames from files: raw points, which are voxelised, or voxels as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scn_fx.errors import LidarError
+from scn_fx.lidar import GRIDS, guess_format, read_points, read_tensor, voxelize, with_time_lag
+
+__all__ = ["FrameFiles"]
+
+_FEATURES = ".features.tensor"
+
+
+@dataclass(frozen=True)
+class FrameFiles:
+    """A sized iterable of (features float16 [N, C], indices int32 [N, 4]) numpy arrays, read one at a time.
+
+    Attributes:
+        files: for each frame, its point file, or the pair of its feature and index file.
+        grid: preset of `scn_fx.lidar.GRIDS` that points are voxelised in.
+        point_format: format of raw point files, see `scn_fx.lidar.read_points`; None guesses for each file.
+    """
+
+    files: tuple[tuple[Path, ...], ...]
+    grid: str
+    point_format: str | None = None
+
+    @classmethod
+    def find(
+        cls,
+        path: str | Path,
+        *,
+        grid: str = "centerpoint",
+        point_format: str | None = None,
+        limit: int | None = None,
+    ) -> FrameFiles:
+        """The frames of a file or of a folder (its `*.bin` and `*.tensor` files by name).
+
+        `NAME.features.tensor` beside `NAME.indices*.tensor` is one voxelised frame; every other file holds
+        points. `limit` keeps that many frames, spread evenly. Raises LidarError if there are none, half of a
+        pair is missing, or the grid is unknown.
+        """
+        if grid not in GRIDS:
+            raise LidarError(f"Unknown grid {grid!r}; expected one of {', '.join(GRIDS)}.")
+        if limit is not None and limit < 1:
+            raise LidarError(f"The number of frames must be at least 1, got {limit}.")
+        root = Path(path)
+        if not root.exists():
+            raise LidarError(f"{root}: expected a frame file or a folder of them, but there is nothing.")
+        folder = sorted(root.iterdir()) if root.is_dir() else sorted(root.parent.iterdir())
+        chosen = [p for p in folder if p.suffix in (".bin", ".tensor")] if root.is_dir() else [root]
+        frames: list[tuple[Path, ...]] = []
+        for file in chosen:
+            if file.name.endswith(_FEATURES):
+                frames.append((file, _partner(file, folder)))
+            elif ".indices" not in file.name:
+                frames.append((file,))
+        if not frames:
+            raise LidarError(
+                f"{root}: expected frames as .bin or .tensor files (points, or NAME{_FEATURES} beside "
+                "NAME.indices.tensor), found none."
+            )
+        if limit is not None and limit < len(frames):
+            frames = [frames[i] for i in np.linspace(0, len(frames) - 1, limit).round().astype(int)]
+        return cls(tuple(frames), grid, point_format)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        return (self._read(files) for files in self.files)
+
+    def _read(self, files: tuple[Path, ...]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        if len(files) == 2:
+            return read_tensor(files[0]), read_tensor(files[1])
+        (file,) = files
+        layout = self.point_format or guess_format(file)
+        points = read_points(file, layout)
+        if layout == "nuscenes":
+            # The fifth column of a single sweep is the ring; networks read a time lag there, zero for this
+            # sweep.
+            points = with_time_lag(points)
+        voxels = voxelize(points, GRIDS[self.grid])
+        return voxels.features, voxels.indices
+
+
+def _partner(features: Path, folder: list[Path]) -> Path:
+    start = features.name.removesuffix(_FEATURES) + ".indices"
+    found = [p for p in folder if p.name.startswith(start) and p.suffix == ".tensor"]
+    if len(found) != 1:
+        raise LidarError(
+            f"{features}: expected one file {start}*.tensor beside it, found "
+            f"{', '.join(p.name for p in found) or 'none'}."
+        )
+    return found[0]

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that a calibration frame is what the graph takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx import GraphModule
+
+from scn_fx.errors import CalibrationError, NonFiniteError
+from scn_fx.graph import layers, metadata
+
+__all__ = ["InputSpec", "check_frame", "input_spec"]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a graph takes: its inputs in order, which of them are features and indices, the feature width."""
+
+    names: tuple[str, ...]
+    features: int
+    indices: int
+    channels: int | None
+
+
+def input_spec(graph: GraphModule) -> InputSpec:
+    """The inputs of a captured graph; the width comes from the first convolution that reads the features."""
+    nodes = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    names = [node.name for node in nodes]
+    meta = metadata(graph)
+    features = names.index(meta["features"])
+    widths = [
+        layer.weight.shape[-1]
+        for layer in layers(graph)
+        if layer.kind == "convolution" and layer.inputs[0] is nodes[features]
+    ]
+    return InputSpec(tuple(names), features, names.index(meta["indices"]), int(widths[0]) if widths else None)
+
+
+def check_frame(frame: Sequence[Any], spec: InputSpec, number: int) -> list[torch.Tensor]:
+    """The tensors of a frame, its features rounded to float16 and widened to float32 again.
+
+    Raises CalibrationError naming what was expected and what came, NonFiniteError for NaN or infinite
+    features.
+    """
+    where = f"Frame {number} (counted from 0)"
+    wanted = f"a tuple of {len(spec.names)} tensors ({', '.join(spec.names)})"
+    if not isinstance(frame, tuple | list):
+        raise CalibrationError(f"{where}: expected {wanted}, got a {type(frame).__name__}.")
+    if len(frame) != len(spec.names):
+        raise CalibrationError(f"{where}: expected {wanted}, got {len(frame)} values.")
+    try:
+        tensors = [torch.as_tensor(value) for value in frame]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise CalibrationError(f"{where}: expected {wanted}; a value is no tensor: {error}") from error
+    features, indices = tensors[spec.features], tensors[spec.indices]
+    _check_shapes(features, indices, spec, where)
+    if not bool(features.isfinite().all()):
+        rows = int((~features.isfinite()).any(dim=1).sum())
+        raise NonFiniteError(
+            f"{where}: {spec.names[spec.features]} holds NaN or infinite values in {rows} of "
+            f"{len(features)} rows. Drop such points before voxelisation."
+        )
+    rounded = features.half().float()
+    if not bool(rounded.isfinite().all()):
+        raise NonFiniteError(
+            f"{where}: {spec.names[spec.features]} holds a value of magnitude "
+            f"{float(features.abs().max()):.6g}, which does not fit in float16 (at most 65504). Rescale the "
+            "features."
+        )
+    tensors[spec.features] = rounded
+    return tensors
+
+
+def _check_shapes(features: torch.Tensor, indices: torch.Tensor, spec: InputSpec, where: str) -> None:
+    name, index_name = spec.names[spec.features], spec.names[spec.indices]
+    width = "C" if spec.channels is None else str(spec.channels)
+    if not features.is_floating_point() or features.dim() != 2:
+        raise CalibrationError(
+            f"{where}: {name} must be float16 or float32 [N, {width}], got {features.dtype} "
+            f"{list(features.shape)}."
+        )
+    if spec.channels is not None and features.shape[1] != spec.channels:
+        raise CalibrationError(
+            f"{where}: {name} must have {spec.channels} channels, the width of the first convolution, got "
+            f"{features.shape[1]} (shape {list(features.shape)})."
+        )
+    if indices.dtype != torch.int32 or indices.dim() != 2 or indices.shape[1] != 4:
+        raise CalibrationError(
+            f"{where}: {index_name} must be int32 [N, 4] (batch, z, y, x), got {indices.dtype} "
+            f"{list(indices.shape)}."
+        )
+    if len(features) != len(indices):
+        raise CalibrationError(
+            f"{where}: {name} has {len(features)} rows and {index_name} {len(indices)}; each site needs one "
+            "of each."
+        )

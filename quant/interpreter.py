@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a captured graph in float32, whatever its precisions, and shows every value to an observer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Interpreter, Node
+
+from scn_fx.errors import NonFiniteError
+from scn_fx.graph import layers
+
+__all__ = ["FloatInterpreter"]
+
+
+class FloatInterpreter(Interpreter):
+    """torch.fx Interpreter of the float reference: convolutions and Adds run with precision "fp32".
+
+    `observe(node, value)` is called for each float tensor that a node yields, once it is known to be finite.
+    The graph's nodes are not changed. Raises NonFiniteError naming the layer whose result holds NaN or
+    infinity.
+    """
+
+    def __init__(self, graph: GraphModule, observe: Callable[[Node, torch.Tensor], None]):
+        super().__init__(graph)
+        # Otherwise torch.fx appends the node's text to the arguments of our own errors.
+        self.extra_traceback = False
+        self._observe = observe
+        self._names = {layer.node: layer.name for layer in layers(graph)}
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call an operator, in float32 if it has a precision."""
+        if isinstance(target, torch._ops.OpOverload) and any(
+            argument.name == "precision" for argument in target._schema.arguments
+        ):
+            kwargs = {**kwargs, "precision": "fp32", "output_precision": "fp32"}
+        return super().call_function(target, args, kwargs)
+
+    def run_node(self, n: Node) -> Any:
+        """Run one node, check its value and show it to the observer."""
+        value = super().run_node(n)
+        computed = n.op in ("placeholder", "call_function") and isinstance(value, torch.Tensor)
+        if computed and value.is_floating_point() and value.numel():
+            self._check_finite(n, value)
+            self._observe(n, value)
+        return value
+
+    def _check_finite(self, n: Node, value: torch.Tensor) -> None:
+        low, high = torch.aminmax(value)  # NaN propagates, and one pass finds both infinities
+        if bool(low.isfinite()) and bool(high.isfinite()):
+            return
+        bad = int((~value.isfinite()).sum())
+        where = f"the result of {self._names[n]}" if n in self._names else f"the graph input {n.name}"
+        raise NonFiniteError(
+            f"{where} holds {bad} NaN or infinite values of {value.numel()}. Ranges need finite values: "
+            "check the frame for NaN points, and the model for weights that make float32 overflow."
+        )

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a model's name to a captured graph: models of the zoo, or the user's own by import path."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from scn_fx.capture.capture import capture
+from scn_fx.errors import CalibrationError
+from scn_fx.lidar import GRIDS, synthetic_points, voxelize
+
+__all__ = ["ZOO", "load_graph", "load_weights"]
+
+ZOO: Mapping[str, str] = {
+    "centerpoint": "CenterPointEncoder",
+    "second": "SecondEncoder",
+    "second-res": "SecondResEncoder",
+}
+"""Names of zoo models, and their classes in `scn_fx.zoo`."""
+
+
+def load_graph(
+    model: str, *, checkpoint: str | Path | None = None, grid: str = "centerpoint"
+) -> fx.GraphModule:
+    """Make a model, load its weights and capture it.
+
+    `model` is a name in `ZOO`, or "package.module:callable" (the working folder is importable). The callable
+    takes no arguments and returns one of
+
+    - an `nn.Module` with a method ``arguments(features, indices)`` that gives the arguments of its forward
+      (and ``main_output``, the output to capture), or whose forward takes ``(features, indices,
+      batch_size)``, ``(features, indices, batch_size, grid)`` as CenterPoint's does, or OpenPCDet's
+      ``batch_dict``;
+    - a tuple ``(module, args)`` or ``(module, args, output)`` for `scn_fx.capture`;
+    - a graph that is captured already.
+
+    Without a checkpoint a zoo model has random weights, the same every time, scaled on a synthetic sweep so
+    that activations keep their size. Raises CalibrationError for a name, checkpoint or return value that does
+    not serve, and capture's errors.
+    """
+    if grid not in GRIDS:
+        raise CalibrationError(f"Unknown grid {grid!r}; expected one of {', '.join(GRIDS)}.")
+    made = _from_zoo(model, grid, checkpoint) if ":" not in model else _import(model)()
+    output: Any = None
+    args: Any = None
+    if isinstance(made, fx.GraphModule) and "scn_fx" in made.meta:
+        if checkpoint is not None:
+            raise CalibrationError(
+                f"{model} returns a captured graph, whose weights are final; leave the checkpoint out."
+            )
+        return made
+    if isinstance(made, tuple) and len(made) in (2, 3):
+        made, args, output = (*made, None)[:3]
+    if not isinstance(made, nn.Module):
+        raise CalibrationError(
+            f"{model} must return an nn.Module, (module, args[, output]) or a captured graph, got "
+            f"{type(made).__name__}."
+        )
+    if checkpoint is not None:
+        load_weights(made, checkpoint)
+    made.eval()
+    if args is None:
+        args = _arguments(made, model, grid)
+    if output is None:
+        output = _main_output(made)
+    return capture(made, args, output=output)
+
+
+def load_weights(module: nn.Module, checkpoint: str | Path) -> None:
+    """Load a PyTorch checkpoint into `module`.
+
+    The state dict may lie under "state_dict" or "model_state", and its keys may have one prefix ("backbone.")
+    before the module's own names; keys of other modules are ignored. Raises CalibrationError if the file
+    cannot be read, a parameter is missing or has another shape.
+    """
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many kinds: pickle, zip, runtime and OS errors
+        raise CalibrationError(f"The checkpoint {checkpoint} cannot be read as weights: {error}") from error
+    for name in ("state_dict", "model_state"):
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+    if not isinstance(content, Mapping) or not content:
+        raise CalibrationError(
+            f"The checkpoint {checkpoint} holds no state dict, but a {type(content).__name__}."
+        )
+    wanted = {k: v for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
+    if not wanted:
+        raise CalibrationError(f"{type(module).__name__} has no weights to load from {checkpoint}.")
+    first = next(iter(wanted))
+    prefixes = [k.removesuffix(first) for k in content if k == first or str(k).endswith("." + first)] or [""]
+    prefix = min(prefixes, key=lambda p: sum(p + k not in content for k in wanted))
+    missing = [prefix + k for k in wanted if prefix + k not in content]
+    if missing:
+        raise CalibrationError(
+            f"{checkpoint} lacks {len(missing)} of {len(wanted)} weights of {type(module).__name__}: "
+            f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}."
+        )
+    for key, value in wanted.items():
+        came = tuple(content[prefix + key].shape)
+        if came != tuple(value.shape):
+            raise CalibrationError(
+                f"{checkpoint}: {prefix + key} must be {list(value.shape)}, got {list(came)}. (spconv 1.x "
+                "keeps weights as [kz, ky, kx, in, out], spconv 2.x as [out, kz, ky, kx, in].)"
+            )
+    module.load_state_dict({key: content[prefix + key] for key in wanted}, strict=False)
+
+
+def _from_zoo(name: str, grid: str, checkpoint: str | Path | None) -> nn.Module:
+    if name not in ZOO:
+        raise CalibrationError(
+            f"Unknown model {name!r}; expected one of {', '.join(ZOO)}, or package.module:callable."
+        )
+    zoo = importlib.import_module("scn_fx.zoo")
+    size = _grid_xyz(grid)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model: nn.Module = getattr(zoo, ZOO[name])(grid=size)
+    model.eval()
+    if checkpoint is None:
+        voxels = voxelize(synthetic_points(sweeps=1), GRIDS[grid])
+        features = torch.from_numpy(voxels.features[:, : _in_channels(model, name)]).float()
+        zoo.scale_weights(model, features, torch.from_numpy(voxels.indices))
+    return model
+
+
+def _grid_xyz(grid: str) -> tuple[int, int, int]:
+    z, y, x = GRIDS[grid].box_shape
+    return x, y, z
+
+
+def _import(path: str) -> Callable[[], Any]:
+    module_name, _, name = path.partition(":")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        value: Any = importlib.import_module(module_name)
+        for part in name.split("."):
+            value = getattr(value, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise CalibrationError(f"The model {path!r} cannot be imported: {error}.") from error
+    if not callable(value):
+        raise CalibrationError(f"{path} must be callable without arguments, got a {type(value).__name__}.")
+    made: Callable[[], Any] = value
+    return made
+
+
+def _in_channels(module: nn.Module, name: str) -> int:
+    """Width of the first sparse convolution."""
+    for child in module.modules():
+        width = getattr(child, "in_channels", None)
+        if getattr(child, "ndim", None) == 3 and isinstance(width, int):
+            return width
+    raise CalibrationError(f"{name} holds no sparse 3D convolution.")
+
+
+def _arguments(module: nn.Module, name: str, grid: str) -> tuple[Any, ...]:
+    """Example arguments of the module's forward, on a few sites of the grid; capture runs none of it."""
+    shape = torch.tensor(GRIDS[grid].spatial_shape)
+    sites = torch.arange(8)[:, None] % shape
+    indices = torch.cat([torch.zeros(8, 1, dtype=torch.int64), sites], 1).int()
+    features = torch.zeros(8, _in_channels(module, name))
+    given = getattr(module, "arguments", None)
+    if callable(given):
+        return tuple(given(features, indices))
+    names = [p.name for p in inspect.signature(module.forward).parameters.values() if p.default is p.empty]
+    if names == ["batch_dict"]:
+        return ({"voxel_features": features, "voxel_coords": indices, "batch_size": 1},)
+    if len(names) == 3:
+        return features, indices, 1
+    if len(names) == 4:
+        return features, indices, 1, list(_grid_xyz(grid))
+    raise CalibrationError(
+        f"{name}: the forward of {type(module).__name__} takes ({', '.join(names)}), which is no known "
+        "form. Return (module, args) or (module, args, output) from the callable, as for scn_fx.capture."
+    )
+
+
+def _main_output(module: nn.Module) -> Any:
+    """Which output to capture: the module's own word, OpenPCDet's encoded tensor, or the first."""
+    takes_dict = "batch_dict" in inspect.signature(module.forward).parameters
+    return getattr(module, "main_output", "encoded_spconv_tensor" if takes_dict else 0)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The calibration job behind `python -m quant` and `scn-fx calibrate`: from names to a cache file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scn_fx.errors import CalibrationError, MissingPackageError
+
+if TYPE_CHECKING:
+    from torch.fx import GraphModule
+
+    from quant.calibration import CalibrationResult
+
+__all__ = ["CalibrationJob", "parse_precision", "report", "run_job"]
+
+
+@dataclass(frozen=True)
+class CalibrationJob:
+    """Everything one calibration needs.
+
+    Attributes:
+        model: a name of the zoo, or "package.module:callable" (see `quant.models.load_graph`).
+        frames: a frame file, or a folder of them (see `quant.frame_files.FrameFiles`).
+        output: the calibration cache to write.
+        checkpoint: weights to load into the model.
+        grid: preset of `scn_fx.lidar.GRIDS` for voxelisation and the model's grid.
+        point_format: format of raw point files; None guesses.
+        limit: most frames to use, spread evenly over the files; None for all.
+        method, percentile, num_bins, precision: see `quant.calibrate`.
+    """
+
+    model: str
+    frames: Path
+    output: Path
+    checkpoint: Path | None = None
+    grid: str = "centerpoint"
+    point_format: str | None = None
+    limit: int | None = None
+    method: str = "mse"
+    percentile: float = 99.99
+    num_bins: int = 2048
+    precision: Mapping[str, str] | str | None = field(default=None)
+
+
+def parse_precision(texts: list[str] | tuple[str, ...]) -> Mapping[str, str] | str | None:
+    """Precision options of a command line: "PATTERN=PRECISION" texts in order, or one word for all layers.
+
+    Raises CalibrationError for a text that is neither.
+    """
+    if not texts:
+        return None
+    if len(texts) == 1 and "=" not in texts[0]:
+        return texts[0]
+    patterns: dict[str, str] = {}
+    for text in texts:
+        pattern, equals, precision = text.partition("=")
+        if not equals or not pattern or not precision:
+            raise CalibrationError(
+                "Expected PATTERN=PRECISION such as 'conv1.*=fp16' (or one word alone for all layers), got "
+                f"{text!r}."
+            )
+        patterns.pop(pattern, None)
+        patterns[pattern] = precision
+    return patterns
+
+
+def run_job(job: CalibrationJob, *, progress: bool | None = None) -> tuple[GraphModule, CalibrationResult]:
+    """Load the model, capture it, calibrate it on the frames and write the cache.
+
+    Returns the calibrated graph and the result. Raises the errors of the stages (all
+    `scn_fx.errors.ScnError`).
+    """
+    from quant.frame_files import FrameFiles
+
+    # Names are checked before anything slow starts.
+    frames = FrameFiles.find(job.frames, grid=job.grid, point_format=job.point_format, limit=job.limit)
+    try:
+        from quant.calibration import calibrate
+        from quant.models import load_graph
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise MissingPackageError.of("torch", "quant", "Calibration") from error
+    graph = load_graph(job.model, checkpoint=job.checkpoint, grid=job.grid)
+    result = calibrate(
+        graph,
+        frames,
+        method=job.method,
+        percentile=job.percentile,
+        num_bins=job.num_bins,
+        precision=job.precision,
+        cache=job.output,
+        progress=progress,
+    )
+    return graph, result
+
+
+def report(job: CalibrationJob, result: CalibrationResult) -> dict[str, Any]:
+    """A calibration's outcome as plain data, for `--json` and tables."""
+    return {
+        "model": job.model,
+        "method": result.method,
+        "frames": result.frames,
+        "seconds": round(result.seconds, 3),
+        "cache": str(job.output),
+        "layers": [
+            {
+                "name": name,
+                "precision": result.precisions[name],
+                "output_precision": result.output_precisions[name],
+                "ranges": list(ranges.inputs),
+                "largest": list(result.largest[name]),
+            }
+            for name, ranges in result.ranges.items()
+        ],
+    }

@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read and write access to a captured graph without knowing torch.fx: its layers, its data, its fingerprint.
+
+A captured graph is a `torch.fx.GraphModule` whose nodes are scn-fx operators. `layers` gives one `Layer`
+per operator that computes features (kernel maps are values between them); `Layer.set` writes ranges and
+precisions where the graph itself reads them: into the keyword arguments of the node.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import fx
+
+from scn_fx.errors import CaptureError
+from scn_fx.geometry import ConvGeometry
+
+__all__ = [
+    "KINDS",
+    "CapturedGraph",
+    "Layer",
+    "fingerprint",
+    "layers",
+    "metadata",
+    "new_metadata",
+    "operator_name",
+    "set_metadata",
+]
+
+NAMESPACE = "scn_fx"
+"""Namespace of the operators, and key of the metadata in `graph.meta`."""
+
+_OPERANDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "convolution": ("features",),
+        "add": ("a", "b"),
+        "relu": ("x",),
+        "scatter_dense": ("features",),
+        "reshape": ("x",),
+        "transpose": ("x",),
+    }
+)
+KINDS: tuple[str, ...] = tuple(_OPERANDS)
+"""Kinds of layers, in the order of the operator table."""
+
+_QUANTISATION = frozenset(
+    {
+        "precision",
+        "output_precision",
+        "input_dynamic_range",
+        "input0_dynamic_range",
+        "input1_dynamic_range",
+        "weight_dynamic_ranges",
+    }
+)
+_NOT_IN_FINGERPRINT = _QUANTISATION | {"output_bound"}  # the bound sizes buffers, it changes no value
+
+
+def operator_name(node: object) -> str | None:
+    """Name of the scn-fx operator that a node calls ("convolution", "subm_map", …), or None."""
+    if not isinstance(node, fx.Node) or not isinstance(node.target, torch._ops.OpOverload):
+        return None
+    namespace, _, name = node.target.name().partition("::")
+    return name.partition(".")[0] if namespace == NAMESPACE else None
+
+
+class CapturedGraph(fx.GraphModule):
+    """The GraphModule of a captured graph; unlike a plain one, it is pickled with its metadata."""
+
+    def __reduce__(self) -> tuple[Callable[..., CapturedGraph], tuple[Any, ...]]:
+        rebuild, arguments = super().__reduce__()
+        return _restored, (rebuild, arguments, copy.deepcopy(self.meta), self.training)
+
+
+def _restored(
+    rebuild: Callable[..., fx.GraphModule], arguments: tuple[Any, ...], meta: dict[str, Any], training: bool
+) -> CapturedGraph:
+    """Unpickle: torch.fx makes a plain GraphModule by tracing the generated code once more."""
+    import scn_fx.ops  # noqa: F401 - that code calls the operators, which a fresh process has not registered
+
+    plain = rebuild(*arguments)
+    result = CapturedGraph(plain, plain.graph, class_name="CapturedGraph")
+    result.meta = meta
+    return result.train(training)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One feature-computing node of a captured graph; a view, not a copy.
+
+    Attributes:
+        graph: the module that owns the node and its weights.
+        node: the torch.fx node.
+        name: module path of the layer in the model, such as "conv1.0.conv1" or "conv1.0.add".
+        kind: one of `KINDS`.
+    """
+
+    graph: fx.GraphModule
+    node: fx.Node
+    name: str
+    kind: str
+
+    def argument(self, name: str) -> Any:
+        """Value of an argument of the operator's schema: as the node has it, or else the schema's default."""
+        node = self.node
+        if name in node.kwargs:
+            return _plain(node.kwargs[name])
+        arguments = node.target._schema.arguments  # type: ignore[union-attr]
+        for position, argument in enumerate(arguments):
+            if argument.name == name:
+                if position < len(node.args):
+                    return _plain(node.args[position])
+                if argument.has_default_value():
+                    return argument.default_value
+        raise AttributeError(
+            f"A layer of kind {self.kind!r} ({self.name}) has no {name!r}; "
+            f"it has {[a.name for a in arguments]}."
+        )
+
+    def set(self, **kwargs: Any) -> None:
+        """Set keyword arguments of the node (ranges, precisions, activation, …); the graph runs with them.
+
+        Raises:
+            AttributeError: the operator's schema has no keyword argument of that name.
+        """
+        known = {a.name for a in self.node.target._schema.arguments if a.kwarg_only}  # type: ignore[union-attr]
+        for name in kwargs:
+            if name not in known:
+                raise AttributeError(
+                    f"A layer of kind {self.kind!r} ({self.name}) has no keyword argument {name!r}; "
+                    f"it has {sorted(known)}."
+                )
+        self.node.kwargs = {**self.node.kwargs, **kwargs}
+        self.graph.recompile()
+
+    @property
+    def inputs(self) -> tuple[fx.Node, ...]:
+        """Nodes that produce the feature operands: one, or two for an Add."""
+        return tuple(self.argument(name) for name in _OPERANDS[self.kind])
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """Weight of a convolution: float32 [out, kz, ky, kx, in]."""
+        value = self._attribute("weight")
+        if value is None:
+            raise AttributeError(f"Convolution {self.name} has no weight.")
+        return value
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """Bias of a convolution: float32 [out], or None."""
+        return self._attribute("bias")
+
+    def _attribute(self, name: str) -> torch.Tensor | None:
+        node = self.argument(name)
+        if node is None:
+            return None
+        value: Any = self.graph
+        for part in str(node.target).split("."):
+            value = getattr(value, part)
+        return value.detach()
+
+    # The schema's keyword arguments, typed. An operator without the argument raises AttributeError.
+
+    @property
+    def activation(self) -> str:
+        """ "ReLU" or "None"."""
+        return str(self.argument("activation"))
+
+    @property
+    def activation_name(self) -> str:
+        """Module path of the activation fused into an Add; empty without one."""
+        return str(self.argument("activation_name"))
+
+    @property
+    def rulebook(self) -> str:
+        """Name of the kernel map; layers of equal rulebook share it."""
+        return str(self.argument("rulebook"))
+
+    @property
+    def precision(self) -> str:
+        """ "fp32", "fp16" or "int8"."""
+        return str(self.argument("precision"))
+
+    @property
+    def output_precision(self) -> str:
+        """ "fp32", "fp16" or "int8" (every consumer quantises the unrounded result)."""
+        return str(self.argument("output_precision"))
+
+    @property
+    def input_dynamic_range(self) -> float | None:
+        """amax of a convolution's input, or None before calibration."""
+        return self._optional_float("input_dynamic_range")
+
+    @property
+    def input0_dynamic_range(self) -> float | None:
+        """amax of an Add's first input, or None before calibration."""
+        return self._optional_float("input0_dynamic_range")
+
+    @property
+    def input1_dynamic_range(self) -> float | None:
+        """amax of an Add's second input, or None before calibration."""
+        return self._optional_float("input1_dynamic_range")
+
+    @property
+    def weight_dynamic_ranges(self) -> list[float] | None:
+        """amax of a convolution's weight per output channel, or None before calibration."""
+        value = self.argument("weight_dynamic_ranges")
+        return None if value is None else [float(v) for v in value]
+
+    @property
+    def output_bound(self) -> int:
+        """Most output sites that a convolution may have."""
+        return int(self.argument("output_bound"))
+
+    @property
+    def geometry(self) -> ConvGeometry:
+        """Geometry of a convolution."""
+        triples = {
+            name: tuple(self.argument(name))
+            for name in (
+                "kernel_size", "stride", "padding", "dilation", "output_padding",
+                "input_spatial_shape", "output_spatial_shape",
+            )
+        }  # fmt: skip
+        flags = {name: bool(self.argument(name)) for name in ("subm", "inverse", "transposed")}
+        return ConvGeometry(**triples, **flags)  # type: ignore[arg-type]
+
+    @property
+    def dims(self) -> list[int]:
+        """Target shape of a reshape, or permutation of a transpose."""
+        return [int(v) for v in self.argument("dims")]
+
+    @property
+    def format(self) -> str:
+        """Axis order of a scatter_dense: "zyx" or "xyz"."""
+        return str(self.argument("format"))
+
+    @property
+    def batch_size(self) -> int:
+        """Batch size of a scatter_dense."""
+        return int(self.argument("batch_size"))
+
+    @property
+    def spatial_shape(self) -> list[int]:
+        """Grid of a scatter_dense, in the order of the index columns."""
+        return [int(v) for v in self.argument("spatial_shape")]
+
+    def _optional_float(self, name: str) -> float | None:
+        value = self.argument(name)
+        return None if value is None else float(value)
+
+
+def layers(graph: fx.GraphModule) -> list[Layer]:
+    """The feature-computing nodes of a captured graph, in topological order."""
+    return list(_layers(graph))
+
+
+def _layers(graph: fx.GraphModule) -> Iterator[Layer]:
+    for node in graph.graph.nodes:
+        kind = operator_name(node)
+        if kind is not None and kind in _OPERANDS:
+            yield Layer(graph, node, str(node.kwargs["name"]), kind)
+
+
+def new_metadata(axes: str, features: str, indices: str) -> dict[str, Any]:
+    """Metadata of a graph that has just been captured; `features` and `indices` are placeholder names."""
+    return {"axes": axes, "features": features, "indices": indices, "calibration": None, "notes": []}
+
+
+def metadata(graph: fx.GraphModule) -> dict[str, Any]:
+    """The graph's metadata: axes, features, indices (placeholder names), calibration, notes.
+
+    Raises:
+        CaptureError: the graph was not made by `scn_fx.capture`.
+    """
+    if NAMESPACE not in graph.meta:
+        raise CaptureError(
+            f"{type(graph).__name__} holds no scn_fx metadata: "
+            "expected a graph from scn_fx.capture(model, args)."
+        )
+    return graph.meta[NAMESPACE]
+
+
+def set_metadata(graph: fx.GraphModule, **items: Any) -> None:
+    """Replace items of the graph's metadata."""
+    graph.meta[NAMESPACE] = {**metadata(graph), **items}
+
+
+def fingerprint(graph: fx.GraphModule) -> str:
+    """SHA-256 (hexadecimal) of what the graph computes.
+
+    It covers operators, names, geometry, connections and weights as float16. Ranges, precisions and
+    `output_bound` are left out, so calibrating a graph does not change its fingerprint.
+    Two captures of one model agree, on any device.
+    """
+    digest = hashlib.sha256()
+    position: dict[fx.Node, int] = {}
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, fx.Node):
+            return {"node": position[value]}
+        if isinstance(value, list | tuple):
+            return [plain(v) for v in value]
+        return value if isinstance(value, bool | int | float | str | None) else str(value)
+
+    for node in graph.graph.nodes:
+        position[node] = len(position)
+        record: dict[str, Any] = {"op": node.op, "args": plain(node.args)}
+        if node.op == "call_function":
+            record["target"] = operator_name(node) or getattr(node.target, "__name__", str(node.target))
+            kwargs = {k: plain(v) for k, v in node.kwargs.items() if k not in _NOT_IN_FINGERPRINT}
+            record["kwargs"] = dict(sorted(kwargs.items()))
+        elif node.op == "get_attr":
+            value: Any = graph
+            for part in str(node.target).split("."):
+                value = getattr(value, part)
+            half = value.detach().to("cpu", torch.float16).contiguous()
+            record["shape"] = list(half.shape)
+            record["data"] = hashlib.sha256(half.numpy().tobytes()).hexdigest()
+        digest.update(json.dumps(record, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """torch.fx keeps sequences as immutable lists; give callers plain ones."""
+    return list(value) if isinstance(value, list) else value
