@@ -10,6 +10,9 @@
 namespace scn {
 namespace {
 
+/// max(v, 0); NaN stays NaN, so that it can be reported where the value is stored.
+inline float relu(float v) { return v <= 0.0f ? 0.0f : v; }
+
 /// Adding and subtracting 1.5 * 2^23 rounds to the nearest integer, ties to even, for |v| < 2^22.
 constexpr float kRounder = 12582912.0f;
 
@@ -66,7 +69,7 @@ inline int64_t round_row(float* y, int32_t channels) {
 
 inline void emit_int8(const Emission& e, const float* y, int32_t channels, int8_t* out) {
   if (e.relu) {
-    for (int32_t n = 0; n < channels; ++n) out[n] = int8_t(quantise(y[n] > 0.0f ? y[n] : 0.0f, e.factor));
+    for (int32_t n = 0; n < channels; ++n) out[n] = int8_t(quantise(relu(y[n]), e.factor));
   } else {
     for (int32_t n = 0; n < channels; ++n) out[n] = int8_t(quantise(y[n], e.factor));
   }
@@ -79,7 +82,7 @@ inline int64_t emit_row(const Emission& e, const float* y, int32_t channels, int
   if ((e.through_half && e.kind != Emission::kFloat16) || (e.relu && e.kind != Emission::kInt8)) {
     std::memcpy(scratch, y, size_t(channels) * sizeof(float));
     if (e.relu) {
-      for (int32_t n = 0; n < channels; ++n) scratch[n] = scratch[n] > 0.0f ? scratch[n] : 0.0f;
+      for (int32_t n = 0; n < channels; ++n) scratch[n] = relu(scratch[n]);
     }
     if (e.through_half && e.kind != Emission::kFloat16) lost = round_row(scratch, channels);
     value = scratch;
@@ -139,7 +142,7 @@ int64_t finish_rows(const Finish& f, int64_t begin, int64_t end) {
       for (int32_t n = 0; n < f.channels; ++n) y[n] = f.bias ? sums[n] + f.bias[n] : sums[n];
     }
     if (f.relu) {
-      for (int32_t n = 0; n < f.channels; ++n) y[n] = y[n] > 0.0f ? y[n] : 0.0f;
+      for (int32_t n = 0; n < f.channels; ++n) y[n] = relu(y[n]);
     }
     if (f.through_half) lost += round_row(y, f.channels);
     add_row(f, row, y, lost);
