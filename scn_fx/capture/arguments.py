@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The example arguments: which tensors become inputs, how they are named, which sizes stay free."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from scn_fx.capture.packages import spconv
+from scn_fx.errors import CaptureError
+
+__all__ = ["Arguments"]
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+@dataclass(frozen=True)
+class _Sparse:
+    """Place of a SparseConvTensor among the leaves; its features and indices come from the graph's inputs."""
+
+    spatial_shape: tuple[int, ...]
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class _Input:
+    """Place of a tensor among the leaves."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Arguments of a model's forward, split into tensors and constants.
+
+    Attributes:
+        tensors: the tensors in order; a SparseConvTensor gives its features, then its indices.
+        names: a name for each, from the forward's parameters or the keys of a dict.
+        leaves: all leaves of the arguments; tensors are marked.
+        structure: how the leaves nest.
+    """
+
+    tensors: tuple[torch.Tensor, ...]
+    names: tuple[str, ...]
+    leaves: tuple[Any, ...]
+    structure: pytree.TreeSpec
+
+    @classmethod
+    def of(cls, model: nn.Module, args: Sequence[Any]) -> Arguments:
+        """Split the arguments; CaptureError where they hold no frame of at least two voxels."""
+        if not isinstance(args, tuple | list):
+            raise CaptureError(
+                f"args must be a tuple of the positional arguments of {type(model).__name__}.forward, "
+                f"got {type(args).__name__}. For a single argument write (argument,)."
+            )
+        found, structure = pytree.tree_flatten_with_path(tuple(args))
+        parameters = _parameter_names(model)
+        tensors: list[torch.Tensor] = []
+        names: list[str] = []
+        leaves: list[Any] = []
+        for path, leaf in found:
+            name = _name(path, parameters)
+            if isinstance(leaf, torch.Tensor):
+                tensors.append(leaf.detach())
+                names.append(name)
+                leaves.append(_Input())
+            elif isinstance(leaf, spconv().SparseConvTensor):
+                tensors += [leaf.features.detach(), leaf.indices]
+                names += [f"{name}_features", f"{name}_indices"]
+                leaves.append(_Sparse(tuple(leaf.spatial_shape), int(leaf.batch_size)))
+            else:
+                leaves.append(leaf)
+        arguments = cls(tuple(tensors), _unique(names), tuple(leaves), structure)
+        arguments._check()
+        return arguments
+
+    def rebuild(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
+        """The arguments with other tensors in place of the example's; containers are new."""
+        rest = iter(tensors)
+        leaves: list[Any] = []
+        for leaf in self.leaves:
+            if isinstance(leaf, _Input):
+                leaves.append(next(rest))
+            elif isinstance(leaf, _Sparse):
+                features, indices = next(rest), next(rest)
+                made = spconv().SparseConvTensor(features, indices, list(leaf.spatial_shape), leaf.batch_size)
+                leaves.append(made)
+            else:
+                leaves.append(leaf)
+        return tuple(pytree.tree_unflatten(leaves, self.structure))
+
+    def dynamic_shapes(self) -> tuple[dict[int, Any] | None, ...]:
+        """For each tensor its free dimensions, as torch.export takes them: the number of voxels.
+
+        A named dimension, so that a model which depends on the example's number of voxels is refused.
+        Tensors of another length (points, labels) are left to torch.export.
+        """
+        voxels = self._voxels()
+        named = {count: torch.export.Dim(f"voxels_{count}", min=2) for count in voxels}
+        shapes: list[dict[int, Any] | None] = []
+        for tensor in self.tensors:
+            if tensor.dim() == 0:
+                shapes.append(None)
+            else:
+                shapes.append({0: named.get(int(tensor.shape[0]), torch.export.Dim.AUTO)})
+        return tuple(shapes)
+
+    def _voxels(self) -> set[int]:
+        """Lengths of tensors that can be indices [N, 4] of features [N, …]."""
+        counts: set[int] = set()
+        for i, indices in enumerate(self.tensors):
+            if indices.dim() == 2 and indices.shape[1] == 4:
+                others = (t for j, t in enumerate(self.tensors) if j != i and t.dim() >= 2)
+                counts |= {len(t) for t in others if t.dtype in _FLOATS and len(t) == len(indices)}
+        return counts
+
+    def _check(self) -> None:
+        counts = self._voxels()
+        if not counts:
+            shapes = ", ".join(
+                f"{name} {str(t.dtype).removeprefix('torch.')} {list(t.shape)}"
+                for name, t in zip(self.names, self.tensors, strict=True)
+            )
+            raise CaptureError(
+                "args must hold an example frame: features float32 [N, C] and indices int32 [N, 4] as torch "
+                f"tensors of equal length, got {shapes or 'no tensors'}."
+            )
+        if max(counts) < 2:
+            raise CaptureError(
+                f"The example frame has {max(counts)} voxel(s); torch.export would take that number as a "
+                "constant. Give an example of at least 2 voxels; the graph then takes any number."
+            )
+
+
+def _parameter_names(model: nn.Module) -> list[str]:
+    """Names of the forward's positional parameters."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def _name(path: tuple[Any, ...], parameters: list[str]) -> str:
+    """Name of the leaf at a path: its parameter and what follows; the keys alone inside a dict."""
+    position = path[0].idx
+    first = parameters[position] if position < len(parameters) else f"arg_{position}"
+    keys = [str(k.key) for k in path if isinstance(k, pytree.MappingKey)]
+    rest = [str(getattr(k, "idx", getattr(k, "name", ""))) for k in path[1:]]
+    text = "_".join(keys) if keys else "_".join([first, *rest])
+    text = re.sub(r"\W", "_", text)
+    return text if re.match(r"[A-Za-z]", text) else f"arg_{text}"
+
+
+def _unique(names: list[str]) -> tuple[str, ...]:
+    result: list[str] = []
+    for name in names:
+        count, chosen = 0, name
+        while chosen in result:
+            count += 1
+            chosen = f"{name}_{count}"
+        result.append(chosen)
+    return tuple(result)

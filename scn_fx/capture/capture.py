@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The public function: trace, fuse, verify, and hand over a graph without leftovers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import fx, nn
+
+from scn_fx.capture.arguments import Arguments
+from scn_fx.capture.export import exported_graph
+from scn_fx.capture.finish import complete_output, finished
+from scn_fx.capture.outputs import output_path
+from scn_fx.capture.tracing import Tracing
+from scn_fx.errors import CaptureError
+from scn_fx.passes import fusing_passes, run_passes
+
+__all__ = ["capture"]
+
+_AXES = ("zyx", "xyz")
+
+
+def capture(
+    model: nn.Module,
+    args: Sequence[Any],
+    output: Any = 0,
+    *,
+    output_bound: int = 200_000,
+    axes: str = "zyx",
+) -> fx.GraphModule:
+    """Capture an spconv model as a fused float graph of scn-fx operators.
+
+    The model is not modified and needs no edits; nothing of it is run on data. Tensors among `args` become
+    the graph's inputs, in their order (an spconv `SparseConvTensor` gives two: features and indices);
+    everything else in `args`, such as the batch size, becomes constant. The number of voxels stays free,
+    zero included.
+
+    Args:
+        model: an `nn.Module` in evaluation mode with float32 parameters.
+        args: positional arguments of the model's forward, any nesting of tuples, lists and dicts: features
+            float32 [N, C] and indices int32 [N, 4] (batch, z, y, x) of an example frame with N >= 2.
+        output: which of the model's outputs the graph returns: an index, a key, or a tuple of them that leads
+            into nested outputs, such as ``(1, "conv3")``.
+        output_bound: most sites that any layer may have; buffers of an engine are sized by it.
+        axes: order of the spatial columns in the model's indices, "zyx" or "xyz".
+
+    Returns:
+        A `torch.fx.GraphModule` that returns a dense map, or (features, indices) for a sparse output. Its
+        ``meta["scn_fx"]`` holds axes, input names, and notes on layers that could not be fused.
+
+    Raises:
+        CaptureError: an unsupported module or operator (named by its path and class), training mode, a wrong
+            `output`, or arguments without features and indices.
+        MissingPackageError: spconv is not installed.
+    """
+    if axes not in _AXES:
+        raise CaptureError(f"axes must be one of {', '.join(_AXES)}, got {axes!r}.")
+    if isinstance(output_bound, bool) or not isinstance(output_bound, int) or output_bound < 1:
+        raise CaptureError(f"output_bound must be an integer >= 1 (a number of sites), got {output_bound!r}.")
+    _check_model(model)
+    path = output_path(output)
+    inputs = Arguments.of(model, args)
+    tracing = Tracing(model, output_bound=output_bound, axes=axes)
+    graph = exported_graph(model, inputs, path, tracing)
+    complete_output(graph)
+    notes = run_passes(graph, fusing_passes())
+    return finished(graph, axes, notes)
+
+
+def _check_model(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise CaptureError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
+    if model.training:
+        raise CaptureError(
+            f"The model ({type(model).__name__}) is in training mode; capture needs model.eval(), "
+            "so that BatchNorm uses its running statistics."
+        )

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an spconv convolution does while it is captured: its own rules, with operators a graph can hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+import scn_fx.ops  # noqa: F401 - registers the operators
+from scn_fx.capture.tracing import KernelMap, Tracing
+from scn_fx.errors import CaptureError, ScnError
+from scn_fx.geometry import ConvGeometry
+
+__all__ = ["convolve"]
+
+
+def convolve(tracing: Tracing, module: Any, tensor: Any) -> Any:
+    """The result of `module(tensor)` for an spconv convolution and a SparseConvTensor, as a SparseConvTensor.
+
+    Follows spconv's rules (`spconv/pytorch/conv.py`, 2.3.8): which layers may share an `indice_key`, what an
+    inverse convolution needs, and when a kernel of one offset is a matrix product.
+    """
+    _check(tracing, module, tensor)
+    name = tracing.layer_name(module)
+    indice_dict = tensor.indice_dict
+    weight, geometry = module.weight, None
+    if module.conv1x1:
+        kernel_map = _pointwise(tracing, module, tensor, name)
+        # spconv multiplies by weight.view(in, out) although the weight is stored [out, 1, 1, 1, in]: the
+        # numbers are read in another order than elsewhere, and a trained model depends on it.
+        weight = weight.view(module.in_channels, module.out_channels).t()
+        weight = weight.reshape(module.out_channels, 1, 1, 1, module.in_channels)
+    elif module.inverse:
+        kernel_map, geometry = _inverse(tracing, module, tensor, name)
+    else:
+        known = tensor.find_indice_pair(module.indice_key)
+        if known is not None:
+            kernel_map = _reused(tracing, module, tensor, known)
+        else:
+            kernel_map = _made(tracing, module, tensor, name)
+            if module.indice_key is not None:
+                indice_dict = {**indice_dict, module.indice_key: kernel_map}
+    geometry = geometry or kernel_map.geometry
+    features = torch.ops.scn_fx.convolution.default(
+        tensor.features,
+        weight,
+        module.bias,
+        kernel_map.value,
+        name=name,
+        rulebook=kernel_map.rulebook,
+        activation="ReLU" if _activation(module) == "ReLU" else "None",
+        **_attributes(geometry),
+        output_bound=tracing.output_bound,
+    )
+    result = tensor.shadow_copy().replace_feature(features)
+    result.indices = kernel_map.out_indices
+    result.indice_dict = indice_dict
+    result.spatial_shape = list(geometry.output_spatial_shape)
+    return result
+
+
+def _attributes(geometry: ConvGeometry) -> dict[str, Any]:
+    return {
+        "kernel_size": list(geometry.kernel_size),
+        "stride": list(geometry.stride),
+        "padding": list(geometry.padding),
+        "dilation": list(geometry.dilation),
+        "output_padding": list(geometry.output_padding),
+        "input_spatial_shape": list(geometry.input_spatial_shape),
+        "output_spatial_shape": list(geometry.output_spatial_shape),
+        "subm": geometry.subm,
+        "inverse": geometry.inverse,
+        "transposed": geometry.transposed,
+    }
+
+
+def _activation(module: Any) -> str:
+    """Name of the activation that spconv would fuse ("None_", "ReLU", "Sigmoid", "LeakyReLU")."""
+    return str(module.act_type.name)
+
+
+def _check(tracing: Tracing, module: Any, tensor: Any) -> None:
+    """Refuse what the operators do not express, naming the layer."""
+    layer = f"Layer {tracing.describe(module)}"
+    if module.ndim != 3:
+        raise CaptureError(
+            f"{layer} is a convolution of {module.ndim} dimensions; only 3D ones are supported."
+        )
+    if module.groups != 1:
+        raise CaptureError(f"{layer} has groups={module.groups}; only groups=1 is supported.")
+    if _activation(module) not in ("None_", "ReLU"):
+        raise CaptureError(
+            f"{layer} has act_type {_activation(module)}; only ReLU and None_ are supported. "
+            "Train with ReLU, or apply the activation outside the captured part."
+        )
+    if module.conv1x1 and _activation(module) != "None_":
+        raise CaptureError(
+            f"{layer} has act_type {_activation(module)}, which spconv ignores for a kernel of one offset. "
+            "Apply nn.ReLU after the layer instead."
+        )
+    for what in ("weight", "bias"):
+        value = getattr(module, what)
+        if value is not None and value.dtype != torch.float32:
+            raise CaptureError(
+                f"{layer} has a {what} of {value.dtype}; capture needs float32: call model.float()."
+            )
+    expected = [module.out_channels, *module.kernel_size, module.in_channels]
+    if list(module.weight.shape) != expected:
+        raise CaptureError(
+            f"{layer} has a weight of shape {list(module.weight.shape)}, expected [out, kz, ky, kx, in] = "
+            f"{expected}. "
+            "Weights of spconv 1.x are [kz, ky, kx, in, out]: load them with spconv 2.x's layout."
+        )
+    if not isinstance(tensor.features, torch.Tensor) or tensor.features.shape[1] != module.in_channels:
+        raise CaptureError(
+            f"{layer} expects features of {module.in_channels} channels, got {tuple(tensor.features.shape)}."
+        )
+    if not isinstance(tensor.batch_size, int):
+        raise CaptureError(
+            f"{layer}: the batch size of its input is a {type(tensor.batch_size).__name__}, not a Python "
+            "integer. It becomes a constant of the graph: pass it as an int among args."
+        )
+
+
+def _pointwise(tracing: Tracing, module: Any, tensor: Any, name: str) -> KernelMap:
+    """Map of a kernel of one offset: every site reads itself, whatever the layer's padding says."""
+    if list(module.output_padding) != [0, 0, 0]:
+        raise CaptureError(
+            f"Layer {tracing.describe(module)} has kernel 1 and output_padding {module.output_padding}; "
+            "only 0 is supported."
+        )
+    geometry = ConvGeometry.submanifold(tensor.spatial_shape, [1, 1, 1], [1, 1, 1])
+    return _subm_map(tracing, tensor, geometry, name, tracing.rulebook(name))
+
+
+def _made(tracing: Tracing, module: Any, tensor: Any, name: str) -> KernelMap:
+    """A new map, remembered by the caller under the layer's `indice_key`."""
+    stem = module.indice_key if module.indice_key is not None else name
+    try:
+        if module.subm:
+            geometry = ConvGeometry.submanifold(tensor.spatial_shape, module.kernel_size, module.dilation)
+            return _subm_map(tracing, tensor, geometry, name, tracing.rulebook(str(stem)))
+        geometry = _strided_geometry(module, tensor.spatial_shape)
+    except CaptureError:
+        raise
+    except ScnError as error:
+        raise CaptureError(f"Layer {tracing.describe(module)}: {error}") from error
+    known = tracing.strided(tensor.indices, geometry)
+    if known is not None:
+        return known
+    out_indices, value = torch.ops.scn_fx.conv_map.default(
+        tensor.indices,
+        name=name,
+        batch_size=tensor.batch_size,
+        input_spatial_shape=list(geometry.input_spatial_shape),
+        output_spatial_shape=list(geometry.output_spatial_shape),
+        kernel_size=list(geometry.kernel_size),
+        stride=list(geometry.stride),
+        padding=list(geometry.padding),
+        dilation=list(geometry.dilation),
+        transposed=geometry.transposed,
+        output_bound=tracing.output_bound,
+    )
+    made = KernelMap(value, tracing.rulebook(str(stem)), geometry, tensor.indices, out_indices)
+    tracing.remember(made)
+    return made
+
+
+def _strided_geometry(module: Any, shape: list[int]) -> ConvGeometry:
+    geometry = ConvGeometry.strided(
+        shape,
+        module.kernel_size,
+        module.stride,
+        module.padding,
+        module.dilation,
+        output_padding=module.output_padding if module.transposed else [0, 0, 0],
+        transposed=module.transposed,
+    )
+    if module.transposed and max(geometry.dilation) > 1:
+        # spconv leaves the dilation out of the output shape of a transposed convolution and drops what is
+        # outside.
+        raise CaptureError("a transposed convolution with dilation > 1 is not supported; use dilation 1.")
+    return geometry
+
+
+def _subm_map(tracing: Tracing, tensor: Any, geometry: ConvGeometry, name: str, rulebook: str) -> KernelMap:
+    value = torch.ops.scn_fx.subm_map.default(
+        tensor.indices,
+        name=name,
+        batch_size=tensor.batch_size,
+        spatial_shape=list(geometry.input_spatial_shape),
+        kernel_size=list(geometry.kernel_size),
+        dilation=list(geometry.dilation),
+    )
+    return KernelMap(value, rulebook, geometry, tensor.indices, tensor.indices)
+
+
+def _reused(tracing: Tracing, module: Any, tensor: Any, known: KernelMap) -> KernelMap:
+    """The map that another layer left under the same `indice_key`; only submanifold layers may share one."""
+    layer, key = f"Layer {tracing.describe(module)}", module.indice_key
+    if not module.subm or not known.geometry.subm:
+        raise CaptureError(
+            f"{layer} uses indice_key {key!r}, which another layer has taken. Only submanifold convolutions "
+            "may share a key: give this layer a key of its own, or make it an inverse convolution."
+        )
+    wanted = ConvGeometry.submanifold(tensor.spatial_shape, module.kernel_size, module.dilation)
+    for what in ("kernel_size", "dilation", "input_spatial_shape"):
+        expected, came = getattr(known.geometry, what), getattr(wanted, what)
+        if expected != came:
+            raise CaptureError(
+                f"{layer} shares indice_key {key!r} with a layer of {what} {list(expected)}, but has "
+                f"{list(came)}. Layers that share a key must agree: give this layer another key."
+            )
+    if known.indices is not tensor.indices:
+        raise CaptureError(
+            f"{layer} shares indice_key {key!r} with a layer on other sites. "
+            "Layers that share a key must have the same input sites: give this layer another key."
+        )
+    return known
+
+
+def _inverse(tracing: Tracing, module: Any, tensor: Any, name: str) -> tuple[KernelMap, ConvGeometry]:
+    """The partner's map the other way round, back to the partner's input sites."""
+    layer, key = f"Layer {tracing.describe(module)}", module.indice_key
+    known: KernelMap | None = tensor.find_indice_pair(key)
+    if known is None:
+        raise CaptureError(
+            f"{layer} inverts the convolution with indice_key {key!r}, but no layer before it has that key "
+            "(layers with a kernel of one offset leave none). Give its partner the same key."
+        )
+    partner = known.geometry
+    if partner.subm:
+        raise CaptureError(
+            f"{layer} inverts the convolution with indice_key {key!r}, which is submanifold and changes no "
+            "sites. Only a SparseConv3d or SparseConvTranspose3d can be inverted."
+        )
+    for what, expected, came in (
+        ("kernel_size", list(partner.kernel_size), list(module.kernel_size)),
+        ("input grid", list(partner.output_spatial_shape), list(tensor.spatial_shape)),
+    ):
+        if expected != came:
+            raise CaptureError(
+                f"{layer} inverts the convolution with indice_key {key!r} and needs its {what} {expected}, "
+                f"but has {came}."
+            )
+    if known.out_indices is not tensor.indices:
+        raise CaptureError(
+            f"{layer} inverts the convolution with indice_key {key!r}, but its input is on other sites than "
+            "that convolution's output."
+        )
+    value = torch.ops.scn_fx.inverse_map.default(known.value, known.indices, name=name)
+    geometry = ConvGeometry(
+        partner.kernel_size,
+        partner.stride,
+        partner.padding,
+        partner.dilation,
+        partner.output_padding,
+        partner.output_spatial_shape,
+        partner.input_spatial_shape,
+        inverse=True,
+    )
+    return KernelMap(value, known.rulebook, geometry, known.out_indices, known.indices), geometry

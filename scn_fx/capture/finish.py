@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The last step: a fresh GraphModule with nothing in it but what the captured graph promises."""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+from torch import fx, nn
+
+from scn_fx.errors import CaptureError
+from scn_fx.graph import NAMESPACE, CapturedGraph, new_metadata, operator_name
+from scn_fx.passes import nodes
+
+__all__ = ["complete_output", "finished"]
+
+
+def complete_output(graph: fx.GraphModule) -> None:
+    """Make the output of a model that returns bare features of a sparse tensor a pair (features, indices)."""
+    end = next(iter(reversed(graph.graph.nodes)))
+    value = end.args[0]
+    while isinstance(value, tuple | list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, fx.Node):
+        found = nodes.sites(value)
+        if found is not None and operator_name(found) == "conv_map":
+            with graph.graph.inserting_before(end):
+                indices = graph.graph.call_function(operator.getitem, (found, 0))
+            value = (value, indices)
+        elif found is not None and found is not value and found.op == "placeholder":
+            value = (value, found)
+    end.args = (tuple(value) if isinstance(value, list) else value,)
+
+
+def finished(graph: fx.GraphModule, axes: str, notes: tuple[str, ...]) -> fx.GraphModule:
+    """Copy a verified graph: nodes and parameters named after their layers, no traces of how it was made."""
+    features, indices = _inputs(graph)
+    root = nn.Module()
+    made = fx.Graph()
+    values: dict[fx.Node, fx.Node] = {}
+    for node in graph.graph.nodes:
+        if node.op == "get_attr":
+            continue  # copied beside its layer, under the layer's name
+        if operator_name(node) == "convolution":
+            _copy_parameters(graph, node, root, made, values)
+        copy = made.node_copy(node, values.__getitem__)
+        copy.meta = {}
+        copy._rename(_readable(node))
+        values[node] = copy
+    made.lint()
+    result = CapturedGraph(root, made, class_name="CapturedGraph")
+    result.meta[NAMESPACE] = {**new_metadata(axes, features.name, indices.name), "notes": list(notes)}
+    result.eval()
+    return result
+
+
+def _copy_parameters(
+    graph: fx.GraphModule,
+    conv: fx.Node,
+    root: nn.Module,
+    made: fx.Graph,
+    values: dict[fx.Node, fx.Node],
+) -> None:
+    """Store weight and bias of a convolution as float32 parameters named after it."""
+    stem = str(conv.kwargs["name"]).replace(".", "_")
+    for position, what in ((1, "weight"), (2, "bias")):
+        source = conv.args[position]
+        if source is None:
+            continue
+        value = nodes.attribute(graph, source)
+        if value is None or not isinstance(source, fx.Node):
+            raise CaptureError(
+                f"{nodes.where(conv)}: its {what} is computed from the frame. Store it as a parameter of "
+                "the model."
+            )
+        name = f"{stem}_{what}"
+        value = value.to(torch.float32).contiguous().clone()
+        root.register_parameter(name, nn.Parameter(value, requires_grad=False))
+        values[source] = made.get_attr(name)
+
+
+def _readable(node: fx.Node) -> str:
+    """Name of a node in the finished graph, from its layer's: conv2_0, conv2_0_map, conv2_0_sites, …"""
+    source = node.args[0] if node.target is operator.getitem else None
+    if isinstance(source, fx.Node):
+        stem = str(source.kwargs["name"]) + ("_sites" if node.args[1] == 0 else "_map")
+    elif "name" in node.kwargs:
+        made = {"conv_map": "_sites_and_map", "subm_map": "_map", "inverse_map": "_map"}
+        stem = str(node.kwargs["name"]) + made.get(str(operator_name(node)), "")
+    else:
+        return node.name
+    return stem.replace(".", "_")
+
+
+def _inputs(graph: fx.GraphModule) -> tuple[fx.Node, fx.Node]:
+    """The placeholders of features and indices: one each."""
+    features: set[fx.Node] = set()
+    indices: set[fx.Node] = set()
+    for node in graph.graph.nodes:
+        kind = operator_name(node)
+        if kind in ("subm_map", "conv_map"):
+            indices.add(node.args[0])
+        elif kind in ("convolution", "add", "relu", "scatter_dense"):
+            operands = node.args[:2] if kind == "add" else node.args[:1]
+            features |= {n for n in operands if isinstance(n, fx.Node) and n.op == "placeholder"}
+            if kind == "scatter_dense":
+                indices.add(node.args[1])
+    indices = {n for n in indices if isinstance(n, fx.Node) and n.op == "placeholder"}
+    if len(features) != 1 or len(indices) != 1:
+        raise CaptureError(
+            "A graph takes one sparse tensor: expected one input of features and one of indices, got "
+            f"features {sorted(n.name for n in features)} and indices {sorted(n.name for n in indices)}. "
+            "Capture a part of the model with one sparse input."
+        )
+    return features.pop(), indices.pop()
