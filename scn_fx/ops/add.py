@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Residual addition of two feature tensors on the same sites, with an optional ReLU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from scn_fx.errors import SiteError
+from scn_fx.ops.checks import (
+    check_activation,
+    check_features,
+    check_precisions,
+    check_range,
+    reject_integer_backward,
+    result_dtype,
+    shape_text,
+)
+from scn_fx.ops.dispatch import array, core, define, only_shapes_matter
+
+__all__ = ["add"]
+
+
+def _check(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    name: str,
+    activation: str,
+    precision: str,
+    output_precision: str,
+    input0_dynamic_range: float | None,
+    input1_dynamic_range: float | None,
+) -> None:
+    check_features(name, a, "the first operand")
+    check_features(name, b, "the second operand")
+    if a.shape[1] != b.shape[1]:
+        raise SiteError(
+            f"Layer {name!r}: both operands must have the same channels, got {shape_text(a)} and "
+            f"{shape_text(b)}."
+        )
+    check_activation(name, activation)
+    check_precisions(name, precision, output_precision)
+    if precision == "int8":
+        check_range(name, "input0_dynamic_range", input0_dynamic_range)
+        check_range(name, "input1_dynamic_range", input1_dynamic_range)
+
+
+@define(
+    "add",
+    '(Tensor a, Tensor b, *, str name, str activation="None", str activation_name="", '
+    'str precision="fp32", str output_precision="fp32", float? input0_dynamic_range=None, '
+    "float? input1_dynamic_range=None) -> Tensor",
+)
+def add(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    *,
+    name: str,
+    activation: str = "None",
+    activation_name: str = "",
+    precision: str = "fp32",
+    output_precision: str = "fp32",
+    input0_dynamic_range: float | None = None,
+    input1_dynamic_range: float | None = None,
+) -> torch.Tensor:
+    """``act(a + b)`` of two float16 or float32 tensors [N, C] on the same sites in the same order.
+
+    With precision "int8" each operand is quantised with its own range first. The result is float16 for
+    output_precision "fp16", else float32. `activation_name` is the module path of the activation, for export.
+    """
+    _check(a, b, name, activation, precision, output_precision, input0_dynamic_range, input1_dynamic_range)
+    if only_shapes_matter():
+        return torch.zeros_like(a, dtype=result_dtype(output_precision))
+    if a.shape[0] != b.shape[0]:
+        raise SiteError(
+            f"Layer {name!r}: both operands must lie on the same sites, got {shape_text(a)} and "
+            f"{shape_text(b)}."
+        )
+    result = core().add(
+        array(a),
+        array(b),
+        precision,
+        output_precision,
+        activation == "ReLU",
+        float(input0_dynamic_range or 0.0),
+        float(input1_dynamic_range or 0.0),
+        name=name,
+    )
+    return torch.from_numpy(result)
+
+
+@add.register_fake
+def _(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    *,
+    name: str,
+    activation: str = "None",
+    activation_name: str = "",
+    precision: str = "fp32",
+    output_precision: str = "fp32",
+    input0_dynamic_range: float | None = None,
+    input1_dynamic_range: float | None = None,
+) -> torch.Tensor:
+    _check(a, b, name, activation, precision, output_precision, input0_dynamic_range, input1_dynamic_range)
+    return a.new_empty(a.shape, dtype=result_dtype(output_precision))
+
+
+def _save(
+    ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: torch.Tensor
+) -> None:
+    ctx.dtypes = (inputs[0].dtype, inputs[1].dtype)
+    ctx.name = keyword_only_inputs["name"]
+    ctx.relu = keyword_only_inputs["activation"] == "ReLU"
+    ctx.precision = keyword_only_inputs["precision"]
+    ctx.output_precision = keyword_only_inputs["output_precision"]
+    if ctx.relu:
+        ctx.save_for_backward(output)
+
+
+def _backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    reject_integer_backward(ctx.name, ctx.precision, ctx.output_precision)
+    if ctx.relu:
+        (output,) = ctx.saved_tensors
+        grad = grad * (output > 0)
+    return grad.to(ctx.dtypes[0]), grad.to(ctx.dtypes[1])
+
+
+add.register_autograd(_backward, setup_context=_save)

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A ReLU that no convolution or addition absorbed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from scn_fx.ops.dispatch import define
+
+__all__ = ["relu"]
+
+
+@define("relu", "(Tensor x, *, str name) -> Tensor")
+def relu(x: torch.Tensor, *, name: str) -> torch.Tensor:
+    """``max(x, 0)``, same shape and dtype; NaN stays NaN."""
+    return torch.relu(x)
+
+
+@relu.register_fake
+def _(x: torch.Tensor, *, name: str) -> torch.Tensor:
+    return x.new_empty(x.shape)
+
+
+def _save(
+    ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: torch.Tensor
+) -> None:
+    ctx.save_for_backward(output)
+
+
+def _backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+    (output,) = ctx.saved_tensors
+    return grad * (output > 0)
+
+
+relu.register_autograd(_backward, setup_context=_save)
