@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arithmetic of every operator, exact where the numeric contract is exact.
+
+Features are [N, C]; weights [out, kz, ky, kx, in]; kernel maps int32 [M, K]. Convolutions and additions
+return the *unrounded* float32 result y: before the activation, and before rounding to an output precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from tests.oracle.exact import fma32
+
+__all__ = [
+    "FIXED_ORDER_CHANNELS",
+    "add_fp16",
+    "add_int8",
+    "convolution_fixed_order",
+    "convolution_float64",
+    "convolution_int8",
+    "convolution_magnitude",
+    "float16_half_ulp",
+    "gamma",
+    "quantise",
+    "relu",
+    "scatter_dense",
+]
+
+Array = npt.NDArray[np.generic]
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int32]
+
+FIXED_ORDER_CHANNELS = 8
+"""fp16 convolutions with at most this many input channels have one prescribed summation order."""
+
+
+def quantise(v: npt.ArrayLike, amax: npt.ArrayLike) -> npt.NDArray[np.int8]:
+    """`clamp(round_half_even(v * (127 / amax)), -128, 127)`, every step in float32."""
+    amax = np.asarray(amax, np.float32)
+    assert (amax > 0).all() and np.isfinite(amax).all(), f"ranges must be finite and > 0, got {amax}"
+    with np.errstate(over="ignore"):
+        scaled = np.asarray(v, np.float32) * (np.float32(127) / amax)
+    return np.clip(np.rint(scaled), -128, 127).astype(np.int8)
+
+
+def _scale(amax: npt.ArrayLike) -> Float32:
+    return np.asarray(np.asarray(amax, np.float32) / np.float32(127), np.float32)
+
+
+def _by_offset(weight: Array) -> Array:
+    """[out, kz, ky, kx, in] → [K, in, out]."""
+    return np.ascontiguousarray(weight.reshape(weight.shape[0], -1, weight.shape[-1]).transpose(1, 2, 0))
+
+
+def _pairs(kernel_map: Ints) -> Iterator[tuple[int, npt.NDArray[np.int64], Ints]]:
+    """For each offset with work: its number, the output rows and the input rows they read."""
+    for k in range(kernel_map.shape[1]):
+        outputs = np.flatnonzero(kernel_map[:, k] >= 0)
+        if len(outputs):
+            yield k, outputs, kernel_map[outputs, k]
+
+
+def convolution_int8(
+    x: Array, weight: Array, bias: Array, kernel_map: Ints, input_amax: float, weight_amax: npt.ArrayLike
+) -> Float32:
+    """`fma(float(Σ q(x) q(w)), s_x * s_w, bias)` with an exact int32 sum.
+
+    Matrix products run in float32: |q| <= 128, so every partial sum over C channels is an integer of at most
+    C * 2^14, exact below 2^24. Sums over offsets are int32, exact below 2^31.
+    """
+    channels = weight.shape[-1]
+    volume = int(np.prod(weight.shape[1:4]))
+    assert volume * channels * 2**14 < 2**31, f"{volume} offsets x {channels} channels overflow int32"
+    exact: type[np.floating] = np.float32 if channels * 2**14 <= 2**24 else np.float64
+    amax = np.asarray(weight_amax, np.float32)
+    qx = quantise(np.asarray(x, np.float32), input_amax).astype(exact)
+    qw = _by_offset(quantise(weight, amax.reshape(-1, 1, 1, 1, 1))).astype(exact)
+    total = np.zeros((len(kernel_map), weight.shape[0]), np.int32)
+    for k, outputs, inputs in _pairs(kernel_map):
+        total[outputs] += (qx[inputs] @ qw[k]).astype(np.int32)
+    return fma32(total.astype(np.float32), _scale(input_amax) * _scale(amax), bias)
+
+
+def convolution_fixed_order(x: Array, weight: Array, bias: Array, kernel_map: Ints) -> Float32:
+    """fp16 convolution of an input layer: float32 fma, offsets ascending, then channels, then the bias.
+
+    A product of two float16 numbers has at most 22 significant bits and is exact in float32, so
+    `fma(x, w, sum)` is the plain float32 `sum + x * w` (the oracle's tests check that).
+    """
+    x16, w16 = np.asarray(x), np.asarray(weight)
+    assert x16.dtype == w16.dtype == np.float16, "both operands must be float16: products must be exact"
+    assert weight.shape[-1] <= FIXED_ORDER_CHANNELS
+    x32, w32 = x16.astype(np.float32), _by_offset(w16.astype(np.float32))
+    total = np.zeros((len(kernel_map), weight.shape[0]), np.float32)
+    for k, outputs, inputs in _pairs(kernel_map):
+        part = total[outputs]
+        for c in range(weight.shape[-1]):
+            part = part + x32[inputs, c, None] * w32[k, c]
+        total[outputs] = part
+    return total + np.asarray(bias, np.float32)
+
+
+def convolution_float64(x: Array, weight: Array, bias: Array, kernel_map: Ints) -> Float64:
+    """Convolution in float64: the reference of layers whose summation order is free."""
+    x64, w64 = np.asarray(x, np.float64), _by_offset(np.asarray(weight, np.float64))
+    total = np.zeros((len(kernel_map), weight.shape[0]), np.float64)
+    for k, outputs, inputs in _pairs(kernel_map):
+        total[outputs] += x64[inputs] @ w64[k]
+    return total + np.asarray(bias, np.float64)
+
+
+def convolution_magnitude(x: Array, weight: Array, bias: Array, kernel_map: Ints) -> Float64:
+    """`Σ |x| |w| + |bias|` for each output value: what rounding errors are relative to."""
+    return convolution_float64(np.abs(x), np.abs(weight), np.abs(bias), kernel_map)
+
+
+def gamma(terms: int, unit: float = 2.0**-24) -> float:
+    """Higham's gamma_n = n u / (1 - n u): n roundings, in any order, move a sum by at most gamma_n Σ|terms|.
+
+    A sum of `terms` products and a bias, each product rounded, has n = terms + 1. `unit` is the unit
+    roundoff: 2^-24 for IEEE float32; tensor cores that truncate have 2^-23. Source: Higham, "Accuracy and
+    Stability of Numerical Algorithms", section 3.1.
+    """
+    n = terms + 1
+    assert n * unit < 1
+    return n * unit / (1 - n * unit)
+
+
+def float16_half_ulp(magnitude: npt.ArrayLike) -> Float64:
+    """Largest error of rounding values of at most this magnitude to float16."""
+    size = np.asarray(magnitude, np.float64)
+    exponent = np.where(size > 0, np.frexp(size)[1] - 1, -14)
+    return np.ldexp(1.0, np.maximum(exponent, -14) - 11)
+
+
+def add_int8(a: Array, b: Array, amax0: float, amax1: float) -> Float32:
+    """`fma(q(a), s_a, q(b) * s_b)` with each operand quantised in its own range."""
+    qa = quantise(np.asarray(a, np.float32), amax0).astype(np.float32)
+    qb = quantise(np.asarray(b, np.float32), amax1).astype(np.float32)
+    return fma32(qa, _scale(amax0), qb * _scale(amax1))
+
+
+def add_fp16(a: Array, b: Array) -> Float32:
+    """Float32 sum of float16 (or, in fp32 mode, float32) operands."""
+    return np.asarray(a, np.float32) + np.asarray(b, np.float32)
+
+
+def relu(x: Array) -> Array:
+    """`max(x, 0)`, keeping the dtype; a negative zero becomes a positive one."""
+    return np.where(x > 0, x, x.dtype.type(0))
+
+
+def scatter_dense(features: Array, sites: Ints, batch_size: int, shape: tuple[int, ...]) -> Array:
+    """Dense map [B, C, *shape], zero where there is no site."""
+    dense = np.zeros((batch_size, features.shape[1], *shape), features.dtype)
+    b, z, y, x = sites.T
+    dense[b, :, z, y, x] = features
+    return dense
