@@ -35,6 +35,19 @@ void check_range(float amax, const char* what, const std::string& layer) {
   }
 }
 
+/// Sums the counts of all threads.
+class OverflowCount {
+ public:
+  void add(const Overflow& o) {
+    before_add_ += o.before_add;
+    stored_ += o.stored;
+  }
+  Overflow total() const { return {before_add_, stored_}; }
+
+ private:
+  std::atomic<int64_t> before_add_{0}, stored_{0};
+};
+
 }  // namespace
 
 PreparedWeights prepare_weights(const WeightSource& s) {
@@ -91,28 +104,27 @@ PreparedWeights prepare_weights(const WeightSource& s) {
   return w;
 }
 
-int64_t run_convolution(const Kernels& kernels, const PreparedWeights& w, const void* x, int64_t x_stride,
-                        bool x_nonnegative, const int32_t* map, int64_t out_sites, Finish finish,
-                        ThreadPool& pool) {
+Overflow run_convolution(const Kernels& kernels, const PreparedWeights& w, const void* x, int64_t x_stride,
+                         bool x_nonnegative, const int32_t* map, int64_t out_sites, Finish finish,
+                         ThreadPool& pool) {
   const bool int8 = w.precision == Precision::kInt8;
   // Only input layers have a specified order of sums; elsewhere a processor without fma may round twice.
   const bool fused = w.in_channels <= 8;
-  GatherGemm g{map,          w.offsets,    x,
-               x_stride,     w.in_padded,  int8 ? static_cast<const void*>(w.int8.data()) : w.floats.data(),
-               w.out_padded, x_nonnegative,
-               w.offset_sums.data()};
+  GatherGemm g{map,          w.offsets,     x,
+               x_stride,     w.in_padded,   int8 ? static_cast<const void*>(w.int8.data()) : w.floats.data(),
+               w.out_padded, x_nonnegative, w.offset_sums.data()};
   finish.stride = w.out_padded;
   finish.channels = w.out_channels;
   finish.scale = int8 ? w.scale.data() : nullptr;
   finish.bias = w.bias.data();
-  std::atomic<int64_t> lost{0};
+  OverflowCount lost;
   pool.for_each(out_sites, kRowsPerChunk, [&](int64_t chunk_begin, int64_t chunk_end, int) {
     std::vector<int32_t> sums(size_t(kTileRows * w.out_padded));
     std::vector<float> rows(size_t(2 * w.out_padded));
     std::vector<char> scratch(static_cast<size_t>(gemm_scratch_bytes(kTileRows)));
     Finish f = finish;
     f.scratch = rows.data();
-    int64_t chunk_lost = 0;
+    Overflow chunk_lost{0, 0};
     for (int64_t begin = chunk_begin; begin < chunk_end; begin += kTileRows) {
       const int64_t end = std::min(chunk_end, begin + kTileRows);
       if (int8) {
@@ -123,24 +135,26 @@ int64_t run_convolution(const Kernels& kernels, const PreparedWeights& w, const 
         kernels.gemm_float(g, begin, end, float_sums, scratch.data(), fused);
         f.float_sums = float_sums;
       }
-      chunk_lost += kernels.finish(f, begin, end);
+      const Overflow tile_lost = kernels.finish(f, begin, end);
+      chunk_lost.before_add += tile_lost.before_add;
+      chunk_lost.stored += tile_lost.stored;
     }
-    lost += chunk_lost;
+    lost.add(chunk_lost);
   });
-  return lost;
+  return lost.total();
 }
 
-int64_t run_finish(const Kernels& kernels, Finish finish, int64_t rows, ThreadPool& pool) {
-  std::atomic<int64_t> lost{0};
+Overflow run_finish(const Kernels& kernels, Finish finish, int64_t rows, ThreadPool& pool) {
+  OverflowCount lost;
   pool.for_each(rows, kRowsPerChunk, [&](int64_t begin, int64_t end, int) {
     std::vector<float> scratch(size_t(2 * finish.channels));
     Finish f = finish;
     f.scratch = scratch.data();
     // rows of sums count from `begin`
     if (f.float_sums) f.float_sums += begin * f.stride;
-    lost += kernels.finish(f, begin, end);
+    lost.add(kernels.finish(f, begin, end));
   });
-  return lost;
+  return lost.total();
 }
 
 void fail_overflow(const std::string& layer, int64_t count) {

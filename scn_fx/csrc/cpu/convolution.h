@@ -17,8 +17,9 @@ struct PreparedWeights {
   Precision precision = Precision::kFloat32;
   int32_t in_channels = 0, out_channels = 0, offsets = 0;
   int32_t in_padded = 0, out_padded = 0;
-  std::vector<int8_t> int8;   // packed, precision int8
-  std::vector<int32_t> offset_sums;  // [offsets, out_padded], precision int8: 128 * sums over the input channels
+  std::vector<int8_t> int8;  // packed, precision int8
+  std::vector<int32_t>
+      offset_sums;            // [offsets, out_padded], precision int8: 128 * sums over the input channels
   std::vector<float> floats;  // packed, other precisions
   std::vector<float> scale;   // s_x * s_w[k], precision int8
   std::vector<float> bias;    // zeros when the layer has none
@@ -44,13 +45,13 @@ inline int32_t int8_row(int32_t channels) {
 }
 
 /// Runs the gathering product and `finish` (whose sources, scale, bias and scratch are filled in here) over
-/// all rows of `map` [out_sites, offsets]. Returns how many values did not fit in float16.
-int64_t run_convolution(const Kernels& kernels, const PreparedWeights& weights, const void* x,
-                        int64_t x_stride, bool x_nonnegative, const int32_t* map, int64_t out_sites,
-                        Finish finish, ThreadPool& pool);
+/// all rows of `map` [out_sites, offsets].
+Overflow run_convolution(const Kernels& kernels, const PreparedWeights& weights, const void* x,
+                         int64_t x_stride, bool x_nonnegative, const int32_t* map, int64_t out_sites,
+                         Finish finish, ThreadPool& pool);
 
 /// Runs `finish` (its source set, its scratch filled in here) over `rows` rows.
-int64_t run_finish(const Kernels& kernels, Finish finish, int64_t rows, ThreadPool& pool);
+Overflow run_finish(const Kernels& kernels, Finish finish, int64_t rows, ThreadPool& pool);
 
 /// Throws the float16 overflow error of a layer.
 [[noreturn]] void fail_overflow(const std::string& layer, int64_t count);

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cmath>
 #include <cstring>
 
@@ -34,23 +33,6 @@ std::vector<int64_t> with_batch(std::vector<int64_t> dims, int32_t exported, int
   return dims;
 }
 
-/// Appends the time since the last stop to a list, if there is one.
-class Stopwatch {
- public:
-  explicit Stopwatch(std::vector<StageTime>* times) : times_(times), last_(Clock::now()) {}
-  void stop(const char* kind, const std::string& name) {
-    if (!times_) return;
-    const Clock::time_point now = Clock::now();
-    times_->push_back({kind, name, std::chrono::duration<double>(now - last_).count(), 0});
-    last_ = Clock::now();
-  }
-
- private:
-  using Clock = std::chrono::steady_clock;
-  std::vector<StageTime>* times_;
-  Clock::time_point last_;
-};
-
 }  // namespace
 
 CpuExecutor::CpuExecutor(const Plan& plan, int threads)
@@ -74,22 +56,23 @@ CpuExecutor::CpuExecutor(const Plan& plan, int threads)
 
 std::vector<Result> CpuExecutor::run(const FrameView& frame, std::vector<StageTime>* times) {
   static const char* const kinds[] = {"load", "convolution", "add", "scatter_dense", "transpose"};
-  Stopwatch watch(times);
+  StageTimer watch(times);
   check_frame(frame);
   watch.stop("check", "input");
-  build_maps(frame);
-  watch.stop("kernel_maps", "all");
+  build_maps(frame, watch);
   reserve_slots();
   for (const Step& step : plan_.steps) {
     run_step(step, frame);
-    watch.stop(kinds[size_t(step.kind)], step.node < 0 ? "input" : plan_.network.nodes[size_t(step.node)].name);
+    watch.stop(kinds[size_t(step.kind)],
+               step.node < 0 ? "input" : plan_.network.nodes[size_t(step.node)].name);
     if (times && step.kind == Step::Kind::kConvolution) times->back().macs = active_macs(step);
   }
   std::vector<Result> results;
   for (size_t i = 0; i < plan_.outputs.size(); ++i) {
     const PlanOutput& output = plan_.outputs[i];
     bool last = true;
-    for (size_t j = i + 1; j < plan_.outputs.size(); ++j) last = last && plan_.outputs[j].dense != output.dense;
+    for (size_t j = i + 1; j < plan_.outputs.size(); ++j)
+      last = last && plan_.outputs[j].dense != output.dense;
     results.push_back(output.dense >= 0 ? dense_result(output, last) : result(output));
   }
   watch.stop("results", "output");
@@ -132,21 +115,24 @@ void CpuExecutor::check_frame(const FrameView& frame) {
   }
 }
 
-void CpuExecutor::build_maps(const FrameView& frame) {
+void CpuExecutor::build_maps(const FrameView& frame, StageTimer& watch) {
   const Network& net = plan_.network;
   batch_ = frame.batch ? frame.batch : net.batch;
   if (batch_ == 0) {
     batch_ = 1;
     for (int64_t i = 0; i < frame.sites; ++i) batch_ = std::max(batch_, frame.indices[i].batch + 1);
   }
-  // Every map depends on the indices alone; maps are numbered in an order in which each finds its input sites.
+  // Every map depends on the indices alone; maps are numbered in an order in which each finds its input
+  // sites.
   index_sites(frame.indices, frame.sites, net.sets[0].shape, batch_, "The input", pool_, &sets_[0], &order_);
+  watch.stop("sites", "input");
   for (size_t i = 0; i < net.maps.size(); ++i) {
     const MapSpec& spec = net.maps[i];
     const int32_t volume = spec.geometry.volume();
     std::vector<int32_t>& map = maps_[i];
     const SiteSet& input = sets_[size_t(spec.input_set)];
     SiteSet& output = sets_[size_t(spec.output_set)];
+    const char* kind = spec.partner >= 0 ? "inverse_map" : spec.geometry.subm ? "subm_map" : "conv_map";
     if (spec.partner >= 0) {
       map.resize(size_t(output.size() * volume));
       inverse_map(maps_[size_t(spec.partner)].data(), input.size(), volume, output.size(), map.data());
@@ -160,8 +146,10 @@ void CpuExecutor::build_maps(const FrameView& frame) {
     } else {
       output_sites(input, spec.geometry, reach_[i], spec.bound, spec.layer, pool_, &output);
       map.resize(size_t(output.size() * volume));
+      watch.stop("output_sites", spec.layer);
       conv_map(input, output, spec.geometry, reach_[i], pool_, map.data());
     }
+    watch.stop(kind, spec.layer);
   }
 }
 
@@ -215,8 +203,10 @@ Residual CpuExecutor::residual(const Step& step, const NodeSpec& add) {
   return r;
 }
 
-std::string CpuExecutor::last_layer(const Step& step) const {
-  return step.node < 0 ? "The input" : plan_.network.nodes[size_t(step.add >= 0 ? step.add : step.node)].name;
+void CpuExecutor::check_overflow(const Step& step, const Overflow& lost) const {
+  const auto name = [&](int node) { return plan_.network.nodes[size_t(node)].name; };
+  if (lost.before_add) fail_overflow(name(step.node), lost.before_add);
+  if (lost.stored) fail_overflow(name(step.add >= 0 ? step.add : step.node), lost.stored);
 }
 
 void CpuExecutor::run_step(const Step& step, const FrameView& frame) {
@@ -275,10 +265,10 @@ void CpuExecutor::convolution(const Step& step) {
   }
   const std::vector<int32_t>& map = maps_[size_t(n.map)];
   const int set = plan_.network.maps[size_t(n.map)].output_set;
-  const int64_t lost =
+  const Overflow lost =
       run_convolution(kernels_, weights_[size_t(step.node)], rows(step.input), row_elements(x), x.nonnegative,
                       map.data(), sets_[size_t(set)].size(), f, pool_);
-  if (lost) fail_overflow(last_layer(step), lost);
+  check_overflow(step, lost);
 }
 
 void CpuExecutor::add(const Step& step) {
@@ -296,8 +286,8 @@ void CpuExecutor::add(const Step& step) {
   } else {
     f.float_sums = reinterpret_cast<const float*>(rows(step.input));
   }
-  const int64_t lost = run_finish(kernels_, f, sets_[size_t(self.set)].size(), pool_);
-  if (lost) fail_overflow(n.name, lost);
+  const Overflow lost = run_finish(kernels_, f, sets_[size_t(self.set)].size(), pool_);
+  check_overflow(step, lost);
 }
 
 void CpuExecutor::scatter(const Step& step) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cpu/convolution.h"
+#include "cpu/stage_timer.h"
 #include "maps/kernel_map.h"
 #include "parallel.h"
 #include "plan/plan.h"
@@ -32,13 +33,6 @@ struct Result {
   std::vector<Site> sites;
 };
 
-/// Where the time of a frame went: one entry per stage, in order.
-struct StageTime {
-  std::string kind, name;
-  double seconds = 0.0;
-  int64_t macs = 0;  // multiply-accumulates of active pairs, convolutions only
-};
-
 class CpuExecutor {
  public:
   CpuExecutor(const Plan& plan, int threads);
@@ -51,7 +45,7 @@ class CpuExecutor {
 
  private:
   void check_frame(const FrameView& frame);
-  void build_maps(const FrameView& frame);
+  void build_maps(const FrameView& frame, StageTimer& watch);
   void run_step(const Step& step, const FrameView& frame);
   void load(const Step& step, const FrameView& frame);
   void convolution(const Step& step);
@@ -67,13 +61,13 @@ class CpuExecutor {
   int64_t row_elements(const Storage& storage) const;
   std::vector<Emission> emissions(const Step& step);
   Residual residual(const Step& step, const NodeSpec& add);
-  std::string last_layer(const Step& step) const;
+  void check_overflow(const Step& step, const Overflow& lost) const;
 
   const Plan& plan_;
   const Kernels& kernels_;
   ThreadPool pool_;
   std::vector<PreparedWeights> weights_;  // by node
-  std::vector<Reach> reach_;               // by map
+  std::vector<Reach> reach_;              // by map
   // of the current frame
   int32_t batch_ = 1;
   std::vector<SiteSet> sets_;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpu/functions.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "error.h"
@@ -10,6 +11,10 @@ namespace {
 
 Emission emission(Emission::Kind kind, void* out, int64_t stride, bool through_half, float factor = 0.0f) {
   return {kind, false, through_half, factor, out, stride, kind == Emission::kInt8 ? int32_t(stride) : 0};
+}
+
+void fail_if_lost(const Overflow& lost, const std::string& layer) {
+  if (lost.before_add || lost.stored) fail_overflow(layer, std::max(lost.before_add, lost.stored));
 }
 
 Finish float_rows(const float* rows, int32_t channels) {
@@ -58,8 +63,7 @@ void convolve(const ConvCall& call, ThreadPool& pool, float* y) {
     Finish f = float_rows(call.features, s.in_channels);
     f.emissions = &e;
     f.emission_count = 1;
-    const int64_t lost = run_finish(kernels, f, call.in_sites, pool);
-    if (lost) fail_overflow(s.layer + " (its input)", lost);
+    fail_if_lost(run_finish(kernels, f, call.in_sites, pool), s.layer + " (its input)");
     x = rounded.data();
   }
   const Emission e = emission(Emission::kFloat32, y, s.out_channels, call.round_output);
@@ -67,8 +71,8 @@ void convolve(const ConvCall& call, ThreadPool& pool, float* y) {
   f.relu = call.relu;
   f.emissions = &e;
   f.emission_count = 1;
-  const int64_t lost = run_convolution(kernels, weights, x, stride, false, call.map, call.out_sites, f, pool);
-  if (lost) fail_overflow(s.layer, lost);
+  fail_if_lost(run_convolution(kernels, weights, x, stride, false, call.map, call.out_sites, f, pool),
+               s.layer);
 }
 
 void add(const AddCall& call, ThreadPool& pool, float* y) {
@@ -99,14 +103,12 @@ void add(const AddCall& call, ThreadPool& pool, float* y) {
       Finish g = float_rows(call.b, call.channels);
       g.emissions = &half;
       g.emission_count = 1;
-      const int64_t lost = run_finish(kernels, g, call.rows, pool);
-      if (lost) fail_overflow(call.layer + " (its second input)", lost);
+      fail_if_lost(run_finish(kernels, g, call.rows, pool), call.layer + " (its second input)");
       r.other = rounded.data();
       r.through_half = true;
     }
   }
-  const int64_t lost = run_finish(kernels, f, call.rows, pool);
-  if (lost) fail_overflow(call.layer, lost);
+  fail_if_lost(run_finish(kernels, f, call.rows, pool), call.layer);
 }
 
 }  // namespace scn

@@ -114,7 +114,9 @@ inline float add_int8(const Residual& r, int32_t self, int32_t other) {
                           : __builtin_fmaf(float(self), r.self_scale, float(other) * r.other_scale);
 }
 
-inline void add_row(const Finish& f, int64_t row, float* y, int64_t& lost) {
+/// Adds the other operand to `y`. Returns how many values of self do not fit in float16, where it is rounded.
+inline int64_t add_row(const Finish& f, int64_t row, float* y) {
+  int64_t lost = 0;
   const Residual& r = f.residual;
   if (r.kind == Residual::kInt8) {
     const int8_t* other = static_cast<const int8_t*>(r.other) + row * r.stride;
@@ -129,10 +131,11 @@ inline void add_row(const Finish& f, int64_t row, float* y, int64_t& lost) {
     if (r.through_half) lost += round_row(y, f.channels);
     for (int32_t n = 0; n < f.channels; ++n) y[n] += other[n];
   }
+  return lost;
 }
 
-int64_t finish_rows(const Finish& f, int64_t begin, int64_t end) {
-  int64_t lost = 0;
+Overflow finish_rows(const Finish& f, int64_t begin, int64_t end) {
+  Overflow lost{0, 0};
   float* y = f.scratch;
   for (int64_t row = begin; row < end; ++row) {
     if (f.int_sums) {
@@ -144,11 +147,14 @@ int64_t finish_rows(const Finish& f, int64_t begin, int64_t end) {
     if (f.relu) {
       for (int32_t n = 0; n < f.channels; ++n) y[n] = relu(y[n]);
     }
-    if (f.through_half) lost += round_row(y, f.channels);
-    add_row(f, row, y, lost);
+    if (f.through_half) lost.before_add += round_row(y, f.channels);
+    lost.before_add += add_row(f, row, y);
+    int64_t stored = 0;
     for (int32_t i = 0; i < f.emission_count; ++i) {
-      lost += emit_row(f.emissions[i], y, f.channels, row, f.scratch + f.channels);
+      const int64_t once = emit_row(f.emissions[i], y, f.channels, row, f.scratch + f.channels);
+      stored = once > stored ? once : stored;
     }
+    lost.stored += stored;
   }
   return lost;
 }

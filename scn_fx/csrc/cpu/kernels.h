@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The arithmetic of the CPU backend: one table of functions per instruction set, chosen at run time.
 //
-// Only plain structs and raw pointers in the tables: the files that implement a table are compiled with instructions
-// that the machine may lack, so no inline function that other files share may end up in them.
+// Only plain structs and raw pointers in the tables: the files that implement a table are compiled with
+// instructions that the machine may lack, so no inline function that other files share may end up in them.
 #pragma once
 
 #include <cstdint>
@@ -20,12 +20,12 @@ constexpr int32_t kInt8RowMultiple = 16;  // bytes per int8 row
 struct GatherGemm {
   const int32_t* map;  // [rows, offsets]
   int32_t offsets;
-  const void* x;         // rows of int8 or float
-  int64_t x_stride;      // elements per row
-  int32_t in_channels;   // padded
-  const void* weight;    // packed by pack_weight_*
-  int32_t out_channels;  // padded to kOutputBlock: also the row length of acc
-  bool x_nonnegative;    // int8 only: all x in [0, 127]
+  const void* x;               // rows of int8 or float
+  int64_t x_stride;            // elements per row
+  int32_t in_channels;         // padded
+  const void* weight;          // packed by pack_weight_*
+  int32_t out_channels;        // padded to kOutputBlock: also the row length of acc
+  bool x_nonnegative;          // int8 only: all x in [0, 127]
   const int32_t* offset_sums;  // int8 only: [offsets, out_channels], 128 * sum over c of weight[k][c][n]
 };
 
@@ -50,6 +50,12 @@ struct Residual {
   float self_factor;    // int8: 127 / amax of self
   float self_scale;     // int8: amax / 127
   float other_scale;
+};
+
+/// How many values became infinite (or were NaN) when they were rounded to float16.
+struct Overflow {
+  int64_t before_add;  // in the value before a fused Add
+  int64_t stored;      // in the result; counted once however often it is stored
 };
 
 /// From sums to stored results, over rows [begin, end). Exactly one of the three sources is set; rows of sums
@@ -79,8 +85,8 @@ struct Kernels {
   /// ignored where the hardware has no such instruction and the layer's order is not specified.
   void (*gemm_float)(const GatherGemm&, int64_t begin, int64_t end, float* acc, void* scratch, bool fused);
 
-  /// Finishes rows [begin, end). Returns how many values do not fit in float16 where they are rounded to it.
-  int64_t (*finish)(const Finish&, int64_t begin, int64_t end);
+  /// Finishes rows [begin, end).
+  Overflow (*finish)(const Finish&, int64_t begin, int64_t end);
 
   void (*half_to_float)(const uint16_t* in, float* out, int64_t count);
   /// Returns how many finite or infinite inputs became infinite (NaN counts too).
@@ -107,7 +113,8 @@ extern const Kernels kAvx2Kernels;
 extern const Kernels kAvx512VnniKernels;
 #endif
 
-/// The table for this processor, or the one that the environment variable SCN_FX_ISA names (portable, avx2, avx512vnni).
+/// The table for this processor, or the one that the environment variable SCN_FX_ISA names (portable, avx2,
+/// avx512vnni).
 const Kernels& select_kernels();
 /// Names that select_kernels accepts here, best first, as one space-separated string.
 std::string supported_isas();

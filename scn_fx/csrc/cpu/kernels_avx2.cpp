@@ -97,7 +97,8 @@ struct UnsignedBlock {
   // 4 rows x 16 outputs: 8 accumulators, and room for weights, a broadcast and constants
   static constexpr int kRows = 4, kOutputs = 16;
   template <int R>
-  static inline void run(const GatherGemm& g, int32_t, int32_t, const X* const* x, const W* weight, A* const* sums) {
+  static inline void run(const GatherGemm& g, int32_t, int32_t, const X* const* x, const W* weight,
+                         A* const* sums) {
     block_u8<R>(x, weight, g.in_channels / kInputQuad, sums);
   }
 };
@@ -108,7 +109,8 @@ struct SignedBlock {
   using A = int32_t;
   static constexpr int kRows = 2, kOutputs = 16;
   template <int R>
-  static inline void run(const GatherGemm& g, int32_t, int32_t, const X* const* x, const W* weight, A* const* sums) {
+  static inline void run(const GatherGemm& g, int32_t, int32_t, const X* const* x, const W* weight,
+                         A* const* sums) {
     block_s8<R>(x, weight, g.in_channels / kInputQuad, sums);
   }
 };
@@ -119,7 +121,8 @@ struct FloatBlock {
   using A = float;
   static constexpr int kRows = 6, kOutputs = 16;
   template <int R>
-  static inline void run(const GatherGemm& g, int32_t, int32_t, const X* const* x, const W* weight, A* const* sums) {
+  static inline void run(const GatherGemm& g, int32_t, int32_t, const X* const* x, const W* weight,
+                         A* const* sums) {
     block_float<R>(x, weight, g.in_channels, sums);
   }
 };

@@ -7,15 +7,16 @@
 namespace scn {
 namespace {
 
-/// R rows x 16 * N outputs of int8 products. vpdpbusd multiplies unsigned by signed bytes and does not saturate.
-/// Signed features are shifted by 128 to become unsigned; what the shift adds, 128 times the sum of the offset's
-/// weights for an output, is tabled in g.offset_sums and taken off again.
+/// R rows x 16 * N outputs of int8 products. vpdpbusd multiplies unsigned by signed bytes and does not
+/// saturate. Signed features are shifted by 128 to become unsigned; what the shift adds, 128 times the sum of
+/// the offset's weights for an output, is tabled in g.offset_sums and taken off again.
 template <int R, int N, bool kSigned>
-inline void block_int8(const GatherGemm& g, int32_t k, int32_t n, const int8_t* const* source, const int8_t* weight,
-                       int32_t* const* sums) {
+inline void block_int8(const GatherGemm& g, int32_t k, int32_t n, const int8_t* const* source,
+                       const int8_t* weight, int32_t* const* sums) {
   __m512i acc[R][N];
   for (int j = 0; j < N; ++j) {
-    const __m512i shift = kSigned ? _mm512_loadu_si512(g.offset_sums + int64_t(k) * g.out_channels + n + 16 * j) : __m512i{};
+    const __m512i shift =
+        kSigned ? _mm512_loadu_si512(g.offset_sums + int64_t(k) * g.out_channels + n + 16 * j) : __m512i{};
     for (int r = 0; r < R; ++r) {
       acc[r][j] = _mm512_loadu_si512(sums[r] + 16 * j);
       if (kSigned) acc[r][j] = _mm512_sub_epi32(acc[r][j], shift);
@@ -38,7 +39,8 @@ inline void block_int8(const GatherGemm& g, int32_t k, int32_t n, const int8_t* 
 }
 
 template <int R, int N>
-inline void block_float(const GatherGemm& g, const float* const* source, const float* weight, float* const* sums) {
+inline void block_float(const GatherGemm& g, const float* const* source, const float* weight,
+                        float* const* sums) {
   __m512 acc[R][N];
   for (int r = 0; r < R; ++r) {
     for (int j = 0; j < N; ++j) acc[r][j] = _mm512_loadu_ps(sums[r] + 16 * j);
@@ -57,7 +59,8 @@ inline void block_float(const GatherGemm& g, const float* const* source, const f
   }
 }
 
-/// N blocks of 16 outputs and as many rows as leave registers for N weights and a broadcast: R * N + N + 1 <= 32.
+/// N blocks of 16 outputs and as many rows as leave registers for N weights and a broadcast: R * N + N + 1
+/// <= 32.
 template <int N, bool kSigned>
 struct Int8Block {
   using X = int8_t;
@@ -65,7 +68,8 @@ struct Int8Block {
   using A = int32_t;
   static constexpr int kRows = N == 4 ? 6 : 12, kOutputs = 16 * N;
   template <int R>
-  static inline void run(const GatherGemm& g, int32_t k, int32_t n, const X* const* x, const W* weight, A* const* sums) {
+  static inline void run(const GatherGemm& g, int32_t k, int32_t n, const X* const* x, const W* weight,
+                         A* const* sums) {
     block_int8<R, N, kSigned>(g, k, n, x, weight, sums);
   }
 };
@@ -77,7 +81,8 @@ struct FloatBlock {
   using A = float;
   static constexpr int kRows = N == 4 ? 6 : 12, kOutputs = 16 * N;
   template <int R>
-  static inline void run(const GatherGemm& g, int32_t, int32_t, const X* const* x, const W* weight, A* const* sums) {
+  static inline void run(const GatherGemm& g, int32_t, int32_t, const X* const* x, const W* weight,
+                         A* const* sums) {
     block_float<R, N>(g, x, weight, sums);
   }
 };
@@ -112,8 +117,8 @@ void gemm_float(const GatherGemm& g, int64_t begin, int64_t end, float* acc, voi
 
 }  // namespace
 
-const Kernels kAvx512VnniKernels = {"avx512vnni",      gemm_int8, gemm_float, finish_rows, convert_from_half,
-                                    convert_to_half};
+const Kernels kAvx512VnniKernels = {"avx512vnni", gemm_int8,         gemm_float,
+                                    finish_rows,  convert_from_half, convert_to_half};
 
 }  // namespace scn
 #endif

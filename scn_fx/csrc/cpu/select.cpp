@@ -40,8 +40,8 @@ const Kernels& select_kernels() {
   for (const Kernels* table : usable_tables()) {
     if (!wanted || !*wanted || !std::strcmp(wanted, table->name)) return *table;
   }
-  fail(ErrorKind::kArgument, "SCN_FX_ISA is '", wanted, "', but this build and processor support: ", supported_isas(),
-       ". Unset it to let the engine choose.");
+  fail(ErrorKind::kArgument, "SCN_FX_ISA is '", wanted,
+       "', but this build and processor support: ", supported_isas(), ". Unset it to let the engine choose.");
 }
 
 }  // namespace scn

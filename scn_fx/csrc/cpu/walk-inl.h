@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The loops around a register-blocked kernel: offsets of a tile, blocks of output channels, rows that have a neighbour.
+// The loops around a register-blocked kernel: offsets of a tile, blocks of output channels, rows that have a
+// neighbour.
 #include <utility>
 
 #include "cpu/kernels-inl.h"
@@ -12,8 +13,10 @@ template <typename Block, int kMost>
 struct ByRows {
   template <typename... Args>
   static inline void call(int32_t rows, const Args&... args) {
-    if (rows == kMost) Block::template run<kMost>(args...);
-    else ByRows<Block, kMost - 1>::call(rows, args...);
+    if (rows == kMost)
+      Block::template run<kMost>(args...);
+    else
+      ByRows<Block, kMost - 1>::call(rows, args...);
   }
 };
 template <typename Block>
@@ -22,13 +25,16 @@ struct ByRows<Block, 0> {
   static inline void call(int32_t, const Args&...) {}
 };
 
-/// Block has the element types X (features), W (weights), A (sums), kRows, kOutputs (a multiple of kOutputBlock) and
-///   template <int R> static void run(const GatherGemm&, int32_t offset, int32_t n, const X* const* x, const W* weight,
+/// Block has the element types X (features), W (weights), A (sums), kRows, kOutputs (a multiple of
+/// kOutputBlock) and
+///   template <int R> static void run(const GatherGemm&, int32_t offset, int32_t n, const X* const* x, const
+///   W* weight,
 ///                                    A* const* sums)
-/// which adds R rows' products at one offset to outputs [n, n + kOutputs). Only active pairs are computed: for each
-/// offset the rows of the tile that have a neighbour are listed first.
+/// which adds R rows' products at one offset to outputs [n, n + kOutputs). Only active pairs are computed:
+/// for each offset the rows of the tile that have a neighbour are listed first.
 template <typename Block>
-inline void walk(const GatherGemm& g, int64_t begin, int64_t end, void* sums, void* scratch, int32_t n_begin, int32_t n_end) {
+inline void walk(const GatherGemm& g, int64_t begin, int64_t end, void* sums, void* scratch, int32_t n_begin,
+                 int32_t n_end) {
   using X = typename Block::X;
   using W = typename Block::W;
   using A = typename Block::A;

@@ -30,8 +30,9 @@ void for_each_output(const Reach& reach, const Site& site, const Visit& visit) {
 }
 
 [[noreturn]] void fail_duplicate(const Site& s, int64_t row, const std::string& layer) {
-  fail(ErrorKind::kSite, layer, ": site (batch, z, y, x) = (", s.batch, ", ", s.z, ", ", s.y, ", ", s.x, ") in row ",
-       row, " is a duplicate. Each voxel may occur once; merge the points of a voxel before calling.");
+  fail(ErrorKind::kSite, layer, ": site (batch, z, y, x) = (", s.batch, ", ", s.z, ", ", s.y, ", ", s.x,
+       ") in row ", row,
+       " is a duplicate. Each voxel may occur once; merge the points of a voxel before calling.");
 }
 
 void check_inside(const Site* indices, int64_t count, const SiteIndex& index, const std::string& layer,
@@ -51,15 +52,15 @@ void check_inside(const Site* indices, int64_t count, const SiteIndex& index, co
   if (!wrong) return;
   const Site& s = indices[first];
   fail(ErrorKind::kSite, layer, ": ", wrong.load(), " of ", count,
-       " sites lie outside the grid; the first is (batch, z, y, x) = (", s.batch, ", ", s.z, ", ", s.y, ", ", s.x,
-       ") in row ", first.load(), ", expected batch < ", index.batch(), " and z, y, x < ", to_string(index.shape()),
-       ". Check the voxel range, the order of the columns and the batch size.");
+       " sites lie outside the grid; the first is (batch, z, y, x) = (", s.batch, ", ", s.z, ", ", s.y, ", ",
+       s.x, ") in row ", first.load(), ", expected batch < ", index.batch(), " and z, y, x < ",
+       to_string(index.shape()), ". Check the voxel range, the order of the columns and the batch size.");
 }
 
 }  // namespace
 
-void index_sites(const Site* indices, int64_t count, const Triple& shape, int32_t batch, const std::string& layer,
-                 ThreadPool& pool, SiteSet* set, std::vector<int32_t>* order) {
+void index_sites(const Site* indices, int64_t count, const Triple& shape, int32_t batch,
+                 const std::string& layer, ThreadPool& pool, SiteSet* set, std::vector<int32_t>* order) {
   SiteIndex& index = set->index;
   index.reset(shape, batch);
   check_inside(indices, count, index, layer, pool);
@@ -98,15 +99,16 @@ Reach make_reach(const ConvGeometry& g) {
           const int64_t scaled = int64_t(in) + g.padding[axis] - int64_t(k) * g.dilation[axis];
           if (scaled >= 0 && scaled % g.stride[axis] == 0) out = scaled / g.stride[axis];
         }
-        r.output[size_t(in) * size_t(r.kernel) + size_t(k)] = out >= 0 && out < g.output_shape[axis] ? int32_t(out) : -1;
+        r.output[size_t(in) * size_t(r.kernel) + size_t(k)] =
+            out >= 0 && out < g.output_shape[axis] ? int32_t(out) : -1;
       }
     }
   }
   return reach;
 }
 
-void output_sites(const SiteSet& input, const ConvGeometry& geometry, const Reach& reach, int64_t output_bound,
-                  const std::string& layer, ThreadPool& pool, SiteSet* output) {
+void output_sites(const SiteSet& input, const ConvGeometry& geometry, const Reach& reach,
+                  int64_t output_bound, const std::string& layer, ThreadPool& pool, SiteSet* output) {
   SiteIndex& index = output->index;
   index.reset(geometry.output_shape, input.index.batch());
   if (index.is_bitmap()) {
@@ -142,8 +144,8 @@ void subm_row_runs(const SiteSet& set, const ConvGeometry& g, const Site& site, 
   const Triple& shape = index.shape();
   const int32_t width = g.kernel[2];
   const int32_t x0 = site.x - g.padding[2];
-  const int32_t skip = x0 < 0 ? -x0 : 0;                            // offsets left of the grid
-  const int32_t beyond = std::max(0, x0 + width - shape[2]);        // offsets right of it
+  const int32_t skip = x0 < 0 ? -x0 : 0;                      // offsets left of the grid
+  const int32_t beyond = std::max(0, x0 + width - shape[2]);  // offsets right of it
   const int32_t inside = width - skip - beyond;
   for (int32_t kz = 0; kz < g.kernel[0]; ++kz) {
     const int32_t z = site.z - g.padding[0] + kz * g.dilation[0];
@@ -194,8 +196,8 @@ void subm_map(const SiteSet& set, const ConvGeometry& g, ThreadPool& pool, int32
   });
 }
 
-void conv_map(const SiteSet& input, const SiteSet& output, const ConvGeometry& g, const Reach& reach, ThreadPool& pool,
-              int32_t* map) {
+void conv_map(const SiteSet& input, const SiteSet& output, const ConvGeometry& g, const Reach& reach,
+              ThreadPool& pool, int32_t* map) {
   const int32_t volume = g.volume();
   pool.for_each(output.size() * volume, int64_t(1) << 18,
                 [&](int64_t begin, int64_t end, int) { std::fill(map + begin, map + end, -1); });
@@ -217,7 +219,8 @@ void inverse_map(const int32_t* map, int64_t outputs, int32_t volume, int64_t in
       const int32_t in = map[out * volume + k];
       if (in < 0) continue;
       if (in >= input_sites) {
-        fail(ErrorKind::kSite, "The kernel map reads input row ", in, ", but its input has ", input_sites, " sites.");
+        fail(ErrorKind::kSite, "The kernel map reads input row ", in, ", but its input has ", input_sites,
+             " sites.");
       }
       inverse[int64_t(in) * volume + k] = int32_t(out);
     }

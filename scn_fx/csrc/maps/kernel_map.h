@@ -12,8 +12,8 @@
 
 namespace scn {
 
-/// Sites of one level: the coordinates in row order, and the look-up from coordinate to row. Made to be used again
-/// frame after frame, so that memory is taken once.
+/// Sites of one level: the coordinates in row order, and the look-up from coordinate to row. Made to be used
+/// again frame after frame, so that memory is taken once.
 struct SiteSet {
   SiteIndex index;
   std::vector<Site> sites;
@@ -28,10 +28,12 @@ struct SiteSet {
 };
 
 /// Checks `indices` (rows of batch, z, y, x) against the grid and indexes them into `set`.
-/// With `order`, the rows of the set ascend and order[row] is the row of `indices` each came from; without it they
-/// keep the given order. Throws for coordinates out of range and for duplicates; `layer` names whom the message is about.
-void index_sites(const Site* indices, int64_t count, const Triple& shape, int32_t batch, const std::string& layer,
-                 ThreadPool& pool, SiteSet* set, std::vector<int32_t>* order = nullptr);
+/// With `order`, the rows of the set ascend and order[row] is the row of `indices` each came from; without it
+/// they keep the given order. Throws for coordinates out of range and for duplicates; `layer` names whom the
+/// message is about.
+void index_sites(const Site* indices, int64_t count, const Triple& shape, int32_t batch,
+                 const std::string& layer, ThreadPool& pool, SiteSet* set,
+                 std::vector<int32_t>* order = nullptr);
 
 /// For one axis: the output coordinate that each input coordinate reaches with each offset, or -1.
 struct AxisReach {
@@ -43,8 +45,8 @@ Reach make_reach(const ConvGeometry& geometry);
 
 /// Sites reached by at least one input through a strided or transposed convolution, in ascending order.
 /// Throws when there are more than `output_bound`.
-void output_sites(const SiteSet& input, const ConvGeometry& geometry, const Reach& reach, int64_t output_bound,
-                  const std::string& layer, ThreadPool& pool, SiteSet* output);
+void output_sites(const SiteSet& input, const ConvGeometry& geometry, const Reach& reach,
+                  int64_t output_bound, const std::string& layer, ThreadPool& pool, SiteSet* output);
 
 /// Row-major [outputs, volume] map of a submanifold convolution.
 void subm_map(const SiteSet& sites, const ConvGeometry& geometry, ThreadPool& pool, int32_t* map);

@@ -16,7 +16,8 @@ constexpr int64_t kWordsPerChunk = 8192;
 int64_t count_cells(const Triple& shape, int32_t batch) {
   int64_t cells = std::max(batch, 1);
   for (int32_t n : shape) {
-    if (n < 1) fail(ErrorKind::kSite, "A grid needs at least one cell along each axis, got ", to_string(shape), ".");
+    if (n < 1)
+      fail(ErrorKind::kSite, "A grid needs at least one cell along each axis, got ", to_string(shape), ".");
     if (cells > std::numeric_limits<int64_t>::max() / n) {
       fail(ErrorKind::kSite, "A grid of ", to_string(shape), " with batch ", batch,
            " has more cells than 63 bits can number. Use larger voxels or a smaller range.");

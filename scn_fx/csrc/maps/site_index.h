@@ -12,9 +12,9 @@ namespace scn {
 
 /// A set of occupied cells of a batch of grids. Cells are numbered ((batch * Z + z) * Y + y) * X + x.
 ///
-/// While it fits, the set is a bitmap with the number of sites before each 64-bit word, so that a look-up is one
-/// popcount and sites come out in order without sorting. Grids too large for that keep their sorted cell numbers.
-/// An index is made to be used again: reset() keeps the memory.
+/// While it fits, the set is a bitmap with the number of sites before each 64-bit word, so that a look-up is
+/// one popcount and sites come out in order without sorting. Grids too large for that keep their sorted cell
+/// numbers. An index is made to be used again: reset() keeps the memory.
 class SiteIndex {
  public:
   /// Empties the set; `batch` grids of `shape`. Throws when the number of cells does not fit in 63 bits.
@@ -25,10 +25,12 @@ class SiteIndex {
   }
   int64_t cell(const Site& s) const { return cell(s.batch, s.z, s.y, s.x); }
   bool contains_cell(int32_t z, int32_t y, int32_t x) const {
-    return uint32_t(z) < uint32_t(shape_[0]) && uint32_t(y) < uint32_t(shape_[1]) && uint32_t(x) < uint32_t(shape_[2]);
+    return uint32_t(z) < uint32_t(shape_[0]) && uint32_t(y) < uint32_t(shape_[1]) &&
+           uint32_t(x) < uint32_t(shape_[2]);
   }
 
-  /// Adds a cell; returns false when it was there (only told while the set is a bitmap). One thread at a time.
+  /// Adds a cell; returns false when it was there (only told while the set is a bitmap). One thread at a
+  /// time.
   bool insert(int64_t cell) {
     if (!bitmap_) {
       cells_.push_back(cell);
@@ -65,8 +67,8 @@ class SiteIndex {
     return int32_t(before_[size_t(cell >> 6)] + uint32_t(__builtin_popcountll(word & (bit - 1))));
   }
 
-  /// Occupancy of `width` <= 63 consecutive cells from `cell` on (bit i: cell + i), and in `rank` the number of sites
-  /// before `cell`: consecutive occupied cells have consecutive ranks. Bitmaps only.
+  /// Occupancy of `width` <= 63 consecutive cells from `cell` on (bit i: cell + i), and in `rank` the number
+  /// of sites before `cell`: consecutive occupied cells have consecutive ranks. Bitmaps only.
   uint64_t run(int64_t cell, int32_t width, int32_t* rank) const {
     const size_t at = size_t(cell >> 6);
     const int shift = int(cell & 63);

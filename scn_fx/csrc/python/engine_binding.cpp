@@ -110,7 +110,11 @@ class PyEngine {
   nb::list run(const Array& features, const Array& indices, int32_t batch_size) {
     std::vector<Result> results = results_of(features, indices, batch_size);
     nb::list out;
-    for (Result& r : results) {
+    const Plan& plan = engine_->plan();
+    for (size_t i = 0; i < plan.network.outputs.size(); ++i) {
+      // A tracing engine has one result per node, any other one per output.
+      const int producer = plan.network.values[size_t(plan.network.outputs[i])].producer;
+      Result& r = results[plan.trace ? size_t(producer) : i];
       if (r.sparse) {
         nb::object sites = sites_of(r);
         out.append(nb::make_tuple(values_of(r), sites));

@@ -5,6 +5,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cmath>
 #include <map>
 #include <mutex>
 
@@ -165,9 +166,10 @@ nb::object add_numpy(const Array& a, const Array& b, const std::string& precisio
          shape_name(b), ".");
   }
   const Precision p = precision_of(precision, "precision");
-  if (p == Precision::kInt8 && !(amax0 > 0.0f && amax1 > 0.0f)) {
-    fail(ErrorKind::kArgument, name, ": an int8 Add needs two positive input dynamic ranges, got ", amax0,
-         " and ", amax1, ".");
+  if (p == Precision::kInt8 &&
+      !(amax0 > 0.0f && amax1 > 0.0f && std::isfinite(amax0) && std::isfinite(amax1))) {
+    fail(ErrorKind::kArgument, name, ": an int8 Add needs two positive finite input dynamic ranges, got ",
+         amax0, " and ", amax1, ".");
   }
   const bool half = precision_of(output_precision, "output_precision") == Precision::kFloat16;
   std::unique_ptr<float[]> y(new float[left.size()]);
