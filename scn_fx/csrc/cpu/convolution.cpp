@@ -61,7 +61,7 @@ PreparedWeights prepare_weights(const WeightSource& s) {
   w.in_padded = int8 ? round_up(s.in_channels, kInputQuad) : s.in_channels;
   const int64_t depth = int64_t(s.offsets) * s.in_channels, count = depth * s.out_channels;
 
-  w.bias.assign(size_t(s.out_channels), 0.0f);
+  w.bias.assign(size_t(w.out_padded), 0.0f);
   if (s.bias) {
     for (int32_t n = 0; n < s.out_channels; ++n) {
       w.bias[size_t(n)] = rounded ? half_rounded(s.bias[n], "bias", s.layer) : s.bias[n];
@@ -84,7 +84,7 @@ PreparedWeights prepare_weights(const WeightSource& s) {
   check_range(s.input_amax, "input dynamic range", s.layer);
   const float input_scale = s.input_amax / 127.0f;
   std::vector<int8_t> quantised(static_cast<size_t>(count));
-  w.scale.resize(size_t(s.out_channels));
+  w.scale.assign(size_t(w.out_padded), 0.0f);
   for (int32_t n = 0; n < s.out_channels; ++n) {
     check_range(s.weight_amax[n], "weight dynamic range", s.layer);
     const float factor = 127.0f / s.weight_amax[n];
@@ -120,10 +120,8 @@ Overflow run_convolution(const Kernels& kernels, const PreparedWeights& w, const
   OverflowCount lost;
   pool.for_each(out_sites, kRowsPerChunk, [&](int64_t chunk_begin, int64_t chunk_end, int) {
     std::vector<int32_t> sums(size_t(kTileRows * w.out_padded));
-    std::vector<float> rows(size_t(2 * w.out_padded));
     std::vector<char> scratch(static_cast<size_t>(gemm_scratch_bytes(kTileRows)));
     Finish f = finish;
-    f.scratch = rows.data();
     Overflow chunk_lost{0, 0};
     for (int64_t begin = chunk_begin; begin < chunk_end; begin += kTileRows) {
       const int64_t end = std::min(chunk_end, begin + kTileRows);
@@ -147,9 +145,7 @@ Overflow run_convolution(const Kernels& kernels, const PreparedWeights& w, const
 Overflow run_finish(const Kernels& kernels, Finish finish, int64_t rows, ThreadPool& pool) {
   OverflowCount lost;
   pool.for_each(rows, kRowsPerChunk, [&](int64_t begin, int64_t end, int) {
-    std::vector<float> scratch(size_t(2 * finish.channels));
     Finish f = finish;
-    f.scratch = scratch.data();
     // rows of sums count from `begin`
     if (f.float_sums) f.float_sums += begin * f.stride;
     lost.add(kernels.finish(f, begin, end));

@@ -178,7 +178,7 @@ std::vector<Emission> CpuExecutor::emissions(const Step& step) {
     e.factor = s.format == Format::kInt8 ? 127.0f / s.amax : 0.0f;
     e.out = rows(id);
     e.stride = row_elements(s);
-    e.padded = int32_t(e.stride);
+    e.columns = int32_t(e.stride);
     out.push_back(e);
   }
   return out;
@@ -228,7 +228,7 @@ void CpuExecutor::load(const Step& step, const FrameView& frame) {
   const std::vector<Emission> stores = emissions(step);
   const int32_t channels = frame.channels;
   pool_.for_each(frame.sites, kRowsPerChunk, [&](int64_t begin, int64_t end, int) {
-    std::vector<float> buffer(size_t((end - begin) * channels)), scratch(size_t(2 * channels));
+    std::vector<float> buffer(size_t((end - begin) * channels));
     for (int64_t row = begin; row < end; ++row) {
       const int64_t source = order_[size_t(row)];
       float* out = buffer.data() + (row - begin) * channels;
@@ -246,7 +246,6 @@ void CpuExecutor::load(const Step& step, const FrameView& frame) {
     f.through_half = true;  // features are float16 values in every precision
     f.emissions = stores.data();
     f.emission_count = int32_t(stores.size());
-    f.scratch = scratch.data();
     kernels_.finish(f, begin, end);
   });
 }

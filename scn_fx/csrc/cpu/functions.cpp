@@ -10,7 +10,7 @@ namespace scn {
 namespace {
 
 Emission emission(Emission::Kind kind, void* out, int64_t stride, bool through_half, float factor = 0.0f) {
-  return {kind, false, through_half, factor, out, stride, kind == Emission::kInt8 ? int32_t(stride) : 0};
+  return {kind, false, through_half, factor, out, stride, int32_t(stride)};
 }
 
 void fail_if_lost(const Overflow& lost, const std::string& layer) {

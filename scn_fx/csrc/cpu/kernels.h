@@ -29,15 +29,15 @@ struct GatherGemm {
   const int32_t* offset_sums;  // int8 only: [offsets, out_channels], 128 * sum over c of weight[k][c][n]
 };
 
-/// One stored form of a result.
+/// One stored form of a result. Rows are written sixteen columns at a time.
 struct Emission {
-  enum Kind : int32_t { kInt8, kFloat16, kFloat32 } kind;
+  enum Kind : int32_t { kInt8, kFloat32 } kind;
   bool relu;          // max(y, 0) first
   bool through_half;  // the value itself is float16: round before storing it
   float factor;       // int8: 127 / amax
   void* out;          // row 0
   int64_t stride;     // elements per row
-  int32_t padded;     // columns from `channels` up to here are written as zero
+  int32_t columns;    // columns of a row that are written: a multiple of 16 for int8
 };
 
 /// An Add of two values: the one at hand ("self", a convolution's result or the first operand) and another.
@@ -66,14 +66,13 @@ struct Finish {
   const int8_t* self_int8;  // self is stored already quantised: an int8 Add that is not fused
   int64_t stride;           // of the source, elements per row
   int32_t channels;
-  const float* scale;  // [channels], int_sums only
-  const float* bias;   // [channels] or null
+  const float* scale;  // [channels] padded to 16, int_sums only
+  const float* bias;   // [channels] padded to 16, or null
   bool relu;
   bool through_half;  // the value before the Add is itself float16
   Residual residual;
   const Emission* emissions;
   int32_t emission_count;
-  float* scratch;  // two rows of `channels` floats
 };
 
 struct Kernels {

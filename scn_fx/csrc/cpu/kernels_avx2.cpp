@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // AVX2, FMA and F16C (Haswell and Zen onwards).
 #if defined(__AVX2__)
-#include "cpu/half_avx-inl.h"
+#include "cpu/vec16_avx2-inl.h"
+// after the vectors it is written in
 #include "cpu/walk-inl.h"
 
 namespace scn {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // AVX-512 with VNNI (Ice Lake, Sapphire Rapids, Zen 4 and onwards).
 #if defined(__AVX512VNNI__)
-#include "cpu/half_avx-inl.h"
+#include "cpu/vec16_avx512-inl.h"
+// after the vectors it is written in
 #include "cpu/walk-inl.h"
 
 namespace scn {

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Plain C++ for any processor: what the other tables are measured and tested against.
+#include "cpu/vec16_portable-inl.h"
+// after the vectors it is written in
 #include "cpu/kernels-inl.h"
 
 namespace scn {
