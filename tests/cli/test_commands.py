@@ -65,6 +65,23 @@ def test_export_needs_a_cache_or_float_and_the_right_cache(files: Files, tmp_pat
     assert not list(tmp_path.glob("x.onnx*"))
 
 
+def test_a_failing_export_leaves_the_old_file_alone(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def fail(view: object, args: object, path: str, **options: object) -> None:
+        Path(path).write_bytes(b"half of a file")
+        raise OSError(28, "No space left on device", path)
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    target = tmp_path / "scn.onnx"
+    target.write_bytes(b"the file of before")
+    error = invoke("export", "--model", MODEL, "--float", "-o", target, code=1).stderr
+    assert "No space left" in error and error.count("\n") == 1
+    assert target.read_bytes() == b"the file of before" and list(tmp_path.iterdir()) == [target]
+
+
 def test_inspect_shows_ranges_and_precisions(files: Files) -> None:
     text = invoke("inspect", files["int8"]).output
     for word in ("conv1.0.conv2", "subm conv + ReLU", "fp16 → int8", "int8 → fp16", "subm333", "opset", "kB"):

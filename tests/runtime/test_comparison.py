@@ -124,6 +124,18 @@ def test_the_float_graph_against_float_engines(files: Files) -> None:
     assert first.sqnr_db > second.sqnr_db > 55.0, "float16 results cost more than float16 weights alone"
 
 
+def test_both_sides_get_features_rounded_to_float16(files: Files) -> None:
+    graph = residual()
+    with torch.no_grad():
+        for layer in layers(graph):
+            if layer.kind == "convolution":  # as the file has them
+                layer.weight.copy_(layer.weight.half())
+                layer.bias.copy_(layer.bias.half())  # type: ignore[union-attr]
+    found = scn_fx.compare(graph, Engine(files("float"), precision="fp32"), [frame(5)])
+    difference = found.outputs[0].difference
+    assert difference is not None and difference.sqnr_db > 100.0, "features in float32 would give about 70 dB"
+
+
 def test_int8_against_the_float_graph_has_loose_limits(files: Files) -> None:
     found = scn_fx.compare(residual(), files("int8"), [frame(5)])
     assert found.ok and not found.identical and found.limits.reason == "int8 against float"

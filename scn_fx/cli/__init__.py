@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `scn-fx`. One module per subcommand; heavy packages are imported when a command runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from scn_fx.errors import MissingPackageError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `scn-fx` with `arguments` (default: the process's) and exit: 0, 1 on errors, 2 on usage errors."""
+    for package in ("click", "rich"):
+        if find_spec(package) is None:
+            print(f"Error: {MissingPackageError.of(package, 'cli', 'The command scn-fx')}", file=sys.stderr)
+            sys.exit(1)
+    from scn_fx.cli.app import command
+
+    command.main(args=None if arguments is None else list(arguments), prog_name="scn-fx")

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The group of commands: loads a command's module when it is used, and turns errors into one clear line."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from scn_fx import __version__
+from scn_fx.errors import MissingPackageError, ScnError
+
+__all__ = ["COMMANDS", "command"]
+
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "demo": ("scn_fx.cli.demo", "command", "Run the whole path on a LiDAR frame and prove the result."),
+    "calibrate": (
+        "quant.__main__",
+        "main",
+        "Find int8 ranges on LiDAR frames and write a calibration cache.",
+    ),
+    "export": ("scn_fx.cli.export", "command", "Write the ONNX file of a model."),
+    "inspect": ("scn_fx.cli.inspect", "command", "Show the nodes, ranges and precisions of an ONNX file."),
+    "run": ("scn_fx.cli.run", "command", "Run an ONNX file on a frame."),
+    "compare": ("scn_fx.cli.compare", "command", "Compare a model with its ONNX file, or two result files."),
+    "env": ("scn_fx.cli.env", "command", "Show what is installed and what this machine can run."),
+}
+"""Name -> module, attribute, summary. The summaries are here so that `scn-fx --help` imports no command."""
+
+_EXTRAS = {
+    "torch": "torch",
+    "onnx": "export",
+    "onnxscript": "export",
+    "modelopt": "quant",
+    "matplotlib": "cli",
+    "spconv": "spconv-cpu",
+    "cumm": "spconv-cpu",
+}
+
+
+class _Group(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        found: click.Command = getattr(import_module(module), attribute)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, _, summary) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ScnError as error:
+            raise click.ClickException(str(error)) from error
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if package not in _EXTRAS:
+                raise
+            missing = MissingPackageError.of(package, _EXTRAS[package], f"scn-fx {ctx.invoked_subcommand}")
+            raise click.ClickException(str(missing)) from error
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{where}{error.strerror or error}. Check the path.") from error
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="scn-fx COMMAND --help explains a command. Start with: scn-fx demo",
+)
+@click.version_option(__version__, prog_name="scn-fx")
+def command() -> None:
+    """scn-fx: spconv models to calibrated INT8 ONNX, and an engine that runs it."""

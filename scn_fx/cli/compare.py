@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`scn-fx compare`: a model against the engine, node by node; or two files with results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from scn_fx.cli.output import json_option, print_json, print_table, table, working
+from scn_fx.lidar import GRIDS, POINT_FORMATS
+
+if TYPE_CHECKING:
+    from scn_fx.runtime import Comparison, Limits
+
+__all__ = ["command", "print_comparison"]
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("files", nargs=-1, required=True, metavar="FILE.onnx | REFERENCE RESULT")
+@click.option("--model", help="The model behind FILE.onnx: a name of the zoo, or package.module:callable.")
+@click.option("--cache", type=_FILE, help="Its calibration cache; without one the graph is float.")
+@click.option("--checkpoint", type=_FILE, help="Its weights.")
+@click.option(
+    "--grid", default="centerpoint", type=click.Choice(list(GRIDS)), help="Grid of model and points."
+)
+@click.option(
+    "--frames", type=_FILE, help="Frame file or folder, as for calibrate; default: the synthetic one."
+)
+@click.option("--format", "point_format", type=click.Choice([*POINT_FORMATS, "tensor"]), help="Point format.")
+@click.option("--limit", default=1, type=click.IntRange(1), help="Use at most this many frames.")
+@click.option("--precision", type=click.Choice(["fp32"]), help="Run the engine in fp32.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads of the engine.")
+@click.option("--identical", is_flag=True, help="Accept equal bits only.")
+@click.option("--cosine", type=click.FloatRange(-1, 1), help="Smallest cosine to accept.")
+@click.option("--sqnr", type=float, help="Smallest SQNR to accept, in dB.")
+@click.option("--max-abs", type=click.FloatRange(0), help="Largest absolute difference to accept.")
+@click.option("--allow-zero", is_flag=True, help="Accept values that are zero throughout.")
+@json_option
+@click.pass_context
+def command(ctx: click.Context, files: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Compare a model with its ONNX file, or two result files; exit 1 beyond the limits.
+
+    \b
+    scn-fx compare scn.onnx --model centerpoint --cache scn.calibration.json
+    scn-fx compare golden.npz result.npz --cosine 0.999
+
+    Without limits, those of a model follow from the precisions of both sides: equal bits wherever the
+    arithmetic is exact. Result files are .npz, .npy or .tensor; sparse ones FEATURES.tensor:INDICES.tensor.
+    NaN, infinite and all-zero values always fail.
+    """
+    from scn_fx.runtime import Limits
+
+    limits = _limits(options)
+    if len(files) == 1 and files[0].endswith(".onnx"):
+        if options["model"] is None:
+            raise click.UsageError("An ONNX file is compared with its model: give --model.")
+        ok = _compare_model(Path(files[0]), options, limits, as_json)
+    elif len(files) == 2:
+        given = [f"--{name}" for name in ("model", "cache", "checkpoint", "frames") if options[name]]
+        if given:
+            raise click.UsageError(f"{given[0]} goes with one ONNX file, not with two result files.")
+        chosen = limits or Limits(allow_zero=options["allow_zero"], reason="none given")
+        ok = _compare_files(files[0], files[1], chosen, as_json)
+    else:
+        raise click.UsageError("Expected one ONNX file with --model, or two result files.")
+    if not ok:
+        ctx.exit(1)
+
+
+def _limits(options: dict[str, Any]) -> Limits | None:
+    from scn_fx.runtime import Limits
+
+    given = {"identical": options["identical"], "cosine": options["cosine"], "max_abs": options["max_abs"]}
+    given.update(sqnr_db=options["sqnr"])
+    if not any(value not in (None, False) for value in given.values()):
+        return None
+    return Limits(**given, allow_zero=options["allow_zero"])
+
+
+def _compare_model(file: Path, options: dict[str, Any], limits: Limits | None, as_json: bool) -> bool:
+    from scn_fx.runtime import Engine, compare
+
+    engine = Engine(file, precision=options["precision"], threads=options["threads"])
+    with working("capturing the model") as say:
+        from scn_fx.cli.models import load_model
+
+        names = ("checkpoint", "grid", "cache")
+        graph = load_model(options["model"], **{name: options[name] for name in names})
+        comparison = compare(
+            graph, engine, _frames(options), limits=limits, allow_zero=options["allow_zero"], on_step=say
+        )
+    if as_json:
+        print_json(comparison.to_dict())
+    else:
+        print_comparison(comparison, f"{options['model']} against {file}")
+    return comparison.ok
+
+
+def _frames(options: dict[str, Any]) -> Any:
+    if options["frames"] is None:
+        from scn_fx.lidar import embedded_frame
+
+        return [tuple(embedded_frame())]
+    from quant.frame_files import FrameFiles
+
+    chosen = {name: options[name] for name in ("grid", "point_format", "limit")}
+    return FrameFiles.find(options["frames"], **chosen)
+
+
+def print_comparison(comparison: Comparison, title: str) -> None:
+    """A row for each node and output, the limits, and one line with the verdict."""
+    from scn_fx.runtime.report import COLUMNS, buckets_text, cells, verdict
+
+    made = table(title, COLUMNS, right=COLUMNS[3:8])
+    for entry in (*comparison.nodes, *comparison.outputs):
+        made.add_row(*cells(entry))
+    print_table(made)
+    for entry in comparison.outputs:
+        if entry.difference is not None and not entry.difference.identical:
+            click.echo(f"{entry.name}: |difference| {buckets_text(entry.difference)}")
+    click.echo(f"limits: {comparison.limits}")
+    click.echo(verdict(comparison))
+
+
+def _compare_files(reference: str, result: str, limits: Limits, as_json: bool) -> bool:
+    from scn_fx.cli.arrays import read_result
+    from scn_fx.errors import CompareError
+    from scn_fx.runtime import align_sites, compare_arrays
+    from scn_fx.runtime.report import buckets_text
+
+    a, b = read_result(reference), read_result(result)
+    if (a.indices is None) != (b.indices is None):
+        raise CompareError("One of the two is sparse (features with indices), the other one is not.")
+    left, right = a.values, b.values
+    if a.indices is not None and b.indices is not None:
+        left, right = align_sites((left, a.indices), (right, b.indices), "the two files")
+    difference = compare_arrays(left, right, "the two files")
+    failures = limits.failures(difference)
+    if as_json:
+        print_json({"ok": not failures, "failures": list(failures), "difference": difference.to_dict()})
+        return not failures
+    made = table("", ("", reference, result), right=(reference, result))
+    for name, x, y in _sides(left, right):
+        made.add_row(name, x, y)
+    print_table(made)
+    sqnr = "inf" if difference.sum_error == 0.0 else f"{difference.sqnr_db:.2f}"
+    click.echo(f"cosine      {difference.cosine:.7f}    SQNR {sqnr} dB")
+    click.echo(f"difference  max {difference.max_abs:.6g}, mean {difference.mean_abs:.6g}")
+    click.echo(f"            {buckets_text(difference)}")
+    equal, nonzero = difference.equal_share, difference.equal_nonzero_share
+    click.echo(f"equal       {equal:.3%} of all, {nonzero:.3%} of the non-zero")
+    click.echo("ok" if not failures else f"FAILED: {'; '.join(failures)}")
+    return not failures
+
+
+def _sides(a: Any, b: Any) -> list[tuple[str, str, str]]:
+    import numpy as np
+
+    def facts(x: Any) -> tuple[str, ...]:
+        wide = x.astype(np.float64)
+        if not wide.size:
+            return (x.dtype.name, str(list(x.shape)), "", "", "")
+        share = np.count_nonzero(wide) / wide.size
+        return (
+            x.dtype.name,
+            str(list(x.shape)),
+            f"{wide.min():.6g} … {wide.max():.6g}",
+            f"{wide.mean():.6g} ± {wide.std():.6g}",
+            f"{share:.2%}",
+        )
+
+    names = ("dtype", "shape", "min … max", "mean ± std", "non-zero")
+    return list(zip(names, facts(a), facts(b), strict=True))

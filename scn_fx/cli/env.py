@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`scn-fx env`: what is installed, and what this machine can run."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import click
+
+from scn_fx import __version__
+from scn_fx.cli.output import json_option, print_json, print_table, table
+
+__all__ = ["command", "environment"]
+
+_PACKAGES: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
+    ("numpy", ("numpy",), "", "everything"),
+    ("torch", ("torch",), "torch", "capture, calibration, export"),
+    (
+        "spconv",
+        ("spconv", "spconv-cu118", "spconv-cu120", "spconv-cu126"),
+        "spconv-cpu",
+        "capture of spconv models",
+    ),
+    ("nvidia-modelopt", ("nvidia-modelopt",), "quant", "calibration"),
+    ("onnx", ("onnx",), "export", "export"),
+    ("onnxscript", ("onnxscript",), "export", "export"),
+    ("click", ("click",), "cli", "the command line"),
+    ("rich", ("rich",), "cli", "the command line"),
+    ("matplotlib", ("matplotlib",), "cli", "the picture of the demo"),
+)
+
+
+@click.command()
+@json_option
+def command(as_json: bool) -> None:
+    """Show what is installed and what this machine can run."""
+    found = environment()
+    if as_json:
+        print_json(found)
+        return
+    made = table("Packages", ("package", "version", "used by"))
+    for entry in found["packages"]:
+        text = entry["version"] or f"missing: pip install 'scn-fx\\[{entry['extra']}]'"
+        made.add_row(entry["package"], text, entry["purpose"])
+    print_table(made)
+    made = table("Machine", ("", " "))
+    made.show_header = False
+    for key in ("scn_fx", "python", "platform", "cpu", "processors", "engine", "instruction_sets", "cuda"):
+        made.add_row(key.replace("_", " ").replace("scn fx", "scn-fx"), str(found[key]))
+    print_table(made)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, processors and backends as plain data."""
+    try:
+        from scn_fx import _core
+
+        features: dict[str, Any] = _core.cpu_features()
+        engine, sets = f"CPU, {features['isa']}", ", ".join(features["supported"])
+    except ImportError as error:
+        engine, sets = f"missing: {error}. Install scn-fx with pip, or run `make ext`", "none"
+    return {
+        "scn_fx": __version__,
+        "python": f"{platform.python_version()} ({platform.python_implementation()})",
+        "platform": platform.platform(),
+        "cpu": _cpu_model(),
+        "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "engine": engine,
+        "instruction_sets": sets,
+        "cuda": "this build has no CUDA backend",
+        "packages": [
+            {"package": name, "version": _version(names), "extra": extra or None, "purpose": purpose}
+            for name, names, extra, purpose in _PACKAGES
+        ],
+    }
+
+
+def _version(names: tuple[str, ...]) -> str | None:
+    for name in names:
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            continue
+        return found if name == names[0] else f"{found} ({name})"
+    return None
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

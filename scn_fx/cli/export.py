@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`scn-fx export`: from a model and its calibration cache to an ONNX file."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from scn_fx.cli.exporting import EXPORTERS
+from scn_fx.cli.output import file_size, json_option, megabytes, print_json, working
+from scn_fx.lidar import GRIDS
+
+__all__ = ["command"]
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--model", required=True, help="A model of the zoo, or package.module:callable.")
+@click.option("--cache", type=_FILE, help="Calibration cache of this model, from `scn-fx calibrate`.")
+@click.option(
+    "--float", "as_float", is_flag=True, help="Export without ranges and precisions, no cache needed."
+)
+@click.option("--checkpoint", type=_FILE, help="Weights to load into the model first.")
+@click.option("--grid", default="centerpoint", type=click.Choice(list(GRIDS)), help="Grid of a zoo model.")
+@click.option("--exporter", default="dynamo", type=click.Choice(EXPORTERS), help="Exporter of torch.onnx.")
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    metavar="PATTERN=PRECISION",
+    help="Change precisions after loading the cache, e.g. 'extra_conv.*=fp16'; repeatable.",
+)
+@click.option("--output", "-o", default="scn.onnx", type=_FILE, help="File to write.")
+@json_option
+def command(
+    model: str,
+    cache: Path | None,
+    as_float: bool,
+    checkpoint: Path | None,
+    grid: str,
+    exporter: str,
+    precisions: tuple[str, ...],
+    output: Path,
+    as_json: bool,
+) -> None:
+    """Write the ONNX file of a model, calibrated (--cache) or float (--float)."""
+    if as_float == (cache is not None):
+        raise click.UsageError("Give either --cache (made by `scn-fx calibrate`) or --float.")
+    if as_float and precisions:
+        raise click.UsageError("--precision changes a calibrated graph; leave it out with --float.")
+    began = time.perf_counter()
+    with working("capturing the model") as say:
+        from scn_fx.cli.exporting import export_onnx
+        from scn_fx.cli.models import load_model
+
+        graph = load_model(model, checkpoint=checkpoint, grid=grid, cache=cache, precisions=precisions)
+        say("exporting")
+        export_onnx(graph, output, exporter)
+    from scn_fx import _core
+
+    nodes = len(_core.read_onnx(str(output))["nodes"])
+    seconds, size = time.perf_counter() - began, file_size(output)
+    if as_json:
+        kind = "float" if as_float else "calibrated"
+        facts = {"file": str(output), "bytes": size, "nodes": nodes, "exporter": exporter, "graph": kind}
+        print_json({**facts, "seconds": seconds})
+        return
+    click.echo(f"saved {output} ({megabytes(size)}, {nodes} nodes, {exporter} exporter, {seconds:.1f} s)")

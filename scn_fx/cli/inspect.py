@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`scn-fx inspect`: the nodes of an ONNX file with their geometry, ranges and precisions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from scn_fx.cli.output import file_size, json_option, megabytes, print_json, print_table, table
+
+__all__ = ["command", "node_rows"]
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+def command(file: Path, as_json: bool) -> None:
+    """Show the nodes, ranges and precisions of an ONNX FILE.
+
+    Reads the file with the engine's own reader; it needs neither torch nor onnx.
+    """
+    from scn_fx import _core
+
+    found: dict[str, Any] = _core.read_onnx(str(file))
+    rows = node_rows(found)
+    size = file_size(file)
+    if as_json:
+        facts = {
+            key: found[key] for key in ("ir_version", "producer", "opset", "metadata", "inputs", "outputs")
+        }
+        print_json({"file": str(file), "bytes": size, **facts, "nodes": rows})
+        return
+    columns = (
+        "node",
+        "op",
+        "channels",
+        "kernel",
+        "stride",
+        "rulebook",
+        "precision",
+        "input range",
+        "weight range",
+    )
+    made = table(f"{file}", columns, right=("channels",))
+    for row in rows:
+        made.add_row(*(_cells(row)))
+    print_table(made)
+    opsets = ", ".join(
+        f"{domain or 'ai.onnx'} {version}" for domain, version in sorted(found["opset"].items())
+    )
+    parameters = sum(_count(entry["shape"]) for entry in found["initializers"].values())
+    counts = " + ".join(f"{n} {op}" for op, n in _counts(rows).items())
+    click.echo(f"nodes       {len(rows)}: {counts}")
+    click.echo(
+        f"file        {megabytes(size)}, {parameters:,} parameters, opset {opsets}, by {found['producer']}"
+    )
+    click.echo(f"input       {', '.join(found['inputs'])}; output {', '.join(found['outputs'])}")
+    for key, value in sorted(found["metadata"].items()):
+        click.echo(f"metadata    {key} = {value}")
+
+
+def node_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Plain data of each node of what the reader found; None where a node has no such attribute."""
+    shapes = {name: entry["shape"] for name, entry in found["initializers"].items()}
+    rows = []
+    for node in found["nodes"]:
+        attributes = node["attributes"]
+        weight = shapes.get(node["inputs"][1]) if node["op_type"] == "SparseConvolution" else None
+        names = ("input_dynamic_range", "input0_dynamic_range", "input1_dynamic_range")
+        ranges = [attributes[name] for name in names if name in attributes]
+        weights = attributes.get("weight_dynamic_ranges") or None
+        rows.append(
+            {
+                "name": node["name"] or node["outputs"][0],
+                "op_type": node["op_type"],
+                "in_channels": weight[4] if weight else None,
+                "out_channels": weight[0] if weight else None,
+                "kernel_size": attributes.get("kernel_size"),
+                "stride": attributes.get("stride"),
+                "padding": attributes.get("padding"),
+                "kind": _kind(attributes) if weight else None,
+                "activation": attributes.get("activation"),
+                "rulebook": attributes.get("rulebook"),
+                "output_bound": attributes.get("output_bound"),
+                "precision": attributes.get("precision"),
+                "output_precision": attributes.get("output_precision"),
+                "input_ranges": ranges,
+                "weight_range_min": min(weights) if weights else None,
+                "weight_range_max": max(weights) if weights else None,
+                "dims": attributes.get("dims") or attributes.get("output_shape") if not weight else None,
+            }
+        )
+    return rows
+
+
+def _kind(attributes: dict[str, Any]) -> str:
+    kinds = ("subm", "inverse", "transposed")
+    return next((kind for kind in kinds if attributes.get(kind)), "strided")
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    channels = f"{row['in_channels']} → {row['out_channels']}" if row["in_channels"] else ""
+    kernel = _times(row["kernel_size"]) if row["kernel_size"] else _times(row["dims"] or [])
+    stride = ("1" if set(row["stride"]) == {1} else _times(row["stride"])) if row["stride"] else ""
+    op = row["op_type"]
+    if row["kind"]:
+        op = f"{row['kind']} conv" + (" + ReLU" if row["activation"] == "ReLU" else "")
+    precision = f"{row['precision']} → {row['output_precision']}" if row["precision"] else ""
+    weights = ""
+    if row["weight_range_min"] is not None:
+        weights = f"{row['weight_range_min']:.4g} … {row['weight_range_max']:.4g}"
+    ranges = ", ".join(f"{amax:.5g}" for amax in row["input_ranges"])
+    return row["name"], op, channels, kernel, stride, row["rulebook"] or "", precision, ranges, weights
+
+
+def _times(numbers: list[int]) -> str:
+    return "×".join(str(n) for n in numbers)  # noqa: RUF001
+
+
+def _counts(rows: list[dict[str, Any]]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row["op_type"]] = counts.get(row["op_type"], 0) + 1
+    return counts
+
+
+def _count(shape: list[int]) -> int:
+    total = 1
+    for n in shape:
+        total *= n
+    return total

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the options of a command to a captured graph, calibrated by a cache file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scn_fx.cli.exporting import quiet
+
+if TYPE_CHECKING:
+    from torch.fx import GraphModule
+
+__all__ = ["load_model"]
+
+
+def load_model(
+    model: str,
+    *,
+    checkpoint: Path | None = None,
+    grid: str = "centerpoint",
+    cache: Path | None = None,
+    precisions: tuple[str, ...] = (),
+) -> GraphModule:
+    """Capture a zoo or imported model (see `quant.models.load_graph`) and put a cache's ranges into it."""
+    from quant import load_cache, set_precision
+    from quant.models import load_graph
+    from quant.script import parse_precision
+
+    with quiet():
+        graph = load_graph(model, checkpoint=checkpoint, grid=grid)
+    if cache is not None:
+        load_cache(graph, cache)
+    if precisions:
+        set_precision(graph, parse_precision(precisions))
+    return graph

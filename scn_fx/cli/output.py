@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How commands talk: tables and JSON on standard output, progress on standard error."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["file_size", "json_option", "megabytes", "print_json", "print_table", "table", "working"]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print plain data as JSON, no table.")
+
+
+def print_json(data: Any) -> None:
+    """Print `data` as JSON; infinite and NaN numbers become null, which every parser reads."""
+    click.echo(json.dumps(_finite(data), indent=1, allow_nan=False))
+
+
+def table(title: str, columns: Sequence[str], right: Sequence[str] = ()) -> Table:
+    """An empty rich table; `right` names the columns that are aligned to the right."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return made
+
+
+def print_table(made: Table) -> None:
+    """Print a table; in a pipe it is as wide as it needs, so that no value is cut or wrapped."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=240)
+    console.print(made)
+
+
+@contextmanager
+def working(text: str) -> Iterator[Callable[[str], None]]:
+    """Shows a spinner and `text` on a terminal's standard error; yields a function that changes the text."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda change: None
+        return
+    with console.status(text) as status:
+        yield lambda change: status.update(change)
+
+
+def file_size(path: Path) -> int:
+    """Size of a file in bytes."""
+    return path.stat().st_size
+
+
+def megabytes(size: int) -> str:
+    """A size for people: "5.3 MB", "21 kB"."""
+    return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.0f} kB"
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    if isinstance(data, float) and not math.isfinite(data):
+        return None
+    return data

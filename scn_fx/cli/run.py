@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`scn-fx run`: one frame through the engine."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from scn_fx.cli.output import file_size, json_option, megabytes, print_json, print_table, table, working
+from scn_fx.lidar import GRIDS, POINT_FORMATS
+
+__all__ = ["command"]
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("file", type=_FILE)
+@click.option("--features", type=_FILE, help="Features [N, C]: .tensor, .npy or .npz.")
+@click.option("--indices", type=_FILE, help="Indices int32 [N, 4] (batch, z, y, x).")
+@click.option("--points", type=_FILE, help="A raw point file instead, voxelised in --grid.")
+@click.option("--grid", default="centerpoint", type=click.Choice(list(GRIDS)), help="Voxel grid of --points.")
+@click.option(
+    "--format",
+    "point_format",
+    type=click.Choice([*POINT_FORMATS, "tensor"]),
+    help="Format of --points; guessed if left out.",
+)
+@click.option("--output", "-o", type=_FILE, help="Write the result: .npz or .tensor.")
+@click.option(
+    "--precision", type=click.Choice(["fp32"]), help="Run everything in fp32, not in the file's precisions."
+)
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; all processors if left out.")
+@click.option("--repeat", default=1, type=click.IntRange(1), help="Timed runs, after one to warm up.")
+@json_option
+def command(
+    file: Path,
+    features: Path | None,
+    indices: Path | None,
+    points: Path | None,
+    grid: str,
+    point_format: str | None,
+    output: Path | None,
+    precision: str | None,
+    threads: int | None,
+    repeat: int,
+    as_json: bool,
+) -> None:
+    """Run an ONNX FILE on a frame, and print the shape of the result and the time.
+
+    The frame is --features with --indices, or --points; without either it is the synthetic one.
+    """
+    from scn_fx.cli.arrays import load_frame, write_result
+    from scn_fx.errors import ArgumentError
+    from scn_fx.runtime import Engine
+    from scn_fx.runtime.comparison import output_list
+
+    if output is not None and output.suffix not in (".npz", ".tensor"):
+        raise ArgumentError(f"--output must end in .npz or .tensor, got {str(output)!r}.")
+    engine = Engine(file, precision=precision, threads=threads)
+    frame = load_frame(features, indices, points, grid, point_format)
+    with working("running") as say:
+        result = engine(frame.features, frame.indices)
+        seconds = []
+        for number in range(repeat):
+            say(f"run {number + 1} of {repeat}")
+            began = time.perf_counter()
+            result = engine(frame.features, frame.indices)
+            seconds.append(time.perf_counter() - began)
+    outputs = output_list(result)
+    if output is not None and len(outputs) > 1:
+        raise ArgumentError(f"The file has {len(outputs)} outputs; --output writes files with one.")
+    files = write_result(output, outputs[0]) if output is not None else []
+    facts: dict[str, Any] = {
+        "file": str(file),
+        "frame": frame.name,
+        "voxels": len(frame.indices),
+        "outputs": [_describe(entry) for entry in outputs],
+        "precision": precision or "as in the file",
+        "threads": engine.threads,
+        "isa": engine.isa,
+        "runs": repeat,
+        "milliseconds": min(seconds) * 1e3,
+        "milliseconds_median": sorted(seconds)[repeat // 2] * 1e3,
+        "saved": [str(path) for path in files],
+    }
+    if as_json:
+        print_json(facts)
+        return
+    made = table("", ("", " "))
+    made.show_header = False
+    made.add_row("frame", f"{facts['frame']}, {facts['voxels']:,} voxels")
+    for entry in facts["outputs"]:
+        on = f" on {entry['sites']:,} sites" if entry["sites"] is not None else ""
+        text = f"{entry['dtype']} {entry['shape']}{on}, largest |value| {entry['largest']:.6g}"
+        made.add_row("output", text)
+    best, median = facts["milliseconds"], facts["milliseconds_median"]
+    spread = f" best, {median:.1f} ms median of {repeat}" if repeat > 1 else ""
+    made.add_row("time", f"{best:.1f} ms{spread}")
+    made.add_row("engine", f"{facts['threads']} threads, {facts['isa']}, precision {facts['precision']}")
+    print_table(made)
+    for path in files:
+        click.echo(f"saved {path} ({megabytes(file_size(path))})")
+
+
+def _describe(entry: Any) -> dict[str, Any]:
+    values, sites = (entry[0], len(entry[1])) if isinstance(entry, tuple) else (entry, None)
+    largest = float(abs(values.astype("float32")).max()) if values.size else 0.0
+    shape = [int(n) for n in values.shape]
+    return {"dtype": str(values.dtype), "shape": shape, "sites": sites, "largest": largest}

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`scn_fx.compare`: a captured graph against the engine that runs its ONNX file, node by node."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from scn_fx import _core
+from scn_fx.errors import CompareError
+from scn_fx.runtime.difference import ArrayDifference, SiteMismatch, align_sites, compare_arrays
+from scn_fx.runtime.engine import Engine
+from scn_fx.runtime.limits import ARITHMETIC_TYPES, Arithmetic, Limits, default_limits
+
+if TYPE_CHECKING:
+    from torch.fx import GraphModule
+
+    from scn_fx.runtime.reference import Value
+
+__all__ = ["Comparison", "NodeComparison", "compare", "output_list"]
+
+
+@dataclass(frozen=True)
+class NodeComparison:
+    """One ONNX node, or one output, over all frames."""
+
+    name: str
+    op_type: str
+    """ONNX type of the node; "output" for an output."""
+    precision: str
+    """Precision in which the engine computes it ("int8", "fp16", "fp32"); empty for nodes without one."""
+    difference: ArrayDifference | None
+    """None if the two could not be compared; `failures` says why."""
+    failures: tuple[str, ...] = ()
+    """What is beyond the limits, in words."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is within the limits."""
+        return not self.failures
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        found = {"name": self.name, "op_type": self.op_type, "precision": self.precision, "ok": self.ok}
+        difference = self.difference.to_dict() if self.difference else None
+        return {**found, "failures": list(self.failures), "difference": difference}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found."""
+
+    nodes: tuple[NodeComparison, ...]
+    """One per ONNX node, in the file's order; empty if only outputs were compared."""
+    outputs: tuple[NodeComparison, ...]
+    limits: Limits
+    frames: int
+    sites: int
+    """Input sites of all frames together."""
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether every node and every output is within the limits."""
+        return all(entry.ok for entry in (*self.nodes, *self.outputs))
+
+    @property
+    def identical(self) -> bool:
+        """Whether every bit of every node and output is the same."""
+        entries = (*self.nodes, *self.outputs)
+        return all(entry.difference is not None and entry.difference.identical for entry in entries)
+
+    @property
+    def first_failure(self) -> NodeComparison | None:
+        """The first node beyond the limits, in the order of execution; outputs come last."""
+        return next((entry for entry in (*self.nodes, *self.outputs) if not entry.ok), None)
+
+    def check(self) -> Comparison:
+        """Returns itself if `ok`.
+
+        Raises:
+            CompareError: names the first failing node and what is wrong with it.
+        """
+        first = self.first_failure
+        if first is not None:
+            entries = (*self.nodes, *self.outputs)
+            failing = sum(not entry.ok for entry in entries)
+            raise CompareError(
+                f"{first.name} ({first.op_type}), first of {failing} failing entries of {len(entries)}: "
+                f"{'; '.join(first.failures)} (limits: {self.limits.reason}). Later ones may only inherit it."
+            )
+        return self
+
+    def __str__(self) -> str:
+        from scn_fx.runtime.report import comparison_text
+
+        return comparison_text(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        limits = {f: getattr(self.limits, f) for f in ("identical", "cosine", "sqnr_db", "max_abs", "reason")}
+        return {
+            "ok": self.ok,
+            "identical": self.identical,
+            "frames": self.frames,
+            "sites": self.sites,
+            "seconds": self.seconds,
+            "limits": limits,
+            "nodes": [entry.to_dict() for entry in self.nodes],
+            "outputs": [entry.to_dict() for entry in self.outputs],
+        }
+
+
+def compare(
+    graph: GraphModule,
+    engine: Engine | str | os.PathLike[str] | bytes,
+    frames: Iterable[Sequence[Any]],
+    *,
+    limits: Limits | None = None,
+    nodes: bool = True,
+    allow_zero: bool = False,
+    on_step: Callable[[str], None] | None = None,
+) -> Comparison:
+    """Runs both on the same frames and compares every ONNX node, and the outputs.
+
+    The engine runs each frame twice: node by node, and, for the outputs, as it runs in earnest (fused).
+    Features are rounded to float16 for both, as the engine requires; sparse values are compared site by site.
+
+    Args:
+        graph: a captured graph, float or calibrated: the reference. It runs with the precisions that it has.
+        engine: an engine, or the ONNX file of this graph (path or bytes).
+        frames: the tensors that the graph takes, for each frame: features float16 or float32 [N, C] and
+            indices int32 [N, 4], as numpy arrays or CPU tensors.
+        limits: what to accept; None derives them from the precisions of both sides (`default_limits`): the
+            same bits where the arithmetic is exact.
+        nodes: False compares the outputs alone.
+        allow_zero: accept values that are zero throughout, whatever the limits say.
+        on_step: called with a short text as work goes on, for a progress display.
+
+    Raises:
+        CompareError: no frames, frames that do not fit the graph, or a file with other nodes than the graph.
+        OverflowedError: a layer does not fit in float16, on either side; and the engine's other errors.
+    """
+    from scn_fx.runtime.reference import Reference, input_tensors
+
+    began = time.perf_counter()
+    say = on_step or (lambda text: None)
+    runner = engine if isinstance(engine, Engine) else Engine(engine)
+    reference = Reference(graph)
+    file = _FileNodes(runner)
+    file.check(reference.names)
+    chosen = limits or default_limits(reference.arithmetic, file.arithmetic)
+    table, ends = _Table(), _Table()
+    count = sites = 0
+    for number, frame in enumerate(frames):
+        tensors, features, indices = input_tensors(graph, frame, number)
+        arrays = tensors[features].numpy(), tensors[indices].numpy()
+        say(f"frame {number + 1}: engine")
+        traced = {entry.name: entry for entry in runner.trace(*arrays)} if nodes else {}
+        results = output_list(runner(*arrays))
+
+        def observe(name: str, value: Value, traced: dict[str, Any] = traced, number: int = number) -> None:
+            say(f"frame {number + 1}: {name}")
+            entry = traced.pop(name)  # frees the engine's copy
+            table.add(name, value.values, value.indices, entry.values, entry.indices)
+
+        say(f"frame {number + 1}: graph")
+        outputs = reference.outputs(tensors, observe if nodes else None)
+        if len(outputs) != len(results):
+            raise CompareError(
+                f"The graph has {len(outputs)} outputs, the file {len(results)}. Export the graph again."
+            )
+        for name, value, result in zip(file.outputs, outputs, results, strict=True):
+            values, rows = result if isinstance(result, tuple) else (result, None)
+            ends.add(name, value.values, value.indices, values, rows)
+        count += 1
+        sites += len(arrays[1])
+    if count == 0:
+        raise CompareError("There are no frames to compare on. Pass at least one: [(features, indices)].")
+    if allow_zero or sites == 0:  # without voxels every map is rightly zero
+        chosen = replace(chosen, allow_zero=True)
+    names = reference.names if nodes else []
+    return Comparison(
+        nodes=tuple(table.entry(name, *file.kinds[name], chosen) for name in names),
+        outputs=tuple(ends.entry(name, "output", "", chosen) for name in file.outputs),
+        limits=chosen,
+        frames=count,
+        sites=sites,
+        seconds=time.perf_counter() - began,
+    )
+
+
+class _FileNodes:
+    """What an engine's file says about its nodes."""
+
+    def __init__(self, engine: Engine) -> None:
+        file: dict[str, Any] = _core.read_onnx(engine._source)
+        single: Any = engine._options["precision"]
+        shapes = {name: entry["shape"] for name, entry in file["initializers"].items()}
+        self.outputs: list[str] = list(file["outputs"])
+        self.arithmetic: dict[str, Arithmetic] = {}
+        self.kinds: dict[str, tuple[str, str]] = {}
+        for node in file["nodes"]:
+            name, kind, attributes = node["name"] or node["outputs"][0], node["op_type"], node["attributes"]
+            self.kinds[name] = (kind, "")
+            if kind in ARITHMETIC_TYPES:
+                # Without the attribute an engine computes in float16, as libspconv does.
+                precision = single or attributes.get("precision", "fp16")
+                result = single or attributes.get("output_precision", "fp16")
+                channels = shapes[node["inputs"][1]][-1] if kind == "SparseConvolution" else None
+                self.arithmetic[name] = Arithmetic(precision, result, channels)
+                self.kinds[name] = (kind, precision)
+
+    def check(self, names: list[str]) -> None:
+        """Raises CompareError unless the file has exactly the nodes `names`."""
+        missing = [name for name in names if name not in self.kinds]
+        extra = [name for name in self.kinds if name not in names]
+        if missing or extra:
+            raise CompareError(
+                f"The file is not an export of this graph: it lacks {_some(missing)} of the graph's "
+                f"{len(names)} nodes and has {_some(extra)} others. Nodes are matched by name: "
+                "export the graph again."
+            )
+
+
+def _some(names: list[str]) -> str:
+    return f"{len(names)} ({names[0]}{', ...' if len(names) > 1 else ''})" if names else "0"
+
+
+class _Table:
+    """Differences by name, summed over frames."""
+
+    def __init__(self) -> None:
+        self._differences: dict[str, ArrayDifference] = {}
+        self._broken: dict[str, str] = {}
+
+    def add(self, name: str, values: Any, rows: Any, others: Any, other_rows: Any) -> None:
+        """Compare one value of one frame."""
+        try:
+            if (rows is None) != (other_rows is None):
+                raise SiteMismatch(f"{name}: one side is a dense map, the other one sparse.")
+            if rows is not None:
+                values, others = align_sites((values, rows), (np.asarray(others), other_rows), name)
+            difference = compare_arrays(values, others, name)
+        except CompareError as error:
+            self._broken.setdefault(name, str(error))
+            return
+        earlier = self._differences.get(name)
+        self._differences[name] = difference if earlier is None else earlier + difference
+
+    def entry(self, name: str, op_type: str, precision: str, limits: Limits) -> NodeComparison:
+        """The finished row of `name`."""
+        difference = self._differences.get(name)
+        failures = limits.failures(difference) if difference else ()
+        if name in self._broken:
+            failures = (self._broken[name], *failures)
+        return NodeComparison(name, op_type, precision, difference, failures)
+
+
+def output_list(results: Any) -> list[Any]:
+    """The outputs of an engine call on numpy arrays as a list; a pair (features, indices) is one output."""
+    if not isinstance(results, tuple):
+        return [results]
+    if len(results) == 2 and isinstance(results[1], np.ndarray) and results[1].dtype == np.int32:
+        return [results]
+    return list(results)
