@@ -18,7 +18,7 @@ def _triple(value: Sequence[int], what: str, least: int) -> Triple:
     values = tuple(int(v) for v in value)
     if len(values) != 3 or min(values) < least:
         raise SiteError(f"{what} must be three integers >= {least} (z, y, x), got {list(value)}.")
-    return values  # type: ignore[return-value]
+    return values[0], values[1], values[2]
 
 
 def output_spatial_shape(
@@ -49,8 +49,8 @@ def output_spatial_shape(
         ]
     if min(out) < 1:
         raise SiteError(
-            f"A kernel of {list(kernel_size)} with stride {list(stride)}, padding {list(padding)} and dilation "
-            f"{list(dilation)} leaves no output site on a grid of {list(shape)} (it would be {out})."
+            f"A kernel of {list(kernel_size)} with stride {list(stride)}, padding {list(padding)} and "
+            f"dilation {list(dilation)} leaves no output site on a grid of {list(shape)} (it would be {out})."
         )
     return out[0], out[1], out[2]
 
@@ -63,7 +63,8 @@ class ConvGeometry:
     ``out * stride - padding + k * dilation``; a transposed convolution relates them the other way round,
     ``out = in * stride - padding + k * dilation``. A submanifold convolution keeps its sites: stride 1 and
     padding ``(kernel // 2) * dilation``, as spconv defines it whatever the module's own padding says. An
-    inverse convolution swaps the two sides of its partner's kernel map and returns to the partner's input sites.
+    inverse convolution swaps the two sides of its partner's kernel map and returns to the partner's input
+    sites.
     """
 
     kernel_size: Triple
@@ -92,7 +93,9 @@ class ConvGeometry:
         return prod(self.kernel_size)
 
     @classmethod
-    def submanifold(cls, shape: Sequence[int], kernel_size: Sequence[int], dilation: Sequence[int]) -> ConvGeometry:
+    def submanifold(
+        cls, shape: Sequence[int], kernel_size: Sequence[int], dilation: Sequence[int]
+    ) -> ConvGeometry:
         """Geometry of a submanifold convolution over a grid of `shape` (z, y, x)."""
         kernel, spread = _triple(kernel_size, "kernel_size", 1), _triple(dilation, "dilation", 1)
         padding = tuple((k // 2) * d for k, d in zip(kernel, spread, strict=True))

@@ -199,8 +199,8 @@ class _FileNodes:
     """What an engine's file says about its nodes."""
 
     def __init__(self, engine: Engine) -> None:
-        file: dict[str, Any] = _core.read_onnx(engine._source)
-        single: Any = engine._options["precision"]
+        file: dict[str, Any] = _core.read_onnx(engine.source)
+        single = engine.precision
         shapes = {name: entry["shape"] for name, entry in file["initializers"].items()}
         self.outputs: list[str] = list(file["outputs"])
         self.arithmetic: dict[str, Arithmetic] = {}

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`scn_fx.Engine`: runs an ONNX file of the libspconv dialect. Needs numpy alone; torch tensors work when torch is there."""
+"""`scn_fx.Engine`: runs an ONNX file of the libspconv dialect.
+
+Needs numpy alone; torch tensors work when torch is there.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,8 @@ __all__ = ["Engine", "NodeTrace", "StageTime"]
 class NodeTrace:
     """What one ONNX node computed.
 
-    `values` is float32 or float16: [N, C] on the sites `indices` (int32 [N, 4]), or a dense map with `indices` None.
+    `values` is float32 or float16: [N, C] on the sites `indices` (int32 [N, 4]), or a dense map with
+    `indices` None.
     """
 
     name: str
@@ -31,7 +35,8 @@ class NodeTrace:
 
 @dataclass(frozen=True)
 class StageTime:
-    """Time of one stage of a frame: its kind, the layer's name, seconds, and multiply-accumulates of active pairs."""
+    """Time of one stage of a frame: its kind, the layer's name, seconds, and the multiply-accumulates of its
+    active pairs (convolutions only)."""
 
     kind: str
     name: str
@@ -72,10 +77,11 @@ class Engine:
     Args:
         model: path of an ONNX file in the libspconv dialect, or its bytes.
         device: where to run; this build has ``"cpu"``.
-        precision: None runs the file's own precisions (float16 where it says none); ``"fp32"`` runs everything in
-            float32, for reference and debugging.
+        precision: None runs the file's own precisions (float16 where it says none); ``"fp32"`` runs
+            everything in float32, for reference and debugging.
         threads: CPU threads, at least 1; None takes one per processor that this process may use.
-        spatial_shape: grid (z, y, x) of the input, only for files that do not say (no ``input_spatial_shape``).
+        spatial_shape: grid (z, y, x) of the input, only for files that do not say it
+            (no ``input_spatial_shape``).
 
     Raises:
         OnnxError: the file is no ONNX model, is damaged, or holds what the engine cannot run.
@@ -102,11 +108,23 @@ class Engine:
                 f"precision must be None (what the file says) or 'fp32', got {precision!r}. "
                 "Other precisions are chosen before export, with quant.calibrate."
             )
-        source = model if isinstance(model, bytes) else os.fspath(model)
-        shape = None if spatial_shape is None else [int(n) for n in spatial_shape]
-        self._options = {"precision": precision or "", "threads": threads or 0, "spatial_shape": shape}
-        self._source = source
-        self._core = _core.Engine(source, **self._options)
+        self._source = model if isinstance(model, bytes) else os.fspath(model)
+        self._precision = precision or ""
+        self._threads = threads or 0
+        self._spatial_shape = None if spatial_shape is None else [int(n) for n in spatial_shape]
+        self._core = _core.Engine(
+            self._source, self._precision, self._threads, spatial_shape=self._spatial_shape
+        )
+
+    @property
+    def source(self) -> str | bytes:
+        """Path or bytes of the ONNX file."""
+        return self._source
+
+    @property
+    def precision(self) -> str | None:
+        """``"fp32"`` if everything runs in float32, None for the precisions of the file."""
+        return self._precision or None
 
     @property
     def device(self) -> str:
@@ -138,8 +156,8 @@ class Engine:
         Returns:
             The dense map [B, …] in float16 (float32 with ``precision="fp32"``). For a sparse output a pair
             (features [M, C], indices int32 [M, 4]): sites of the input keep its order, others ascend by
-            (batch, z, y, x). A tuple of those when the file has several outputs. Arrays are torch tensors when
-            `features` is one, and numpy arrays otherwise.
+            (batch, z, y, x). A tuple of those when the file has several outputs. Arrays are torch tensors
+            when `features` is one, and numpy arrays otherwise.
 
         Raises:
             SiteError: wrong dtype, shape, range, or duplicate sites.
@@ -151,19 +169,23 @@ class Engine:
             _to_numpy(features, "features"), _to_numpy(indices, "indices"), self._batch(batch_size)
         )
         results = [
-            (_like(out[0], features), _like(out[1], features)) if isinstance(out, tuple) else _like(out, features)
+            tuple(_like(part, features) for part in out) if isinstance(out, tuple) else _like(out, features)
             for out in outputs
         ]
         return results[0] if len(results) == 1 else tuple(results)
 
     def trace(self, features: Any, indices: Any, batch_size: int | None = None) -> list[NodeTrace]:
-        """Runs one frame without fusing anything and returns what every ONNX node computed, in the file's order.
+        """Runs one frame without fusing anything and returns what every ONNX node computed, in file order.
 
-        The arithmetic is the same as that of a call; the values are those that the node's consumers see before they
-        quantise them: float32, or float16 where the node's output precision is fp16.
+        The arithmetic is the same as that of a call; the values are those that consumers see before
+        they quantise them: float32, or float16 where the node's output precision is fp16.
         """
-        core = _core.Engine(self._source, trace=True, **self._options)
-        nodes = core.trace(_to_numpy(features, "features"), _to_numpy(indices, "indices"), self._batch(batch_size))
+        core = _core.Engine(
+            self._source, self._precision, self._threads, trace=True, spatial_shape=self._spatial_shape
+        )
+        nodes = core.trace(
+            _to_numpy(features, "features"), _to_numpy(indices, "indices"), self._batch(batch_size)
+        )
         return [NodeTrace(**node) for node in nodes]
 
     def profile(self, features: Any, indices: Any, batch_size: int | None = None) -> list[StageTime]:

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Types of the compiled module (see csrc/python)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+def subm_map(
+    indices: np.ndarray,
+    batch_size: int,
+    spatial_shape: Sequence[int],
+    kernel_size: Sequence[int],
+    dilation: Sequence[int],
+    name: str = ...,
+    threads: int = ...,
+) -> np.ndarray: ...
+def conv_map(
+    indices: np.ndarray,
+    batch_size: int,
+    input_shape: Sequence[int],
+    output_shape: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_bound: int,
+    name: str = ...,
+    threads: int = ...,
+) -> tuple[np.ndarray, np.ndarray]: ...
+def inverse_map(kernel_map: np.ndarray, input_sites: int) -> np.ndarray: ...
+def convolution(
+    features: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    kernel_map: np.ndarray,
+    precision: str,
+    output_precision: str,
+    relu: bool,
+    input_amax: float,
+    weight_amax: np.ndarray | None,
+    name: str = ...,
+    threads: int = ...,
+) -> np.ndarray: ...
+def add(
+    a: np.ndarray,
+    b: np.ndarray,
+    precision: str,
+    output_precision: str,
+    relu: bool,
+    amax0: float,
+    amax1: float,
+    name: str = ...,
+    threads: int = ...,
+) -> np.ndarray: ...
+def scatter_dense(
+    features: np.ndarray,
+    indices: np.ndarray,
+    batch_size: int,
+    shape: Sequence[int],
+    name: str = ...,
+    threads: int = ...,
+) -> np.ndarray: ...
+def cpu_features() -> dict[str, Any]: ...
+def read_onnx(source: str | bytes) -> dict[str, Any]: ...
+
+class Engine:
+    def __init__(
+        self,
+        source: str | bytes,
+        precision: str = ...,
+        threads: int = ...,
+        trace: bool = ...,
+        spatial_shape: Sequence[int] | None = ...,
+    ) -> None: ...
+    def run(
+        self, features: np.ndarray, indices: np.ndarray, batch_size: int = ...
+    ) -> list[np.ndarray | tuple[np.ndarray, np.ndarray]]: ...
+    def trace(
+        self, features: np.ndarray, indices: np.ndarray, batch_size: int = ...
+    ) -> list[dict[str, Any]]: ...
+    def profile(
+        self, features: np.ndarray, indices: np.ndarray, batch_size: int = ...
+    ) -> list[dict[str, Any]]: ...
+    def describe(self) -> dict[str, Any]: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def isa(self) -> str: ...

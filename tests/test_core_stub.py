@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stub of the compiled module names what the module has, with the module's arguments."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+from scn_fx import _core
+
+STUB = Path(__file__).parents[1] / "scn_fx" / "_core.pyi"
+
+
+def _functions(body: list[ast.stmt]) -> dict[str, list[str]]:
+    return {
+        item.name: [argument.arg for argument in item.args.args if argument.arg != "self"]
+        for item in body
+        if isinstance(item, ast.FunctionDef)
+    }
+
+
+def _documented_arguments(function: object) -> list[str]:
+    """Argument names in the signature that nanobind writes into the docstring's first line."""
+    signature = str(function.__doc__).splitlines()[0]
+    inside = signature[signature.index("(") + 1 : signature.rindex(") ->")]
+    inside = re.sub(r"\[[^\]]*\]", "", re.sub(r"\[[^\[\]]*\]", "", inside))
+    names = [part.split(":")[0].strip() for part in inside.split(", ")]
+    return [name for name in names if name.isidentifier() and name != "self"]
+
+
+def test_the_stub_names_every_function_with_its_arguments() -> None:
+    body = ast.parse(STUB.read_text()).body
+    functions = _functions(body)
+    assert set(functions) == {name for name in dir(_core) if name[0].islower()}
+    for name, arguments in functions.items():
+        assert _documented_arguments(getattr(_core, name)) == arguments, name
+
+
+def test_the_stub_names_every_method_of_the_engine() -> None:
+    (engine,) = (item for item in ast.parse(STUB.read_text()).body if isinstance(item, ast.ClassDef))
+    methods = _functions(engine.body)
+    assert set(methods) - {"__init__"} == {name for name in dir(_core.Engine) if not name.startswith("_")}
+    for name in ("run", "trace", "profile"):
+        assert _documented_arguments(getattr(_core.Engine, name)) == methods[name], name
