@@ -90,6 +90,10 @@ struct Kernels {
   void (*half_to_float)(const uint16_t* in, float* out, int64_t count);
   /// Returns how many finite or infinite inputs became infinite (NaN counts too).
   int64_t (*float_to_half)(const float* in, uint16_t* out, int64_t count);
+
+  /// Register-only multiply-adds: `rounds` of a loop. Return how many operations that was (two per product).
+  int64_t (*float_loop)(int64_t rounds);
+  int64_t (*int8_loop)(int64_t rounds);
 };
 
 /// Scratch for the gemm functions: the active rows of a tile and the input rows they read.
@@ -109,6 +113,7 @@ int8_t quantise_weight(float v, float factor);
 extern const Kernels kPortableKernels;
 #if defined(__x86_64__)
 extern const Kernels kAvx2Kernels;
+extern const Kernels kAvxVnniKernels;
 extern const Kernels kAvx512VnniKernels;
 #endif
 

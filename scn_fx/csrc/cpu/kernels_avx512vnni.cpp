@@ -102,7 +102,79 @@ using SignedBlock = Int8Block<N, true>;
 template <int N>
 using UnsignedBlock = Int8Block<N, false>;
 
+/// Calls visit(offset, input row) for the neighbours of one output row, offsets ascending.
+template <typename Visit>
+inline void for_each_neighbour(const int32_t* entries, int32_t offsets, const Visit& visit) {
+  for (int32_t k = 0; k < offsets; k += 16) {
+    const __mmask16 mask = offsets - k >= 16 ? __mmask16(0xffff) : __mmask16((1u << (offsets - k)) - 1);
+    const __m512i rows = _mm512_maskz_loadu_epi32(mask, entries + k);
+    uint32_t bits = _mm512_mask_cmpge_epi32_mask(mask, rows, _mm512_setzero_si512());
+    for (; bits; bits &= bits - 1) {
+      const int32_t at = k + __builtin_ctz(bits);
+      visit(at, entries[at]);
+    }
+  }
+}
+
+/// Narrow layers: one row at a time with its sums in registers, since all weights stay in the first-level
+/// cache and handling lists of rows would cost more than the products. N blocks of 16 outputs. Two sums an
+/// output hide the latency of the products.
+template <int N, bool kSigned>
+inline void rows_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* sums) {
+  const int64_t block = int64_t(kOutputBlock) * g.in_channels, slab = int64_t(N) * block;
+  for (int64_t row = begin; row < end; ++row, sums += 16 * N) {
+    __m512i even[N], odd[N];
+    for (int j = 0; j < N; ++j) even[j] = odd[j] = _mm512_setzero_si512();
+    for_each_neighbour(g.map + row * g.offsets, g.offsets, [&](int32_t k, int32_t source_row) {
+      const int8_t* source = static_cast<const int8_t*>(g.x) + int64_t(source_row) * g.x_stride;
+      const int8_t* weight = static_cast<const int8_t*>(g.weight) + k * slab;
+      for (int32_t c = 0; c < g.in_channels; c += kInputQuad, weight += kInputQuad * kOutputBlock) {
+        int32_t four;
+        std::memcpy(&four, source + c, 4);
+        const __m512i x = _mm512_set1_epi32(kSigned ? int32_t(uint32_t(four) ^ 0x80808080u) : four);
+        for (int j = 0; j < N; ++j) {
+          __m512i& acc = (c / kInputQuad) % 2 ? odd[j] : even[j];
+          acc = _mm512_dpbusd_epi32(acc, x, _mm512_loadu_si512(weight + j * block));
+        }
+      }
+      if (kSigned) {
+        for (int j = 0; j < N; ++j) {
+          even[j] = _mm512_sub_epi32(
+              even[j], _mm512_loadu_si512(g.offset_sums + int64_t(k) * g.out_channels + 16 * j));
+        }
+      }
+    });
+    for (int j = 0; j < N; ++j) _mm512_storeu_si512(sums + 16 * j, _mm512_add_epi32(even[j], odd[j]));
+  }
+}
+
+/// The same in float32, for input layers: one chain of fused multiply-adds an output, as the numerics
+/// specify.
+inline void rows_float(const GatherGemm& g, int64_t begin, int64_t end, float* sums) {
+  const int64_t slab = int64_t(kOutputBlock) * g.in_channels;
+  for (int64_t row = begin; row < end; ++row, sums += 16) {
+    __m512 acc = _mm512_setzero_ps();
+    for_each_neighbour(g.map + row * g.offsets, g.offsets, [&](int32_t k, int32_t source_row) {
+      const float* source = static_cast<const float*>(g.x) + int64_t(source_row) * g.x_stride;
+      const float* weight = static_cast<const float*>(g.weight) + k * slab;
+      for (int32_t c = 0; c < g.in_channels; ++c, weight += kOutputBlock) {
+        acc = _mm512_fmadd_ps(_mm512_set1_ps(source[c]), _mm512_loadu_ps(weight), acc);
+      }
+    });
+    _mm512_storeu_ps(sums, acc);
+  }
+}
+
+template <bool kSigned>
+inline void narrow_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* sums) {
+  g.out_channels == 16 ? rows_int8<1, kSigned>(g, begin, end, sums)
+                       : rows_int8<2, kSigned>(g, begin, end, sums);
+}
+
 void gemm_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* acc, void* scratch) {
+  if (g.in_channels <= 32 && g.out_channels <= 32) {
+    return g.x_nonnegative ? narrow_int8<false>(g, begin, end, acc) : narrow_int8<true>(g, begin, end, acc);
+  }
   std::memset(acc, 0, size_t(end - begin) * size_t(g.out_channels) * sizeof(int32_t));
   if (g.x_nonnegative) {
     walk_widths<UnsignedBlock>(g, begin, end, acc, scratch);
@@ -112,14 +184,43 @@ void gemm_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* acc, vo
 }
 
 void gemm_float(const GatherGemm& g, int64_t begin, int64_t end, float* acc, void* scratch, bool) {
+  if (g.in_channels <= 16 && g.out_channels == 16) return rows_float(g, begin, end, acc);
   std::memset(acc, 0, size_t(end - begin) * size_t(g.out_channels) * sizeof(float));
   walk_widths<FloatBlock>(g, begin, end, acc, scratch);
 }
 
+/// Register-only loops, for the share of the processor's peak that a layer reaches. Return operations
+/// performed.
+int64_t float_loop(int64_t rounds) {
+  __m512 acc[12];
+  for (auto& a : acc) a = _mm512_setzero_ps();
+  const __m512 x = _mm512_set1_ps(0.5f), y = _mm512_set1_ps(0.25f);
+  for (int64_t i = 0; i < rounds; ++i) {
+    for (auto& a : acc) {
+      a = _mm512_fmadd_ps(x, y, a);
+      asm volatile("" : "+v"(a));
+    }
+  }
+  return rounds * 12 * 16 * 2;
+}
+
+int64_t int8_loop(int64_t rounds) {
+  __m512i acc[12];
+  for (auto& a : acc) a = _mm512_setzero_si512();
+  const __m512i x = _mm512_set1_epi8(1), w = _mm512_set1_epi8(2);
+  for (int64_t i = 0; i < rounds; ++i) {
+    for (auto& a : acc) {
+      a = _mm512_dpbusd_epi32(a, x, w);
+      asm volatile("" : "+v"(a));
+    }
+  }
+  return rounds * 12 * 64 * 2;
+}
+
 }  // namespace
 
-const Kernels kAvx512VnniKernels = {"avx512vnni", gemm_int8,         gemm_float,
-                                    finish_rows,  convert_from_half, convert_to_half};
+const Kernels kAvx512VnniKernels = {"avx512vnni",      gemm_int8,       gemm_float, finish_rows,
+                                    convert_from_half, convert_to_half, float_loop, int8_loop};
 
 }  // namespace scn
 #endif

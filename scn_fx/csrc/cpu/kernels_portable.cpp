@@ -64,9 +64,34 @@ void gemm_float(const GatherGemm& g, int64_t begin, int64_t end, float* acc, voi
         : gemm_float_rows<false>(g, begin, end, acc, scratch);
 }
 
+/// Loops over arrays in the first-level cache: without intrinsics there is no way to name registers.
+int64_t float_loop(int64_t rounds) {
+  float acc[64] = {};
+  volatile float factor = 0.5f;
+  const float x = factor;
+  for (int64_t i = 0; i < rounds; ++i) {
+    for (float& a : acc) a = a * x + x;
+  }
+  volatile float sink = acc[0];
+  (void)sink;
+  return rounds * 64 * 2;
+}
+
+int64_t int8_loop(int64_t rounds) {
+  int32_t acc[64] = {};
+  volatile int8_t factor = 3;
+  const int32_t x = factor;
+  for (int64_t i = 0; i < rounds; ++i) {
+    for (int32_t& a : acc) a = a * x + x;
+  }
+  volatile int32_t sink = acc[0];
+  (void)sink;
+  return rounds * 64 * 2;
+}
+
 }  // namespace
 
-const Kernels kPortableKernels = {"portable",  gemm_int8,         gemm_float,
-                                  finish_rows, convert_from_half, convert_to_half};
+const Kernels kPortableKernels = {"portable",        gemm_int8,       gemm_float, finish_rows,
+                                  convert_from_half, convert_to_half, float_loop, int8_loop};
 
 }  // namespace scn

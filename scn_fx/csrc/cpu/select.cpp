@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -10,6 +14,16 @@
 namespace scn {
 namespace {
 
+bool has_avxvnni() {
+#if defined(__x86_64__)
+  // __builtin_cpu_supports knows "avxvnni" only from GCC 13 on: leaf 7, subleaf 1, EAX bit 4.
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & (1u << 4));
+#else
+  return false;
+#endif
+}
+
 /// The tables that this processor runs, best first.
 std::vector<const Kernels*> usable_tables() {
   std::vector<const Kernels*> tables;
@@ -20,6 +34,7 @@ std::vector<const Kernels*> usable_tables() {
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
       tables.push_back(&kAvx512VnniKernels);
     }
+    if (has_avxvnni()) tables.push_back(&kAvxVnniKernels);
     tables.push_back(&kAvx2Kernels);
   }
 #endif

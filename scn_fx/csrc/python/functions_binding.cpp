@@ -5,9 +5,12 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <chrono>
 #include <cmath>
 #include <map>
 #include <mutex>
+#include <numeric>
+#include <thread>
 
 #include "cpu/functions.h"
 #include "maps/kernel_map.h"
@@ -213,6 +216,33 @@ nb::object scatter_dense_numpy(const Array& features, const Array& indices, int3
   return to_numpy(std::move(dense), dims, float_dtype(half ? 16 : 32));
 }
 
+/// Operations per second of register-only multiply-adds on `threads` threads, for about `seconds`.
+double measure_peak(const std::string& kind, int threads, double seconds) {
+  if (kind != "fp32" && kind != "int8")
+    fail(ErrorKind::kArgument, "kind must be 'fp32' or 'int8', got '", kind, "'.");
+  if (threads < 1 || !(seconds > 0))
+    fail(ErrorKind::kArgument, "threads must be at least 1 and seconds positive.");
+  using Clock = std::chrono::steady_clock;
+  nb::gil_scoped_release release;
+  const Kernels& kernels = select_kernels();
+  const auto loop = kind == "fp32" ? kernels.float_loop : kernels.int8_loop;
+  std::vector<std::thread> workers;
+  std::vector<double> rates(static_cast<size_t>(threads));
+  for (int t = 0; t < threads; ++t) {
+    workers.emplace_back([&, t] {
+      const Clock::time_point begin = Clock::now();
+      double operations = 0.0, elapsed = 0.0;
+      while (elapsed < seconds) {
+        operations += double(loop(1 << 18));
+        elapsed = std::chrono::duration<double>(Clock::now() - begin).count();
+      }
+      rates[size_t(t)] = operations / elapsed;
+    });
+  }
+  for (std::thread& worker : workers) worker.join();
+  return std::accumulate(rates.begin(), rates.end(), 0.0);
+}
+
 }  // namespace
 
 void bind_functions(nb::module_& m) {
@@ -230,6 +260,7 @@ void bind_functions(nb::module_& m) {
         "name"_a = "add", "threads"_a = 0);
   m.def("scatter_dense", scatter_dense_numpy, "features"_a, "indices"_a, "batch_size"_a, "shape"_a,
         "name"_a = "scatter_dense", "threads"_a = 0);
+  m.def("measure_peak", measure_peak, "kind"_a, "threads"_a, "seconds"_a);
   m.def("cpu_features", [] {
     nb::dict d;
     d["isa"] = select_kernels().name;

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernels for 256-bit registers. kernels_avx2.cpp and kernels_avxvnni.cpp compile them, with and without the
+// instruction that sums four byte products at once.
+#pragma once
+
+#include "cpu/vec16_avx2-inl.h"
+// after the vectors it is written in
+#include "cpu/walk-inl.h"
+
+namespace scn {
+namespace {
+
+/// acc += the sums of four products of unsigned bytes x and signed bytes w. x must be in [0, 127]: then two
+/// products sum to at most 2 * 127 * 128 = 32512, and the saturating add of vpmaddubsw never saturates.
+inline __m256i dot4(__m256i acc, __m256i x, __m256i w) {
+#if defined(__AVXVNNI__)
+  return _mm256_dpbusd_avx_epi32(acc, x, w);
+#else
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)));
+#endif
+}
+
+inline __m256i broadcast4(const int8_t* p) {
+  int32_t four;
+  std::memcpy(&four, p, 4);
+  return _mm256_set1_epi32(four);
+}
+
+inline __m256i load32(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+
+template <int R>
+inline void block_u8(const int8_t* const* source, const int8_t* w, int32_t quads, int32_t* const* out) {
+  __m256i acc[R][2];
+  for (int r = 0; r < R; ++r) {
+    acc[r][0] = load32(out[r]);
+    acc[r][1] = load32(out[r] + 8);
+  }
+  for (int32_t q = 0; q < quads; ++q, w += 64) {
+    const __m256i w0 = load32(w), w1 = load32(w + 32);
+    for (int r = 0; r < R; ++r) {
+      const __m256i x = broadcast4(source[r] + 4 * q);
+      acc[r][0] = dot4(acc[r][0], x, w0);
+      acc[r][1] = dot4(acc[r][1], x, w1);
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out[r]), acc[r][0]);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out[r] + 8), acc[r][1]);
+  }
+}
+
+/// The same for signed x: weights and x widened to 16 bits, whose products cannot saturate.
+template <int R>
+inline void block_s8(const int8_t* const* source, const int8_t* w, int32_t quads, int32_t* const* out) {
+  __m256i acc[R][2];  // lanes hold partial sums of one output each: pairs (c0, c1) and (c2, c3) are added at
+                      // the end
+  __m256i low[R][2];
+  for (int r = 0; r < R; ++r) {
+    for (int h = 0; h < 2; ++h) acc[r][h] = low[r][h] = _mm256_setzero_si256();
+  }
+  for (int32_t q = 0; q < quads; ++q, w += 64) {
+    __m256i wide[4];  // 4 outputs x 4 channels each
+    for (int i = 0; i < 4; ++i) {
+      wide[i] = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w + 16 * i)));
+    }
+    for (int r = 0; r < R; ++r) {
+      int32_t four;
+      std::memcpy(&four, source[r] + 4 * q, 4);
+      const __m256i x = _mm256_broadcastq_epi64(_mm_cvtepi8_epi16(_mm_cvtsi32_si128(four)));
+      low[r][0] = _mm256_add_epi32(low[r][0], _mm256_madd_epi16(x, wide[0]));
+      acc[r][0] = _mm256_add_epi32(acc[r][0], _mm256_madd_epi16(x, wide[1]));
+      low[r][1] = _mm256_add_epi32(low[r][1], _mm256_madd_epi16(x, wide[2]));
+      acc[r][1] = _mm256_add_epi32(acc[r][1], _mm256_madd_epi16(x, wide[3]));
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int h = 0; h < 2; ++h) {
+      // hadd gives outputs 0 1 4 5 | 2 3 6 7 of the eight: put the pairs back in order
+      const __m256i sums =
+          _mm256_permute4x64_epi64(_mm256_hadd_epi32(low[r][h], acc[r][h]), _MM_SHUFFLE(3, 1, 2, 0));
+      __m256i* target = reinterpret_cast<__m256i*>(out[r] + 8 * h);
+      _mm256_storeu_si256(target, _mm256_add_epi32(_mm256_loadu_si256(target), sums));
+    }
+  }
+}
+
+template <int R>
+inline void block_float(const float* const* source, const float* w, int32_t channels, float* const* out) {
+  __m256 acc[R][2];
+  for (int r = 0; r < R; ++r) {
+    acc[r][0] = _mm256_loadu_ps(out[r]);
+    acc[r][1] = _mm256_loadu_ps(out[r] + 8);
+  }
+  for (int32_t c = 0; c < channels; ++c, w += 16) {
+    const __m256 w0 = _mm256_loadu_ps(w), w1 = _mm256_loadu_ps(w + 8);
+    for (int r = 0; r < R; ++r) {
+      const __m256 x = _mm256_broadcast_ss(source[r] + c);
+      acc[r][0] = _mm256_fmadd_ps(x, w0, acc[r][0]);
+      acc[r][1] = _mm256_fmadd_ps(x, w1, acc[r][1]);
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    _mm256_storeu_ps(out[r], acc[r][0]);
+    _mm256_storeu_ps(out[r] + 8, acc[r][1]);
+  }
+}
+
+/// Calls visit(offset, input row) for the neighbours of one output row, offsets ascending.
+template <typename Visit>
+inline void for_each_neighbour(const int32_t* entries, int32_t offsets, const Visit& visit) {
+  for (int32_t k = 0; k < offsets; k += 8) {
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(offsets - k), lanes);
+    const __m256i rows = _mm256_maskload_epi32(entries + k, mask);
+    const __m256i there = _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_setzero_si256(), rows), mask);
+    uint32_t bits = uint32_t(_mm256_movemask_ps(_mm256_castsi256_ps(there)));
+    for (; bits; bits &= bits - 1) {
+      const int32_t at = k + __builtin_ctz(bits);
+      visit(at, entries[at]);
+    }
+  }
+}
+
+/// Narrow layers: one row at a time with its sums in registers, since all weights stay in the first-level
+/// cache and handling lists of rows would cost more than the products. N blocks of 16 outputs.
+template <int N>
+inline void rows_u8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* sums) {
+  const int64_t block = int64_t(kOutputBlock) * g.in_channels, slab = int64_t(N) * block;
+  for (int64_t row = begin; row < end; ++row, sums += 16 * N) {
+    __m256i acc[2 * N];
+    for (int j = 0; j < 2 * N; ++j) acc[j] = _mm256_setzero_si256();
+    for_each_neighbour(g.map + row * g.offsets, g.offsets, [&](int32_t k, int32_t source_row) {
+      const int8_t* source = static_cast<const int8_t*>(g.x) + int64_t(source_row) * g.x_stride;
+      const int8_t* weight = static_cast<const int8_t*>(g.weight) + k * slab;
+      for (int32_t c = 0; c < g.in_channels; c += kInputQuad, weight += kInputQuad * kOutputBlock) {
+        const __m256i x = broadcast4(source + c);
+        for (int j = 0; j < N; ++j) {
+          acc[2 * j] = dot4(acc[2 * j], x, load32(weight + j * block));
+          acc[2 * j + 1] = dot4(acc[2 * j + 1], x, load32(weight + j * block + 32));
+        }
+      }
+    });
+    for (int j = 0; j < 2 * N; ++j) _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + 8 * j), acc[j]);
+  }
+}
+
+/// The same in float32, for input layers.
+inline void rows_float(const GatherGemm& g, int64_t begin, int64_t end, float* sums) {
+  const int64_t slab = int64_t(kOutputBlock) * g.in_channels;
+  for (int64_t row = begin; row < end; ++row, sums += 16) {
+    __m256 lo = _mm256_setzero_ps(), hi = _mm256_setzero_ps();
+    for_each_neighbour(g.map + row * g.offsets, g.offsets, [&](int32_t k, int32_t source_row) {
+      const float* source = static_cast<const float*>(g.x) + int64_t(source_row) * g.x_stride;
+      const float* weight = static_cast<const float*>(g.weight) + k * slab;
+      for (int32_t c = 0; c < g.in_channels; ++c, weight += kOutputBlock) {
+        const __m256 x = _mm256_broadcast_ss(source + c);
+        lo = _mm256_fmadd_ps(x, _mm256_loadu_ps(weight), lo);
+        hi = _mm256_fmadd_ps(x, _mm256_loadu_ps(weight + 8), hi);
+      }
+    });
+    _mm256_storeu_ps(sums, lo);
+    _mm256_storeu_ps(sums + 8, hi);
+  }
+}
+
+struct UnsignedBlock {
+  using X = int8_t;
+  using W = int8_t;
+  using A = int32_t;
+  // 4 rows x 16 outputs: 8 accumulators, and room for weights, a broadcast and constants
+  static constexpr int kRows = 4, kOutputs = 16;
+  template <int R>
+  static inline void run(const GatherGemm& g, int32_t, int32_t, const X* const* x, const W* weight,
+                         A* const* sums) {
+    block_u8<R>(x, weight, g.in_channels / kInputQuad, sums);
+  }
+};
+
+struct SignedBlock {
+  using X = int8_t;
+  using W = int8_t;
+  using A = int32_t;
+  static constexpr int kRows = 2, kOutputs = 16;
+  template <int R>
+  static inline void run(const GatherGemm& g, int32_t, int32_t, const X* const* x, const W* weight,
+                         A* const* sums) {
+    block_s8<R>(x, weight, g.in_channels / kInputQuad, sums);
+  }
+};
+
+struct FloatBlock {
+  using X = float;
+  using W = float;
+  using A = float;
+  static constexpr int kRows = 6, kOutputs = 16;
+  template <int R>
+  static inline void run(const GatherGemm& g, int32_t, int32_t, const X* const* x, const W* weight,
+                         A* const* sums) {
+    block_float<R>(x, weight, g.in_channels, sums);
+  }
+};
+
+void gemm_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* acc, void* scratch) {
+  if (g.x_nonnegative && g.in_channels <= 32 && g.out_channels <= 32) {
+    return g.out_channels == 16 ? rows_u8<1>(g, begin, end, acc) : rows_u8<2>(g, begin, end, acc);
+  }
+  std::memset(acc, 0, size_t(end - begin) * size_t(g.out_channels) * sizeof(int32_t));
+  if (g.x_nonnegative) {
+    walk<UnsignedBlock>(g, begin, end, acc, scratch, 0, g.out_channels);
+  } else {
+    walk<SignedBlock>(g, begin, end, acc, scratch, 0, g.out_channels);
+  }
+}
+
+void gemm_float(const GatherGemm& g, int64_t begin, int64_t end, float* acc, void* scratch, bool) {
+  if (g.in_channels <= 16 && g.out_channels == 16) return rows_float(g, begin, end, acc);
+  std::memset(acc, 0, size_t(end - begin) * size_t(g.out_channels) * sizeof(float));
+  walk<FloatBlock>(g, begin, end, acc, scratch, 0, g.out_channels);
+}
+
+/// Register-only loops, for the share of the processor's peak that a layer reaches. Return operations
+/// performed.
+int64_t float_loop(int64_t rounds) {
+  __m256 acc[12];
+  for (auto& a : acc) a = _mm256_setzero_ps();
+  const __m256 x = _mm256_set1_ps(0.5f), y = _mm256_set1_ps(0.25f);
+  for (int64_t i = 0; i < rounds; ++i) {
+    for (auto& a : acc) {
+      a = _mm256_fmadd_ps(x, y, a);
+      asm volatile("" : "+x"(a));
+    }
+  }
+  return rounds * 12 * 8 * 2;
+}
+
+int64_t int8_loop(int64_t rounds) {
+  __m256i acc[10];
+  for (auto& a : acc) a = _mm256_setzero_si256();
+  __m256i x = _mm256_set1_epi8(1), w = _mm256_set1_epi8(2);
+  for (int64_t i = 0; i < rounds; ++i) {
+    for (auto& a : acc) {
+      asm volatile("" : "+x"(x), "+x"(w));  // or the compiler would multiply once
+      a = dot4(a, x, w);
+      asm volatile("" : "+x"(a));
+    }
+  }
+  return rounds * 10 * 32 * 2;
+}
+
+}  // namespace
+}  // namespace scn
