@@ -2,9 +2,10 @@
 // Errors carry their kind, so that a binding can raise the exception its language expects.
 #pragma once
 
-#include <sstream>
+#include <cstdio>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 namespace scn {
 
@@ -26,12 +27,29 @@ class Error : public std::runtime_error {
   ErrorKind kind_;
 };
 
-/// Throws an Error whose message is its arguments, streamed one after another.
+// Text is put together without streams: in an interpreter that brings a second copy of the C++ library (as
+// relocatable Python builds do), writing a number to a stream looks up the locale of the wrong copy and
+// crashes.
+inline void append_text(std::string& out, const std::string& text) { out += text; }
+inline void append_text(std::string& out, const char* text) { out += text; }
+
+template <typename Number, std::enable_if_t<std::is_arithmetic_v<Number>, int> = 0>
+void append_text(std::string& out, Number number) {
+  if constexpr (std::is_integral_v<Number>) {
+    out += std::to_string(number);
+  } else {
+    char digits[32];
+    std::snprintf(digits, sizeof(digits), "%.7g", double(number));
+    out += digits;
+  }
+}
+
+/// Throws an Error whose message is its arguments (strings and numbers), one after another.
 template <typename... Parts>
 [[noreturn]] void fail(ErrorKind kind, const Parts&... parts) {
-  std::ostringstream message;
-  (message << ... << parts);
-  throw Error(kind, message.str());
+  std::string message;
+  (append_text(message, parts), ...);
+  throw Error(kind, message);
 }
 
 }  // namespace scn

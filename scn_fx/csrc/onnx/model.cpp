@@ -2,9 +2,10 @@
 #include "onnx/model.h"
 
 #include <algorithm>
-#include <fstream>
+#include <cstdio>
 #include <limits>
-#include <sstream>
+#include <memory>
+#include <utility>
 
 #include "error.h"
 #include "onnx/wire.h"
@@ -252,13 +253,15 @@ OnnxModel parse_onnx(std::string bytes) {
 }
 
 OnnxModel load_onnx(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
+  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
   if (!file)
     fail(ErrorKind::kOnnx, "Cannot open the ONNX file '", path, "'. Check the path and its permissions.");
-  std::ostringstream bytes;
-  bytes << file.rdbuf();
+  std::string bytes;
+  char block[1 << 16];
+  while (const size_t count = std::fread(block, 1, sizeof(block), file.get())) bytes.append(block, count);
+  if (std::ferror(file.get())) fail(ErrorKind::kOnnx, "Cannot read the ONNX file '", path, "' to its end.");
   try {
-    return parse_onnx(bytes.str());
+    return parse_onnx(std::move(bytes));
   } catch (const Error& e) {
     fail(e.kind(), path, ": ", e.what());
   }
