@@ -64,23 +64,36 @@ void index_sites(const Site* indices, int64_t count, const Triple& shape, int32_
   SiteIndex& index = set->index;
   index.reset(shape, batch);
   check_inside(indices, count, index, layer, pool);
-  for (int64_t i = 0; i < count; ++i) {
-    if (!index.insert(index.cell(indices[i]))) fail_duplicate(indices[i], i, layer);
+  std::vector<Site> ascending;
+  std::vector<Site>& in_order = order ? set->sites : ascending;
+  if (index.is_bitmap()) {
+    pool.for_each(count, kSitesPerChunk, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        index.insert(index.cell(indices[i]));
+      }
+    });
+  } else {
+    for (int64_t i = 0; i < count; ++i) index.append(index.cell(indices[i]));
   }
-  const bool distinct = index.finish(pool) == count;
+  const bool distinct = index.finish(pool, &in_order) == count;
   std::vector<int32_t>& row_of_rank = order ? *order : set->row_of_rank;
-  row_of_rank.assign(size_t(index.size()), -1);
-  for (int64_t i = 0; i < count; ++i) {
-    int32_t& row = row_of_rank[size_t(index.rank(index.cell(indices[i])))];
-    if (!distinct && row >= 0) fail_duplicate(indices[i], i, layer);
-    row = int32_t(i);
+  row_of_rank.resize(size_t(index.size()));
+  if (!distinct) {
+    std::fill(row_of_rank.begin(), row_of_rank.end(), -1);
+    for (int64_t i = 0; i < count; ++i) {
+      int32_t& row = row_of_rank[size_t(index.rank(index.cell(indices[i])))];
+      if (row >= 0) fail_duplicate(indices[i], i, layer);
+      row = int32_t(i);
+    }
   }
-  set->sites.resize(size_t(count));
+  pool.for_each(count, kSitesPerChunk, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i)
+      row_of_rank[size_t(index.rank(index.cell(indices[i])))] = int32_t(i);
+  });
   if (order) {
     set->row_of_rank.clear();
-    for (int64_t row = 0; row < count; ++row) set->sites[size_t(row)] = indices[row_of_rank[size_t(row)]];
   } else {
-    std::copy(indices, indices + count, set->sites.begin());
+    set->sites.assign(indices, indices + count);
   }
 }
 
@@ -116,23 +129,22 @@ void output_sites(const SiteSet& input, const ConvGeometry& geometry, const Reac
       for (int64_t row = begin; row < end; ++row) {
         const Site& site = input.sites[size_t(row)];
         for_each_output(reach, site, [&](int32_t, int32_t z, int32_t y, int32_t x) {
-          index.insert_shared(index.cell(site.batch, z, y, x));
+          index.insert(index.cell(site.batch, z, y, x));
         });
       }
     });
   } else {
     for (const Site& site : input.sites) {
       for_each_output(reach, site, [&](int32_t, int32_t z, int32_t y, int32_t x) {
-        index.insert(index.cell(site.batch, z, y, x));
+        index.append(index.cell(site.batch, z, y, x));
       });
     }
   }
-  const int64_t count = index.finish(pool);
+  const int64_t count = index.finish(pool, &output->sites);
   if (count > output_bound) {
     fail(ErrorKind::kBound, layer, ": ", count, " output sites, but output_bound is ", output_bound,
          ". Capture the model again with output_bound=", count + count / 4, " or more.");
   }
-  index.sites(pool, &output->sites);
   output->row_of_rank.clear();
 }
 

@@ -35,44 +35,66 @@ std::string to_string(const Triple& t) {
 
 void SiteIndex::reset(const Triple& shape, int32_t batch) {
   const int64_t cells = count_cells(shape, batch);
+  bitmap_ = cells <= kMostBitmapCells;
+  const size_t words = bitmap_ ? size_t((cells + 63) / 64) + 1 : 0;
+  if (finished_ && words == words_.size()) {
+    for (size_t word : occupied_) words_[word] = 0;
+  } else {
+    words_.assign(words, 0);
+    before_.resize(words);
+  }
   shape_ = shape;
   batch_ = batch;
   size_ = 0;
+  finished_ = false;
+  occupied_.clear();
   cells_.clear();
-  bitmap_ = cells <= kMostBitmapCells;
-  const size_t words = bitmap_ ? size_t((cells + 63) / 64) + 1 : 0;
-  words_.assign(words, 0);
-  before_.resize(words);
 }
 
-int64_t SiteIndex::finish(ThreadPool& pool) {
+int64_t SiteIndex::finish(ThreadPool& pool, std::vector<Site>* sites) {
   if (!bitmap_) {
     std::sort(cells_.begin(), cells_.end());
     cells_.erase(std::unique(cells_.begin(), cells_.end()), cells_.end());
+    sites->resize(cells_.size());
+    for (size_t i = 0; i < cells_.size(); ++i) (*sites)[i] = site_of(cells_[i]);
     return size_ = int64_t(cells_.size());
   }
+  struct Count {
+    uint32_t sites = 0, words = 0;
+  };
   const int64_t words = int64_t(words_.size());
-  chunk_counts_.assign(size_t((words + kWordsPerChunk - 1) / kWordsPerChunk), 0);
+  std::vector<Count> counts(size_t((words + kWordsPerChunk - 1) / kWordsPerChunk));
   pool.for_each(words, kWordsPerChunk, [&](int64_t begin, int64_t end, int) {
-    uint32_t count = 0;
+    Count count;
     for (int64_t i = begin; i < end; ++i) {
-      before_[size_t(i)] = count;
-      count += uint32_t(__builtin_popcountll(words_[size_t(i)]));
+      count.sites += uint32_t(__builtin_popcountll(words_[size_t(i)]));
+      count.words += words_[size_t(i)] != 0;
     }
-    chunk_counts_[size_t(begin / kWordsPerChunk)] = count;
+    counts[size_t(begin / kWordsPerChunk)] = count;
   });
-  uint32_t total = 0;
-  for (uint32_t& count : chunk_counts_) {
-    const uint32_t own = count;
+  Count total;
+  for (Count& count : counts) {
+    const Count own = count;
     count = total;
-    total += own;
+    total.sites += own.sites;
+    total.words += own.words;
   }
+  sites->resize(total.sites);
+  occupied_.resize(total.words);
   pool.for_each(words, kWordsPerChunk, [&](int64_t begin, int64_t end, int) {
-    const uint32_t offset = chunk_counts_[size_t(begin / kWordsPerChunk)];
-    if (!offset) return;
-    for (int64_t i = begin; i < end; ++i) before_[size_t(i)] += offset;
+    const size_t chunk = size_t(begin / kWordsPerChunk);
+    size_t row = counts[chunk].sites, slot = counts[chunk].words;
+    const size_t last = chunk + 1 < counts.size() ? counts[chunk + 1].words : total.words;
+    for (int64_t i = begin; slot < last && i < end; ++i) {
+      uint64_t word = words_[size_t(i)];
+      if (!word) continue;
+      before_[size_t(i)] = uint32_t(row);
+      occupied_[slot++] = size_t(i);
+      for (; word; word &= word - 1) (*sites)[row++] = site_of(i * 64 + __builtin_ctzll(word));
+    }
   });
-  return size_ = total;
+  finished_ = true;
+  return size_ = total.sites;
 }
 
 int32_t SiteIndex::rank_sorted(int64_t cell) const {
@@ -99,22 +121,6 @@ Site SiteIndex::site_of(int64_t cell) const {
   s.z = int32_t(cell % shape_[0]);
   s.batch = int32_t(cell / shape_[0]);
   return s;
-}
-
-void SiteIndex::sites(ThreadPool& pool, std::vector<Site>* out) const {
-  out->resize(size_t(size_));
-  if (!bitmap_) {
-    for (size_t i = 0; i < cells_.size(); ++i) (*out)[i] = site_of(cells_[i]);
-    return;
-  }
-  pool.for_each(int64_t(words_.size()), kWordsPerChunk, [&](int64_t begin, int64_t end, int) {
-    size_t row = before_[size_t(begin)];
-    for (int64_t i = begin; i < end; ++i) {
-      for (uint64_t word = words_[size_t(i)]; word; word &= word - 1) {
-        (*out)[row++] = site_of(i * 64 + __builtin_ctzll(word));
-      }
-    }
-  });
 }
 
 }  // namespace scn

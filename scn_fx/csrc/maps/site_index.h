@@ -29,29 +29,21 @@ class SiteIndex {
            uint32_t(x) < uint32_t(shape_[2]);
   }
 
-  /// Adds a cell; returns false when it was there (only told while the set is a bitmap). One thread at a
-  /// time.
-  bool insert(int64_t cell) {
-    if (!bitmap_) {
-      cells_.push_back(cell);
-      return true;
-    }
-    uint64_t& word = words_[size_t(cell >> 6)];
-    const uint64_t bit = uint64_t(1) << (cell & 63);
-    const bool fresh = !(word & bit);
-    word |= bit;
-    return fresh;
-  }
+  /// Adds a cell to sorted cell numbers (is_bitmap() is false). One thread at a time.
+  void append(int64_t cell) { cells_.push_back(cell); }
 
-  /// Adds a cell to a bitmap; any number of threads.
-  void insert_shared(int64_t cell) {
+  /// Adds a cell to a bitmap; any number of threads. Returns false when it was there.
+  bool insert(int64_t cell) {
     const uint64_t bit = uint64_t(1) << (cell & 63);
     uint64_t* word = &words_[size_t(cell >> 6)];
-    if (!(__atomic_load_n(word, __ATOMIC_RELAXED) & bit)) __atomic_fetch_or(word, bit, __ATOMIC_RELAXED);
+    // reading first keeps the cache line shared where many inputs reach the same output
+    if (__atomic_load_n(word, __ATOMIC_RELAXED) & bit) return false;
+    return !(__atomic_fetch_or(word, bit, __ATOMIC_RELAXED) & bit);
   }
 
-  /// Must be called after the last insert and before the first rank. Returns the number of distinct cells.
-  int64_t finish(ThreadPool& pool);
+  /// Must be called after the last insert and before the first rank: numbers the sites and lists them in
+  /// ascending order. Returns how many there are.
+  int64_t finish(ThreadPool& pool, std::vector<Site>* sites);
 
   bool is_bitmap() const { return bitmap_; }
   int64_t size() const { return size_; }
@@ -67,8 +59,9 @@ class SiteIndex {
     return int32_t(before_[size_t(cell >> 6)] + uint32_t(__builtin_popcountll(word & (bit - 1))));
   }
 
-  /// Occupancy of `width` <= 63 consecutive cells from `cell` on (bit i: cell + i), and in `rank` the number
-  /// of sites before `cell`: consecutive occupied cells have consecutive ranks. Bitmaps only.
+  /// Occupancy of `width` <= 63 consecutive cells from `cell` on (bit i: cell + i). Where any is occupied,
+  /// `rank` is the rank of the first of them: consecutive occupied cells have consecutive ranks. Bitmaps
+  /// only.
   uint64_t run(int64_t cell, int32_t width, int32_t* rank) const {
     const size_t at = size_t(cell >> 6);
     const int shift = int(cell & 63);
@@ -76,12 +69,13 @@ class SiteIndex {
     uint64_t bits = word >> shift;
     // the bitmap has one spare word, so the next one can always be read
     if (shift + width > 64) bits |= words_[at + 1] << (64 - shift);
-    *rank = int32_t(before_[at] + uint32_t(__builtin_popcountll(word & ((uint64_t(1) << shift) - 1))));
-    return bits & ((uint64_t(1) << width) - 1);
+    bits &= (uint64_t(1) << width) - 1;
+    if (!bits) return 0;
+    const uint64_t below = word & ((uint64_t(1) << shift) - 1);
+    // counts are kept for occupied words only
+    *rank = int32_t(word >> shift ? before_[at] + uint32_t(__builtin_popcountll(below)) : before_[at + 1]);
+    return bits;
   }
-
-  /// All sites in ascending order.
-  void sites(ThreadPool& pool, std::vector<Site>* out) const;
 
  private:
   int32_t rank_sorted(int64_t cell) const;
@@ -90,10 +84,11 @@ class SiteIndex {
   Triple shape_{0, 0, 0};
   int32_t batch_ = 0;
   bool bitmap_ = false;
+  bool finished_ = false;  // the last frame was not interrupted by an error, so occupied_ is complete
   int64_t size_ = 0;
+  std::vector<size_t> occupied_;  // words to clear before the next frame
   std::vector<uint64_t> words_;
-  std::vector<uint32_t> before_;
-  std::vector<uint32_t> chunk_counts_;
+  std::vector<uint32_t> before_;  // sites before each word; stale where the word is zero
   std::vector<int64_t> cells_;
 };
 
