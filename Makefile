@@ -15,7 +15,7 @@ DEMO_OUTPUT ?= demo_output
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 SOURCES := pyproject.toml CMakeLists.txt $(shell find scn_fx/csrc -name '*.h' -o -name '*.cpp')
-CXX_FILES := $(shell find scn_fx/csrc -name '*.h' -o -name '*.cpp')
+CXX_FILES := $(shell find scn_fx/csrc docs/examples -name '*.h' -o -name '*.cpp')
 
 .PHONY: demo test lint format ext clean
 

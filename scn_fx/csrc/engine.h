@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cpu/executor.h"
+#include "error.h"
 #include "onnx/model.h"
 #include "plan/plan.h"
 

@@ -138,7 +138,7 @@ class Engine:
 
     @property
     def isa(self) -> str:
-        """Instruction set of the CPU kernels (`portable`, `avx2`); SCN_FX_ISA overrides the choice."""
+        """Instruction set of the CPU kernels: avx512vnni, avxvnni, avx2 or portable; SCN_FX_ISA overrides."""
         return self._core.isa
 
     def describe(self) -> dict[str, Any]:

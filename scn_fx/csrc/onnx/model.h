@@ -54,6 +54,13 @@ struct OnnxTensor {
 };
 
 struct OnnxModel {
+  OnnxModel() = default;
+  // Tensors point into the buffer. Moving keeps it in place: a file is longer than what a string stores in itself.
+  OnnxModel(const OnnxModel&) = delete;
+  OnnxModel& operator=(const OnnxModel&) = delete;
+  OnnxModel(OnnxModel&&) = default;
+  OnnxModel& operator=(OnnxModel&&) = default;
+
   std::string buffer;
   int64_t ir_version = 0;
   std::string producer_name, producer_version;
