@@ -24,6 +24,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "inspect": ("scn_fx.cli.inspect", "command", "Show the nodes, ranges and precisions of an ONNX file."),
     "run": ("scn_fx.cli.run", "command", "Run an ONNX file on a frame."),
     "compare": ("scn_fx.cli.compare", "command", "Compare a model with its ONNX file, or two result files."),
+    "bench": (
+        "scn_fx.cli.bench",
+        "command",
+        "Time the engine beside spconv's CPU build, layer by layer as well.",
+    ),
     "env": ("scn_fx.cli.env", "command", "Show what is installed and what this machine can run."),
 }
 """Name -> module, attribute, summary. The summaries are here so that `scn-fx --help` imports no command."""

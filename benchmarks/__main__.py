@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m benchmarks`: everything that can be measured, the tables, and which goals are reached.
+
+`scn-fx bench` measures the same with fewer words; this driver adds the goals and keeps the report.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.goals import check_goals
+from scn_fx.bench.job import BenchSettings, parse_precisions, parse_threads, run_bench
+from scn_fx.cli.bench_tables import print_report
+from scn_fx.errors import ScnError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run it; the exit code is 0 if no goal is missed, 1 if one is or on an error."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
+    parser.add_argument("--frames", type=Path, help="folder of real frames (default: SCN_FX_DATA)")
+    parser.add_argument("--frame", action="append", default=[], help="only this frame; repeatable")
+    parser.add_argument("--threads", default="1,2", help="thread counts (default: 1,2)")
+    parser.add_argument("--precision", default="fp32,fp16,int8", help="precisions of the engine")
+    parser.add_argument("--repeat", type=int, default=5, help="rounds (default: 5)")
+    parser.add_argument("--no-spconv", action="store_true", help="run the engine alone")
+    parser.add_argument("--no-memory", action="store_true", help="leave out memory and imports")
+    parser.add_argument("--small", action="store_true", help="a narrow network, for a quick try")
+    parser.add_argument("--workdir", type=Path, default=Path("build/benchmarks"), help="keeps files here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there as well")
+    given = parser.parse_args(arguments)
+    try:
+        settings = BenchSettings(
+            frames=given.frames,
+            names=tuple(given.frame),
+            threads=parse_threads(given.threads),
+            precisions=parse_precisions(given.precision),
+            repeat=given.repeat,
+            spconv=not given.no_spconv,
+            memory=not given.no_memory,
+            workdir=given.workdir,
+            small=given.small,
+        )
+        report = run_bench(settings, lambda text: print(f"measuring: {text}", file=sys.stderr))
+    except ScnError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    goals = check_goals(report)
+    report["goals"] = [vars(goal) for goal in goals]
+    print_report(report)
+    for goal in goals:
+        verdict = {True: "reached", False: "MISSED", None: "not measured"}[goal.reached]
+        print(f"{verdict:>12}  {goal.text}: wanted {goal.wanted}, found {goal.found or 'nothing'}")
+    if given.json:
+        given.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
+        print(f"saved {given.json}")
+    return int(any(goal.reached is False for goal in goals))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network of the benchmark: CenterPoint's sparse encoder, captured, calibrated and exported once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from scn_fx.bench.frames import SMALL_GRID
+
+__all__ = ["PRECISIONS", "ModelFiles", "prepare_model"]
+
+PRECISIONS = ("fp32", "fp16", "int8")
+
+_METHOD = "max"
+_FULL_CHANNELS, _FULL_GRID = (16, 32, 64, 128), (1440, 1440, 40)
+_SMALL_CHANNELS = (4, 8, 8, 8)
+# Everything that decides what is in the files; a change of any of it makes new ones.
+_SOURCES = (
+    "quant",
+    "scn_fx/capture",
+    "scn_fx/lidar",
+    "scn_fx/onnx",
+    "scn_fx/ops",
+    "scn_fx/passes",
+    "scn_fx/zoo",
+)
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Files of one network."""
+
+    int8: Path
+    """ONNX with ranges and int8 precisions."""
+    single: Path
+    """ONNX without precisions: runs in fp16, or in fp32 on request."""
+    weights: Path
+    """npz: float32 weight [out, kz, ky, kx, in] of each convolution by name, BatchNorm folded."""
+    channels: tuple[int, ...]
+    grid: tuple[int, ...]
+    """Voxels along (x, y, z)."""
+
+    def source(self, precision: str) -> tuple[Path, str | None]:
+        """File and engine option for one of `PRECISIONS`."""
+        return (self.int8, None) if precision == "int8" else (self.single, _option(precision))
+
+
+def _option(precision: str) -> str | None:
+    return "fp32" if precision == "fp32" else None
+
+
+def prepare_model(workdir: Path, *, small: bool = False) -> ModelFiles:
+    """The files in `workdir`, made if they are not there yet (about 20 s for the full network).
+
+    Weights are random, scaled to one synthetic frame; ranges come from another. Timings depend on neither.
+    Making them needs torch, spconv, onnx and modelopt; using them needs none of these.
+    """
+    channels, grid = (_SMALL_CHANNELS, SMALL_GRID) if small else (_FULL_CHANNELS, _FULL_GRID)
+    folder = workdir / f"centerpoint-{'small-' if small else ''}{_fingerprint()}"
+    files = ModelFiles(
+        folder / "int8.onnx", folder / "float.onnx", folder / "weights.npz", tuple(channels), tuple(grid)
+    )
+    if folder.is_dir():
+        return files
+    partial = workdir / f".{folder.name}.{os.getpid()}"
+    partial.mkdir(parents=True)
+    try:
+        _make(partial, channels, grid, small)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was faster, and its files are the same
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return files
+
+
+def _make(folder: Path, channels: Sequence[int], grid: Sequence[int], small: bool) -> None:
+    import numpy as np
+    import torch
+
+    from quant import calibrate
+    from scn_fx.capture import capture
+    from scn_fx.cli.exporting import export_onnx, quiet
+    from scn_fx.graph import layers
+    from scn_fx.lidar import embedded_frame
+    from scn_fx.zoo import demo_frame, demo_model
+
+    if small:
+        frame, other = (demo_frame(seed, 1000, grid=grid) for seed in (0, 1))
+    else:
+        frame, other = (
+            (torch.from_numpy(f.features).float(), torch.from_numpy(f.indices))
+            for f in (embedded_frame(1), embedded_frame(2))
+        )
+    with quiet():
+        model = demo_model(0, frame, channels=channels, grid=grid)
+        graph = capture(model, model.arguments(*frame))
+        export_onnx(graph, folder / "float.onnx")
+        weights: dict[str, Any] = {
+            layer.name: layer.weight.detach().numpy()
+            for layer in layers(graph)
+            if layer.kind == "convolution"
+        }
+        np.savez(folder / "weights.npz", **weights)
+        calibrate(graph, [other], method=_METHOD, progress=False)
+        export_onnx(graph, folder / "int8.onnx")
+
+
+def _fingerprint() -> str:
+    """Of the sources and packages that the files come from."""
+    root = Path(__file__).parents[2]
+    paths = [root / "scn_fx" / "graph.py", root / "scn_fx" / "geometry.py", Path(__file__)]
+    for folder in _SOURCES:
+        paths += sorted((root / folder).glob("*.py"))
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    for name in ("torch", "onnx"):
+        try:
+            digest.update(version(name).encode())
+        except PackageNotFoundError:
+            digest.update(b"none")
+    return digest.hexdigest()[:12]

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The peer: the same encoder in spconv itself, on the CPU.
+
+spconv's CPU convolutions have neither bias nor activation, fp16 nor int8. So the peer runs in float32, with
+the weights that BatchNorm is folded into and without their bias, ReLUs and residual sums as torch operators:
+the same sites, kernel maps and products, and a little less work than the engine does.
+
+With more than one thread the results of spconv 2.3.8's CPU build vary, because its scatter races. Its times
+are what they are; its results are not compared here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from scn_fx.bench.model import ModelFiles
+from scn_fx.cli.exporting import quiet
+from scn_fx.errors import ArgumentError, MissingPackageError
+
+__all__ = ["SpconvPeer"]
+
+
+class SpconvPeer:
+    """CenterPoint's encoder in spconv, float32, on the CPU; `peer(threads)` runs the frame of `load`.
+
+    Raises MissingPackageError without torch or spconv.
+    """
+
+    def __init__(self, files: ModelFiles) -> None:
+        try:
+            import spconv.pytorch as spconv
+            import torch
+            from spconv.core import ConvAlgo
+        except ModuleNotFoundError as error:
+            raise MissingPackageError.of("spconv", "spconv-cpu", "The comparison with spconv") from error
+        from scn_fx.zoo import CenterPointEncoder
+
+        with np.load(files.weights, allow_pickle=False) as archive:
+            weights = {name: torch.from_numpy(archive[name]) for name in archive.files}
+        width = next(iter(weights.values())).shape[-1]
+        model = CenterPointEncoder(width, files.channels, grid=files.grid, bias=False).eval()
+        for name, module in list(model.named_modules()):
+            if isinstance(module, torch.nn.BatchNorm1d):
+                parent, _, child = name.rpartition(".")
+                setattr(model.get_submodule(parent), child, torch.nn.Identity())
+            elif isinstance(module, spconv.SubMConv3d | spconv.SparseConv3d):
+                if tuple(module.weight.shape) != tuple(weights[name].shape):
+                    raise ArgumentError(
+                        f"{name} has weights {list(weights[name].shape)} in {files.weights}, but spconv made "
+                        f"{list(module.weight.shape)}. Remove the folder and run again."
+                    )
+                module.algo = ConvAlgo.Native  # the only one of the CPU build
+                module.weight = torch.nn.Parameter(weights[name], requires_grad=False)
+        self._torch: Any = torch
+        self._model = model
+        self._arguments: tuple[Any, ...] | None = None
+
+    def load(self, features: npt.NDArray[Any], indices: npt.NDArray[np.int32]) -> None:
+        """Take the frame to run: features [N, C], indices int32 [N, 4]."""
+        tensor = self._torch.from_numpy(features.astype(np.float32))
+        self._arguments = self._model.arguments(tensor, self._torch.from_numpy(indices))
+
+    def __call__(self, threads: int) -> Any:
+        """The dense map [1, C, H, W] of the loaded frame, computed on `threads` threads."""
+        if self._arguments is None:
+            raise ArgumentError("Give the peer a frame with load(features, indices) first.")
+        before = self._torch.get_num_threads()
+        self._torch.set_num_threads(threads)
+        try:
+            # quiet: spconv's dense() indexes in a way that torch deprecates
+            with quiet(), self._torch.inference_mode():
+                return self._model(*self._arguments)[0]
+        finally:
+            self._torch.set_num_threads(before)

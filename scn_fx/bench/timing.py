@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Times of several subjects measured side by side, and what can be said about them."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, TypeVar
+
+import numpy as np
+
+from scn_fx.errors import ArgumentError
+
+__all__ = ["Timing", "interleaved", "ratio"]
+
+_PAUSE = 0.01
+"""Seconds before each run: OpenMP's threads spin for some milliseconds after their work and would take the
+processors from the next subject."""
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of the repetitions of one subject, in the order of measurement."""
+
+    seconds: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.seconds or min(self.seconds) <= 0:
+            raise ArgumentError(f"A timing needs at least one time, each above 0 s, got {self.seconds}.")
+
+    @property
+    def median(self) -> float:
+        """Median in seconds."""
+        return float(median(self.seconds))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Milliseconds as plain data: median, min, max, quartiles, and every repetition."""
+        low, high = np.percentile(self.seconds, [25, 75])
+        return {
+            "median": self.median * 1e3,
+            "min": min(self.seconds) * 1e3,
+            "max": max(self.seconds) * 1e3,
+            "quartile1": float(low) * 1e3,
+            "quartile3": float(high) * 1e3,
+            "repetitions": [s * 1e3 for s in self.seconds],
+        }
+
+
+def interleaved(
+    subjects: Mapping[Key, Callable[[], Any]],
+    repeat: int,
+    *,
+    warmup: int = 1,
+    pause: float = _PAUSE,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[Key, Timing]:
+    """Run all subjects in turn (A B C A B C …), `repeat` rounds after `warmup` rounds that do not count.
+
+    In turn, so that a machine that slows down, or other work on it, meets all of them alike. Python's garbage
+    collector runs between the subjects and not within them.
+    """
+    if repeat < 1 or warmup < 0:
+        raise ArgumentError(f"repeat must be at least 1 and warmup at least 0, got {repeat} and {warmup}.")
+    seconds: dict[Key, list[float]] = {key: [] for key in subjects}
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for number in range(warmup + repeat):
+            for key, run in subjects.items():
+                gc.collect(0)
+                time.sleep(pause)
+                began = clock()
+                result = run()
+                elapsed = clock() - began
+                del result  # before the next subject allocates its own
+                if number >= warmup:
+                    seconds[key].append(elapsed)
+    finally:
+        if collecting:
+            gc.enable()
+    return {key: Timing(tuple(times)) for key, times in seconds.items()}
+
+
+def ratio(reference: Timing, subject: Timing) -> dict[str, float]:
+    """How many times faster `subject` is: by the medians, and the lowest and highest of single rounds.
+
+    Both timings come from one call of `interleaved`, so that their rounds belong together.
+    """
+    rounds: Sequence[float] = [a / b for a, b in zip(reference.seconds, subject.seconds, strict=True)]
+    return {"median": reference.median / subject.median, "min": min(rounds), "max": max(rounds)}
