@@ -105,17 +105,22 @@ inline void block_float(const float* const* source, const float* w, int32_t chan
   }
 }
 
-/// Calls visit(offset, input row) for the neighbours of one output row, offsets ascending.
+/// Calls visit(offset, input row) for the neighbours of one output row, offsets ascending. Up to 64 offsets
+/// share one loop over the bits of a mask: its end is the one branch per row that cannot be predicted.
 template <typename Visit>
 inline void for_each_neighbour(const int32_t* entries, int32_t offsets, const Visit& visit) {
-  for (int32_t k = 0; k < offsets; k += 8) {
-    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(offsets - k), lanes);
-    const __m256i rows = _mm256_maskload_epi32(entries + k, mask);
-    const __m256i there = _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_setzero_si256(), rows), mask);
-    uint32_t bits = uint32_t(_mm256_movemask_ps(_mm256_castsi256_ps(there)));
+  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  for (int32_t begin = 0; begin < offsets; begin += 64) {
+    const int32_t end = offsets - begin < 64 ? offsets : begin + 64;
+    uint64_t bits = 0;
+    for (int32_t k = begin; k < end; k += 8) {
+      const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(end - k), lanes);
+      const __m256i rows = _mm256_maskload_epi32(entries + k, mask);
+      const __m256i there = _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_setzero_si256(), rows), mask);
+      bits |= uint64_t(uint32_t(_mm256_movemask_ps(_mm256_castsi256_ps(there)))) << (k - begin);
+    }
     for (; bits; bits &= bits - 1) {
-      const int32_t at = k + __builtin_ctz(bits);
+      const int32_t at = begin + int32_t(__builtin_ctzll(bits));
       visit(at, entries[at]);
     }
   }

@@ -102,15 +102,20 @@ using SignedBlock = Int8Block<N, true>;
 template <int N>
 using UnsignedBlock = Int8Block<N, false>;
 
-/// Calls visit(offset, input row) for the neighbours of one output row, offsets ascending.
+/// Calls visit(offset, input row) for the neighbours of one output row, offsets ascending. Up to 64 offsets
+/// share one loop over the bits of a mask: its end is the one branch per row that cannot be predicted.
 template <typename Visit>
 inline void for_each_neighbour(const int32_t* entries, int32_t offsets, const Visit& visit) {
-  for (int32_t k = 0; k < offsets; k += 16) {
-    const __mmask16 mask = offsets - k >= 16 ? __mmask16(0xffff) : __mmask16((1u << (offsets - k)) - 1);
-    const __m512i rows = _mm512_maskz_loadu_epi32(mask, entries + k);
-    uint32_t bits = _mm512_mask_cmpge_epi32_mask(mask, rows, _mm512_setzero_si512());
+  for (int32_t begin = 0; begin < offsets; begin += 64) {
+    const int32_t end = offsets - begin < 64 ? offsets : begin + 64;
+    uint64_t bits = 0;
+    for (int32_t k = begin; k < end; k += 16) {
+      const __mmask16 mask = end - k >= 16 ? __mmask16(0xffff) : __mmask16((1u << (end - k)) - 1);
+      const __m512i rows = _mm512_maskz_loadu_epi32(mask, entries + k);
+      bits |= uint64_t(_mm512_mask_cmpge_epi32_mask(mask, rows, _mm512_setzero_si512())) << (k - begin);
+    }
     for (; bits; bits &= bits - 1) {
-      const int32_t at = k + __builtin_ctz(bits);
+      const int32_t at = begin + int32_t(__builtin_ctzll(bits));
       visit(at, entries[at]);
     }
   }

@@ -150,6 +150,16 @@ void output_sites(const SiteSet& input, const ConvGeometry& geometry, const Reac
 
 namespace {
 
+/// Three neighbours along x by their occupancy: rank & keep + add, which is -1 for an empty cell.
+struct Triplet {
+  int32_t keep[3], add[3];
+};
+constexpr Triplet kTriplets[8] = {
+    {{0, 0, 0}, {-1, -1, -1}}, {{-1, 0, 0}, {0, -1, -1}}, {{0, -1, 0}, {-1, 0, -1}},
+    {{-1, -1, 0}, {0, 1, -1}}, {{0, 0, -1}, {-1, -1, 0}}, {{-1, 0, -1}, {0, -1, 1}},
+    {{0, -1, -1}, {-1, 0, 1}}, {{-1, -1, -1}, {0, 1, 2}},
+};
+
 /// One site's row of a submanifold map, run by run: the cells along x are neighbours in the bitmap.
 void subm_row_runs(const SiteSet& set, const ConvGeometry& g, const Site& site, int32_t* out) {
   const SiteIndex& index = set.index;
@@ -167,6 +177,11 @@ void subm_row_runs(const SiteSet& set, const ConvGeometry& g, const Site& site, 
       int32_t rank = 0;
       if (inside > 0 && uint32_t(z) < uint32_t(shape[0]) && uint32_t(y) < uint32_t(shape[1])) {
         bits = index.run(index.cell(site.batch, z, y, x0 + skip), inside, &rank) << skip;
+      }
+      if (width == 3) {
+        const Triplet& t = kTriplets[bits];
+        for (int kx = 0; kx < 3; ++kx) out[kx] = (rank & t.keep[kx]) + t.add[kx];
+        continue;
       }
       for (int32_t kx = 0; kx < width; ++kx, bits >>= 1) {
         const int32_t occupied = int32_t(bits & 1);

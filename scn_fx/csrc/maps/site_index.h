@@ -65,16 +65,14 @@ class SiteIndex {
   uint64_t run(int64_t cell, int32_t width, int32_t* rank) const {
     const size_t at = size_t(cell >> 6);
     const int shift = int(cell & 63);
-    const uint64_t word = words_[at];
-    uint64_t bits = word >> shift;
+    const uint64_t word = words_[at], low = (uint64_t(1) << shift) - 1, wanted = (uint64_t(1) << width) - 1;
+    // Counts are kept for occupied words only; what is read for others is not used, and a branch would cost
+    // more.
+    *rank = int32_t(before_[at] + uint32_t(__builtin_popcountll(word & low)));
+    if (shift + width <= 64) return (word >> shift) & wanted;
     // the bitmap has one spare word, so the next one can always be read
-    if (shift + width > 64) bits |= words_[at + 1] << (64 - shift);
-    bits &= (uint64_t(1) << width) - 1;
-    if (!bits) return 0;
-    const uint64_t below = word & ((uint64_t(1) << shift) - 1);
-    // counts are kept for occupied words only
-    *rank = int32_t(word >> shift ? before_[at] + uint32_t(__builtin_popcountll(below)) : before_[at + 1]);
-    return bits;
+    if (!(word >> shift)) *rank = int32_t(before_[at + 1]);
+    return ((word >> shift) | (words_[at + 1] << (64 - shift))) & wanted;
   }
 
  private:
