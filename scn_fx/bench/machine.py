@@ -24,7 +24,7 @@ def processors() -> int:
 
 
 def measured_peaks(threads: int, seconds: float = _SECONDS) -> dict[str, float | None]:
-    """Operations per second by "fp32" and "int8" of loops that stay in registers, on `threads` threads.
+    """Operations per second by "fp32" and "int8" of loops without memory traffic, on `threads` threads.
 
     A multiply-accumulate is two operations. None where this build of the engine cannot measure it.
     """

@@ -142,7 +142,7 @@ class Engine:
         return self._core.isa
 
     def describe(self) -> dict[str, Any]:
-        """The plan as plain data: fused steps, stored forms of every value, kernel maps."""
+        """The plan as plain data: fused steps, stored forms of every value, kernel maps, memory in bytes."""
         return self._core.describe()
 
     def __call__(self, features: Any, indices: Any, batch_size: int | None = None) -> Any:

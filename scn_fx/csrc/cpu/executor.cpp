@@ -153,6 +153,20 @@ void CpuExecutor::build_maps(const FrameView& frame, StageTimer& watch) {
   }
 }
 
+BufferBytes CpuExecutor::buffer_bytes() const {
+  BufferBytes b;
+  for (const PreparedWeights& w : weights_) {
+    b.weights += int64_t(w.int8.capacity() + 4 * (w.floats.capacity() + w.offset_sums.capacity() +
+                                                  w.scale.capacity() + w.bias.capacity()));
+  }
+  for (const std::vector<char>& slot : slots_) b.activations += int64_t(slot.capacity());
+  for (const std::vector<int32_t>& map : maps_) b.kernel_maps += int64_t(map.capacity() * sizeof(int32_t));
+  for (const SiteSet& set : sets_)
+    b.sites += set.index.bytes() + int64_t(set.sites.capacity() * sizeof(Site));
+  b.sites += int64_t(order_.capacity() * sizeof(int32_t));
+  return b;
+}
+
 int64_t CpuExecutor::row_elements(const Storage& s) const {
   return s.format == Format::kInt8 ? int8_row(s.channels) : s.channels;
 }

@@ -33,6 +33,11 @@ struct Result {
   std::vector<Site> sites;
 };
 
+/// Memory that an executor holds between frames, in bytes.
+struct BufferBytes {
+  int64_t weights = 0, activations = 0, kernel_maps = 0, sites = 0;
+};
+
 class CpuExecutor {
  public:
   CpuExecutor(const Plan& plan, int threads);
@@ -40,6 +45,7 @@ class CpuExecutor {
   /// One result per output of the plan.
   std::vector<Result> run(const FrameView& frame, std::vector<StageTime>* times = nullptr);
 
+  BufferBytes buffer_bytes() const;
   int threads() const { return pool_.size(); }
   const char* isa() const { return kernels_.name; }
 

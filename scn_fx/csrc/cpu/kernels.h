@@ -91,7 +91,8 @@ struct Kernels {
   /// Returns how many finite or infinite inputs became infinite (NaN counts too).
   int64_t (*float_to_half)(const float* in, uint16_t* out, int64_t count);
 
-  /// Register-only multiply-adds: `rounds` of a loop. Return how many operations that was (two per product).
+  /// Multiply-adds without memory traffic: `rounds` of a loop. Return how many operations that was (two per
+  /// product).
   int64_t (*float_loop)(int64_t rounds);
   int64_t (*int8_loop)(int64_t rounds);
 };

@@ -45,6 +45,12 @@ class SiteIndex {
   /// ascending order. Returns how many there are.
   int64_t finish(ThreadPool& pool, std::vector<Site>* sites);
 
+  /// Memory held, in bytes.
+  int64_t bytes() const {
+    return int64_t(words_.capacity() * 8 + before_.capacity() * 4 + occupied_.capacity() * 8 +
+                   cells_.capacity() * 8);
+  }
+
   bool is_bitmap() const { return bitmap_; }
   int64_t size() const { return size_; }
   int32_t batch() const { return batch_; }

@@ -55,7 +55,8 @@ struct OnnxTensor {
 
 struct OnnxModel {
   OnnxModel() = default;
-  // Tensors point into the buffer. Moving keeps it in place: a file is longer than what a string stores in itself.
+  // Tensors point into the buffer. Moving keeps it in place: a file is longer than what a string stores in
+  // itself.
   OnnxModel(const OnnxModel&) = delete;
   OnnxModel& operator=(const OnnxModel&) = delete;
   OnnxModel(OnnxModel&&) = default;

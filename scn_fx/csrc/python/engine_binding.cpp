@@ -199,6 +199,13 @@ class PyEngine {
     nb::dict out;
     out["steps"] = steps;
     out["kernel_maps"] = maps;
+    const BufferBytes bytes = engine_->executor().buffer_bytes();
+    nb::dict buffers;
+    buffers["weights"] = bytes.weights;
+    buffers["activations"] = bytes.activations;
+    buffers["kernel_maps"] = bytes.kernel_maps;
+    buffers["sites"] = bytes.sites;
+    out["buffer_bytes"] = buffers;
     out["slots"] = plan.slots;
     out["input_channels"] = plan.network.values[size_t(plan.network.features)].channels;
     out["batch_size"] = plan.network.batch;

@@ -216,7 +216,7 @@ nb::object scatter_dense_numpy(const Array& features, const Array& indices, int3
   return to_numpy(std::move(dense), dims, float_dtype(half ? 16 : 32));
 }
 
-/// Operations per second of register-only multiply-adds on `threads` threads, for about `seconds`.
+/// Operations per second of multiply-adds without memory traffic on `threads` threads, for about `seconds`.
 double measure_peak(const std::string& kind, int threads, double seconds) {
   if (kind != "fp32" && kind != "int8")
     fail(ErrorKind::kArgument, "kind must be 'fp32' or 'int8', got '", kind, "'.");
