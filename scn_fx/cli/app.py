@@ -70,6 +70,8 @@ class _Group(click.Group):
                 raise
             missing = MissingPackageError.of(package, _EXTRAS[package], f"scn-fx {ctx.invoked_subcommand}")
             raise click.ClickException(str(missing)) from error
+        except BrokenPipeError:
+            raise  # the reader has seen enough (`| head`): click ends quietly
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(f"{where}{error.strerror or error}. Check the path.") from error

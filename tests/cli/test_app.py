@@ -9,11 +9,13 @@ import time
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 
 from scn_fx import cli
 from scn_fx.cli.app import COMMANDS, command
 from tests.cli.conftest import invoke
+from tests.oracle import builder
 
 
 def test_help_lists_every_command() -> None:
@@ -108,3 +110,20 @@ def test_the_entry_point_runs(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["env", "--json"])
     assert caught.value.code == 0 and '"cuda"' in capsys.readouterr().out
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    names = [f"layer_{i}" for i in range(400)]
+    weight, bias = np.zeros((1, 1, 1, 1, 1), np.float16), np.zeros(1, np.float16)
+    nodes = [
+        builder.convolution(
+            name, "x" if i == 0 else names[i - 1] + "_y", name + "_y", weight, bias,
+            input_shape=(4, 4, 4), output_shape=(4, 4, 4), subm=True,
+        )
+        for i, name in enumerate(names)
+    ]  # fmt: skip
+    builder.build_onnx(*nodes, input_name="x", path=tmp_path / "long.onnx")
+    shell = f"{sys.executable} -m scn_fx.cli inspect {tmp_path / 'long.onnx'} | head -1"
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 1
