@@ -168,3 +168,31 @@ def test_an_engine_works_again_after_an_error() -> None:
 def test_no_voxels_give_an_all_zero_map() -> None:
     (dense,) = _run(FEATURES[:0], SITES[:0])
     assert dense.shape == (1, 2, 2, 3, 3) and not dense.any()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_files_are_refused_or_run(seed: int) -> None:
+    """Whatever bytes are changed, lost or added: an error of ours, or a network that runs."""
+    intact = _network()
+    rng = np.random.default_rng(seed)
+    refused = 0
+    for _ in range(500):
+        data = bytearray(intact)
+        at, kind = int(rng.integers(len(data))), rng.integers(3)
+        if kind == 0:
+            data[at] = int(rng.integers(256))
+        elif kind == 1:
+            del data[at : at + int(rng.integers(1, 9))]
+        else:
+            data[at:at] = rng.bytes(int(rng.integers(1, 5)))
+        try:
+            _core.read_onnx(bytes(data))
+            _core.Engine(bytes(data)).run(FEATURES, SITES, 1)
+        except ScnError:
+            refused += 1
+    assert refused > 250
+
+
+def test_names_that_are_no_text_are_refused() -> None:
+    with pytest.raises(OnnxError, match="UTF-8"):
+        _core.Engine(_network().replace(b"conv1.0", b"conv\xff.0"))

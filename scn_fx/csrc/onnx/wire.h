@@ -50,6 +50,7 @@ class WireReader {
 
   std::string text() {
     const WireReader inner = bytes();
+    if (!is_utf8(inner.at_, inner.size())) corrupt("a name that is no UTF-8 text: the file is damaged");
     return std::string(inner.at_, inner.size());
   }
 
@@ -94,6 +95,25 @@ class WireReader {
   }
 
  private:
+  /// Whether bytes are well-formed UTF-8 (RFC 3629: no overlong forms, no surrogates, nothing above
+  /// U+10FFFF).
+  static bool is_utf8(const char* data, size_t size) {
+    for (size_t i = 0; i < size;) {
+      const uint8_t lead = uint8_t(data[i++]);
+      if (lead < 0x80) continue;
+      if (lead < 0xc2 || lead > 0xf4) return false;
+      // the second byte's range depends on the first; further ones are 80 to BF
+      uint8_t low = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
+      uint8_t high = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
+      for (int more = lead < 0xe0 ? 1 : lead < 0xf0 ? 2 : 3; more > 0; --more, ++i) {
+        if (i >= size || uint8_t(data[i]) < low || uint8_t(data[i]) > high) return false;
+        low = 0x80;
+        high = 0xbf;
+      }
+    }
+    return true;
+  }
+
   const char* take(size_t count) {
     if (count > size_t(end_ - at_)) corrupt("a value beyond the end of its message: the file is truncated");
     const char* data = at_;

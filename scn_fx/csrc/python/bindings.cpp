@@ -6,6 +6,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cstring>
+
 #include "error.h"
 #include "python/engine_binding.h"
 #include "python/functions_binding.h"
@@ -41,7 +43,10 @@ NB_MODULE(_core, m) {
       std::rethrow_exception(p);
     } catch (const scn::Error& e) {
       nb::object type = nb::module_::import_("scn_fx.errors").attr(python_error(e.kind()));
-      PyErr_SetString(type.ptr(), e.what());
+      // whatever a damaged file called its nodes, the message must come through
+      nb::object text =
+          nb::steal(PyUnicode_DecodeUTF8(e.what(), Py_ssize_t(std::strlen(e.what())), "replace"));
+      PyErr_SetObject(type.ptr(), text.ptr());
     }
   });
   scn::python::bind_functions(m);
