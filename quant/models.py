@@ -128,7 +128,7 @@ def _from_zoo(name: str, grid: str, checkpoint: str | Path | None) -> nn.Module:
     if checkpoint is None:
         voxels = voxelize(synthetic_points(sweeps=1), GRIDS[grid])
         features = torch.from_numpy(voxels.features[:, : _in_channels(model, name)]).float()
-        zoo.scale_weights(model, features, torch.from_numpy(voxels.indices))
+        zoo.randomise_weights(model, features, torch.from_numpy(voxels.indices))
     return model
 
 

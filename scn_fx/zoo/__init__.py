@@ -13,7 +13,7 @@ from scn_fx.errors import MissingPackageError
 
 if TYPE_CHECKING:
     from scn_fx.zoo.centerpoint import CenterPointEncoder
-    from scn_fx.zoo.scale import demo_frame, demo_model, scale_weights
+    from scn_fx.zoo.scale import demo_frame, demo_model, randomise_weights, scale_weights
     from scn_fx.zoo.second import SecondEncoder, SecondResEncoder
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "SecondResEncoder",
     "demo_frame",
     "demo_model",
+    "randomise_weights",
     "scale_weights",
 ]
 
@@ -31,6 +32,7 @@ _HOME = {
     "SecondResEncoder": "second",
     "demo_frame": "scale",
     "demo_model": "scale",
+    "randomise_weights": "scale",
     "scale_weights": "scale",
 }
 

@@ -23,7 +23,7 @@ from scn_fx.passes import Clean, FoldConstants, Functionalise, GraphPass, run_pa
 from scn_fx.passes.nodes import aten_name
 from scn_fx.zoo.centerpoint import CenterPointEncoder
 
-__all__ = ["demo_frame", "demo_model", "scale_weights"]
+__all__ = ["demo_frame", "demo_model", "randomise_weights", "scale_weights"]
 
 
 def demo_model(
@@ -43,9 +43,7 @@ def demo_model(
     """
     features, indices = frame if frame is not None else demo_frame(seed, grid=grid)
     model = CenterPointEncoder(int(features.shape[1]), channels, grid=grid)
-    _randomise(model, seed)
-    model.eval()
-    scale_weights(model, features, indices)
+    randomise_weights(model, features, indices, seed)
     return model
 
 
@@ -80,6 +78,62 @@ def demo_frame(
     rest = torch.rand(len(sites), max(0, in_channels - 3), generator=generator)
     features = torch.cat([places[:, : min(3, in_channels)].float(), rest], 1)
     return features, indices
+
+
+_NEIGHBOURS = 0.3
+"""Size of a kernel's other taps beside its central one.
+
+The number of neighbours of a site varies from 1 to 27. Were all taps of one size, crowded places would have
+activations many times those of lonely ones, as no trained network has.
+"""
+
+_BRANCH = 0.3
+"""Factor of a residual branch beside its identity: trained networks change features little by little."""
+
+
+def randomise_weights(model: nn.Module, features: torch.Tensor, indices: torch.Tensor, seed: int = 0) -> None:
+    """Random weights for a model of this package, scaled with a frame (in place, and in evaluation mode).
+
+    He-normal kernels with a strong centre, BatchNorm factors around 1, small biases, residual branches of
+    moderate size; the first kernel sees every column of the features at its own scale. Then `scale_weights`.
+
+    Args:
+        model: an encoder of this package.
+        features: float32 [N, C].
+        indices: int32 [N, 4].
+        seed: equal seeds and frames give equal weights.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    columns = _rounded(features.double().std(0, unbiased=False)).clamp(min=1e-3).float()
+    with torch.no_grad():
+        first = True
+        for name, module in model.named_modules():
+            weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+            if isinstance(module, nn.BatchNorm1d):
+                module.weight.uniform_(0.6, 1.4, generator=generator)
+                module.bias.normal_(0.0, 0.2, generator=generator)
+                if name.endswith("bn2"):
+                    module.weight.mul_(_BRANCH)
+            elif isinstance(weight, torch.Tensor) and weight.dim() == 5:
+                weight.normal_(0.0, (2.0 / weight[0].numel()) ** 0.5, generator=generator)
+                _strengthen_centre(weight)
+                if first:
+                    weight.div_(columns)
+                    first = False
+                if isinstance(bias, torch.Tensor):
+                    bias.normal_(0.0, 0.1, generator=generator)
+    model.eval()
+    scale_weights(model, features, indices)
+
+
+def _strengthen_centre(weight: torch.Tensor) -> None:
+    """Shrink all taps of a kernel [out, kz, ky, kx, in] but the central one, where there is one."""
+    size = weight.shape[1:4]
+    if all(n % 2 == 1 for n in size) and max(size) > 1:
+        middle = tuple(n // 2 for n in size)
+        centre = weight[:, middle[0], middle[1], middle[2]].clone()
+        weight.mul_(_NEIGHBOURS)
+        weight[:, middle[0], middle[1], middle[2]] = centre
 
 
 def scale_weights(model: nn.Module, features: torch.Tensor, indices: torch.Tensor) -> None:
@@ -132,19 +186,3 @@ def _rounded(values: torch.Tensor) -> torch.Tensor:
     """Rounded to 8 significant bits."""
     mantissa, exponent = torch.frexp(values)
     return torch.ldexp(torch.round(mantissa * 256) / 256, exponent)
-
-
-def _randomise(model: nn.Module, seed: int) -> None:
-    """Fill all parameters: He-normal weights, BatchNorm factors around 1, small biases."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for module in model.modules():
-            weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-            if isinstance(module, nn.BatchNorm1d):
-                module.weight.uniform_(0.6, 1.4, generator=generator)
-                module.bias.normal_(0.0, 0.2, generator=generator)
-            elif isinstance(weight, torch.Tensor) and weight.dim() == 5:
-                fan_in = weight[0].numel()
-                weight.normal_(0.0, (2.0 / fan_in) ** 0.5, generator=generator)
-                if isinstance(bias, torch.Tensor):
-                    bias.normal_(0.0, 0.1, generator=generator)
