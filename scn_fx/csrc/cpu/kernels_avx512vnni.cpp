@@ -194,8 +194,8 @@ void gemm_float(const GatherGemm& g, int64_t begin, int64_t end, float* acc, voi
   walk_widths<FloatBlock>(g, begin, end, acc, scratch);
 }
 
-/// Register-only loops, for the share of the processor's peak that a layer reaches. Return operations
-/// performed.
+/// Loops of multiply-adds in registers, for the share of the processor's peak that a layer reaches. Return
+/// operations performed.
 int64_t float_loop(int64_t rounds) {
   __m512 acc[12];
   for (auto& a : acc) a = _mm512_setzero_ps();

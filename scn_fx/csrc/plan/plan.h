@@ -16,13 +16,13 @@ namespace scn {
 struct Storage {
   int value = 0;  // the value before the optional relu
   int channels = 0, set = 0;
-  Format format = Format::kInt8;  // kInt8 or kFloat32; float16 values are kept as float32 rows, rounded
-  float amax = 0.0f;              // kInt8
-  bool relu = false;              // holds max(value, 0)
-  bool half = false;              // the value is rounded to float16 first
-  bool nonnegative = false;       // no entry is below zero
-  int slot = -1;                  // storages with disjoint lifetimes share a slot
-  int first = 0, last = 0;        // steps
+  Format format = Format::kInt8;
+  float amax = 0.0f;         // kInt8
+  bool relu = false;         // holds max(value, 0)
+  bool half = false;         // the value is rounded to float16 first
+  bool nonnegative = false;  // no entry is below zero
+  int slot = -1;             // storages with disjoint lifetimes share a slot
+  int first = 0, last = 0;   // steps
 };
 
 struct Step {
