@@ -120,7 +120,7 @@ Overflow run_convolution(const Kernels& kernels, const PreparedWeights& w, const
   OverflowCount lost;
   pool.for_each(out_sites, kRowsPerChunk, [&](int64_t chunk_begin, int64_t chunk_end, int) {
     std::vector<int32_t> sums(size_t(kTileRows * w.out_padded));
-    std::vector<char> scratch(static_cast<size_t>(gemm_scratch_bytes(kTileRows)));
+    std::vector<char> scratch(static_cast<size_t>(gemm_scratch_bytes(kTileRows, w.offsets, w.in_padded)));
     Finish f = finish;
     Overflow chunk_lost{0, 0};
     for (int64_t begin = chunk_begin; begin < chunk_end; begin += kTileRows) {

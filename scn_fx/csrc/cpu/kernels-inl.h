@@ -101,6 +101,11 @@ int64_t convert_to_half(const float* in, uint16_t* out, int64_t count) {
   return lost;
 }
 
+/// Where the packed weights of one offset begin for the block of outputs at `n`.
+inline int64_t weight_at(const GatherGemm& g, int32_t k, int32_t n) {
+  return (int64_t(n) * g.offsets + int64_t(k) * kOutputBlock) * g.in_channels;
+}
+
 /// Lists the rows of a tile that have a neighbour at offset `k`: `rows` their numbers in the tile, `sources`
 /// the input rows. Returns how many.
 inline int32_t active_rows(const GatherGemm& g, int64_t begin, int64_t end, int32_t k, int32_t* rows,

@@ -14,6 +14,7 @@ namespace scn {
 constexpr int32_t kInputQuad = 4;         // int8 products are summed four input channels at a time
 constexpr int32_t kOutputBlock = 16;      // output channels computed together
 constexpr int32_t kInt8RowMultiple = 16;  // bytes per int8 row
+constexpr int32_t kAccRows = 16;          // rows of sums computed together
 
 /// A gathering matrix product over a range of output rows:
 ///   acc[r][n] = sum over offsets k with map[r][k] >= 0, and channels c, of x[map[r][k]][c] * w[k][c][n].
@@ -78,7 +79,8 @@ struct Finish {
 struct Kernels {
   const char* name;
 
-  /// acc [end - begin, out_channels] for output rows [begin, end). `scratch` holds scratch_bytes(...) bytes.
+  /// acc [end - begin, out_channels] for output rows [begin, end), with room for that many rows rounded up to
+  /// kAccRows. `scratch` holds gemm_scratch_bytes(...) bytes.
   void (*gemm_int8)(const GatherGemm&, int64_t begin, int64_t end, int32_t* acc, void* scratch);
   /// The same in float32: a chain of fused multiply-adds, offsets ascending, then channels. `fused` may be
   /// ignored where the hardware has no such instruction and the layer's order is not specified.
@@ -97,14 +99,19 @@ struct Kernels {
   int64_t (*int8_loop)(int64_t rounds);
 };
 
-/// Scratch for the gemm functions: the active rows of a tile and the input rows they read.
-int64_t gemm_scratch_bytes(int64_t tile_rows);
+/// Input channels of all offsets together, up to which AMX kernels gather whole rows.
+constexpr int64_t kMostPanelDepth = 16384;
 
-/// int8 weights [out, offsets, in] → [offsets, out block, in quad, 16 outputs, 4 inputs]; zero padded.
+/// Scratch for the gemm functions: the active rows of a tile and the input rows they read, or a panel of
+/// gathered rows.
+int64_t gemm_scratch_bytes(int64_t tile_rows, int32_t offsets, int32_t in_channels);
+
+/// int8 weights [out, offsets, in] → [out block, offsets, in quad, 16 outputs, 4 inputs]; zero padded, and
+/// with kAccRows quads of zeros behind, which kernels may read.
 int64_t packed_int8_bytes(int32_t out, int32_t offsets, int32_t in);
 void pack_weight_int8(const int8_t* weight, int32_t out, int32_t offsets, int32_t in, int8_t* packed);
 
-/// float weights [out, offsets, in] → [offsets, out block, in, 16 outputs]; zero padded.
+/// float weights [out, offsets, in] → [out block, offsets, in, 16 outputs]; zero padded.
 int64_t packed_float_count(int32_t out, int32_t offsets, int32_t in);
 void pack_weight_float(const float* weight, int32_t out, int32_t offsets, int32_t in, float* packed);
 
@@ -116,10 +123,11 @@ extern const Kernels kPortableKernels;
 extern const Kernels kAvx2Kernels;
 extern const Kernels kAvxVnniKernels;
 extern const Kernels kAvx512VnniKernels;
+extern const Kernels kAmxKernels;
 #endif
 
 /// The table for this processor, or the one that the environment variable SCN_FX_ISA names (portable, avx2,
-/// avx512vnni).
+/// avxvnni, avx512vnni, amx).
 const Kernels& select_kernels();
 /// Names that select_kernels accepts here, best first, as one space-separated string.
 std::string supported_isas();

@@ -130,7 +130,7 @@ inline void for_each_neighbour(const int32_t* entries, int32_t offsets, const Vi
 /// cache and handling lists of rows would cost more than the products. N blocks of 16 outputs.
 template <int N>
 inline void rows_u8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* sums) {
-  const int64_t block = int64_t(kOutputBlock) * g.in_channels, slab = int64_t(N) * block;
+  const int64_t block = weight_at(g, 0, kOutputBlock), slab = weight_at(g, 1, 0);
   for (int64_t row = begin; row < end; ++row, sums += 16 * N) {
     __m256i acc[2 * N];
     for (int j = 0; j < 2 * N; ++j) acc[j] = _mm256_setzero_si256();
@@ -151,7 +151,7 @@ inline void rows_u8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* su
 
 /// The same in float32, for input layers.
 inline void rows_float(const GatherGemm& g, int64_t begin, int64_t end, float* sums) {
-  const int64_t slab = int64_t(kOutputBlock) * g.in_channels;
+  const int64_t slab = weight_at(g, 1, 0);
   for (int64_t row = begin; row < end; ++row, sums += 16) {
     __m256 lo = _mm256_setzero_ps(), hi = _mm256_setzero_ps();
     for_each_neighbour(g.map + row * g.offsets, g.offsets, [&](int32_t k, int32_t source_row) {

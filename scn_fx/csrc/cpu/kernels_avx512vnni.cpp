@@ -23,7 +23,7 @@ inline void block_int8(const GatherGemm& g, int32_t k, int32_t n, const int8_t* 
       if (kSigned) acc[r][j] = _mm512_sub_epi32(acc[r][j], shift);
     }
   }
-  const int64_t block = int64_t(kOutputBlock) * g.in_channels;
+  const int64_t block = weight_at(g, 0, kOutputBlock);
   for (int32_t c = 0; c < g.in_channels; c += kInputQuad) {
     __m512i w[N];
     for (int j = 0; j < N; ++j) w[j] = _mm512_loadu_si512(weight + j * block + int64_t(c) * kOutputBlock);
@@ -46,7 +46,7 @@ inline void block_float(const GatherGemm& g, const float* const* source, const f
   for (int r = 0; r < R; ++r) {
     for (int j = 0; j < N; ++j) acc[r][j] = _mm512_loadu_ps(sums[r] + 16 * j);
   }
-  const int64_t block = int64_t(kOutputBlock) * g.in_channels;
+  const int64_t block = weight_at(g, 0, kOutputBlock);
   for (int32_t c = 0; c < g.in_channels; ++c) {
     __m512 w[N];
     for (int j = 0; j < N; ++j) w[j] = _mm512_loadu_ps(weight + j * block + int64_t(c) * kOutputBlock);
@@ -126,7 +126,7 @@ inline void for_each_neighbour(const int32_t* entries, int32_t offsets, const Vi
 /// output hide the latency of the products.
 template <int N, bool kSigned>
 inline void rows_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* sums) {
-  const int64_t block = int64_t(kOutputBlock) * g.in_channels, slab = int64_t(N) * block;
+  const int64_t block = weight_at(g, 0, kOutputBlock), slab = weight_at(g, 1, 0);
   for (int64_t row = begin; row < end; ++row, sums += 16 * N) {
     __m512i even[N], odd[N];
     for (int j = 0; j < N; ++j) even[j] = odd[j] = _mm512_setzero_si512();
@@ -156,7 +156,7 @@ inline void rows_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* 
 /// The same in float32, for input layers: one chain of fused multiply-adds an output, as the numerics
 /// specify.
 inline void rows_float(const GatherGemm& g, int64_t begin, int64_t end, float* sums) {
-  const int64_t slab = int64_t(kOutputBlock) * g.in_channels;
+  const int64_t slab = weight_at(g, 1, 0);
   for (int64_t row = begin; row < end; ++row, sums += 16) {
     __m512 acc = _mm512_setzero_ps();
     for_each_neighbour(g.map + row * g.offsets, g.offsets, [&](int32_t k, int32_t source_row) {

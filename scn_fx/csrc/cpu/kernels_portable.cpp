@@ -15,11 +15,10 @@ void gemm_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* acc, vo
   const int32_t quads = g.in_channels / kInputQuad, blocks = g.out_channels / kOutputBlock;
   for (int32_t k = 0; k < g.offsets; ++k) {
     const int32_t count = active_rows(g, begin, end, k, rows, sources);
-    const int8_t* weight = static_cast<const int8_t*>(g.weight) + int64_t(k) * g.out_channels * g.in_channels;
     for (int32_t i = 0; i < count; ++i) {
       const int8_t* source = x + int64_t(sources[i]) * g.x_stride;
-      const int8_t* w = weight;
       for (int32_t block = 0; block < blocks; ++block) {
+        const int8_t* w = static_cast<const int8_t*>(g.weight) + weight_at(g, k, block * kOutputBlock);
         int32_t* out = acc + int64_t(rows[i]) * g.out_channels + block * kOutputBlock;
         for (int32_t quad = 0; quad < quads; ++quad, w += kInputQuad * kOutputBlock) {
           for (int32_t n = 0; n < kOutputBlock; ++n) {
@@ -42,11 +41,10 @@ void gemm_float_rows(const GatherGemm& g, int64_t begin, int64_t end, float* acc
   const float* x = static_cast<const float*>(g.x);
   for (int32_t k = 0; k < g.offsets; ++k) {
     const int32_t count = active_rows(g, begin, end, k, rows, sources);
-    const float* weight = static_cast<const float*>(g.weight) + int64_t(k) * g.out_channels * g.in_channels;
     for (int32_t i = 0; i < count; ++i) {
       const float* source = x + int64_t(sources[i]) * g.x_stride;
-      const float* w = weight;
       for (int32_t block = 0; block < g.out_channels; block += kOutputBlock) {
+        const float* w = static_cast<const float*>(g.weight) + weight_at(g, k, block);
         float* out = acc + int64_t(rows[i]) * g.out_channels + block;
         for (int32_t c = 0; c < g.in_channels; ++c, w += kOutputBlock) {
           for (int32_t n = 0; n < kOutputBlock; ++n) {

@@ -2,6 +2,10 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include <cstdlib>
 #include <cstring>
@@ -24,6 +28,24 @@ bool has_avxvnni() {
 #endif
 }
 
+/// Whether this process may use AMX tiles of bytes. Linux has to be asked once, before the first use by any
+/// thread, because their registers make every thread's saved state 8 KiB larger.
+bool may_use_amx() {
+#if defined(__x86_64__) && defined(__linux__) && defined(SYS_arch_prctl)
+  static const bool granted = [] {
+    constexpr unsigned kAmxTile = 1u << 24, kAmxInt8 = 1u << 25;  // leaf 7, EDX
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return false;
+    if ((edx & (kAmxTile | kAmxInt8)) != (kAmxTile | kAmxInt8)) return false;
+    constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  }();
+  return granted;
+#else
+  return false;
+#endif
+}
+
 /// The tables that this processor runs, best first.
 std::vector<const Kernels*> usable_tables() {
   std::vector<const Kernels*> tables;
@@ -32,6 +54,7 @@ std::vector<const Kernels*> usable_tables() {
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
     if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
+      if (may_use_amx()) tables.push_back(&kAmxKernels);
       tables.push_back(&kAvx512VnniKernels);
     }
     if (has_avxvnni()) tables.push_back(&kAvxVnniKernels);

@@ -44,8 +44,8 @@ inline void walk(const GatherGemm& g, int64_t begin, int64_t end, void* sums, vo
   const X* x = static_cast<const X*>(g.x);
   for (int32_t k = 0; k < g.offsets; ++k) {
     const int32_t count = active_rows(g, begin, end, k, rows, sources);
-    const W* weight = static_cast<const W*>(g.weight) + int64_t(k) * g.out_channels * g.in_channels;
     for (int32_t n = n_begin; n < n_end; n += Block::kOutputs) {
+      const W* weight = static_cast<const W*>(g.weight) + weight_at(g, k, n);
       for (int32_t i = 0; i < count; i += kRows) {
         const int32_t take = count - i < kRows ? count - i : kRows;
         const X* source[kRows];
@@ -54,7 +54,7 @@ inline void walk(const GatherGemm& g, int64_t begin, int64_t end, void* sums, vo
           source[r] = x + int64_t(sources[i + r]) * g.x_stride;
           out[r] = static_cast<A*>(sums) + int64_t(rows[i + r]) * g.out_channels + n;
         }
-        ByRows<Block, kRows>::call(take, g, k, n, source, weight + int64_t(n) * g.in_channels, out);
+        ByRows<Block, kRows>::call(take, g, k, n, source, weight, out);
       }
     }
   }

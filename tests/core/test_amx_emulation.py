@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The AMX kernels on processors without AMX: the tile instructions emulated, the sums bit for bit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_emulated_tiles_have_the_sums_of_the_portable_kernels(tmp_path: Path) -> None:
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    if compiler is None:
+        pytest.skip("needs a C++ compiler")
+    cpu = ROOT / "scn_fx" / "csrc" / "cpu"
+    sources = [Path(__file__).with_name("amx_emulation.cpp"), cpu / "kernels_portable.cpp", cpu / "pack.cpp"]
+    program = tmp_path / "amx_emulation"
+    options = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-I", cpu.parent]
+    built = subprocess.run([compiler, *options, *sources, "-o", program], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    done = subprocess.run([program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.endswith(" layers, 0 wrong\n")
