@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// Convolutions on the device: a gathering product over a tiled kernel map, then the step's finish.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <string>
+
+#include "cpu/convolution.h"
+#include "cuda/finish.h"
+#include "cuda/memory.h"
+#include "cuda/views.h"
+
+namespace scn::cuda {
+
+/// What a launch depends on.
+struct DeviceLimits {
+  int32_t multiprocessors = 0;
+  int32_t shared_bytes = 0;  // that one block may have
+};
+DeviceLimits device_limits(int device);
+
+/// How the products of a layer are formed.
+enum class Product {
+  kTensorInt8,  // exact
+  kTensorHalf,  // float32 sums in the order of the tensor cores
+  kChainHalf,   // float32 sums in the specified order: offsets ascending, then channels
+  kChainFloat,
+};
+
+/// Weights as the kernels read them.
+struct DeviceWeights {
+  Product product = Product::kTensorInt8;
+  int32_t padded = 0;      // output channels that are computed
+  int32_t in_channels = 0;
+  int32_t in_bytes = 0;    // of an input row
+  DeviceArray<char> packed;
+  DeviceArray<float> scale, bias;
+  int64_t bytes() const { return packed.bytes() + scale.bytes() + bias.bytes(); }
+};
+
+/// Prepares a layer: rounds, quantises and packs. Throws as prepare_weights (cpu/convolution.h) does.
+DeviceWeights device_weights(const WeightSource& source);
+
+/// Entries of a tile's list that a map should hold, if rows of up to `row_bytes` are read through it.
+int32_t list_capacity(int32_t volume, int32_t row_bytes, const DeviceLimits& limits);
+
+/// Runs a layer over all tiles of its map. `x` are rows of weights.in_bytes bytes.
+void convolve(const MapView& map, const void* x, const DeviceWeights& weights, FinishView finish,
+              const DeviceLimits& limits, cudaStream_t stream);
+
+}  // namespace scn::cuda

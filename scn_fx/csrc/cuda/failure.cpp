@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cuda/failure.h"
+
+#include "cpu/convolution.h"
+#include "error.h"
+
+namespace scn::cuda {
+namespace {
+
+void check_bounds(const Network& net, const std::vector<int32_t>& status) {
+  for (const MapSpec& map : net.maps) {
+    if (map.partner >= 0) continue;
+    const int64_t found = status[size_t(kFound + map.output_set)];
+    if (found <= map.bound) continue;
+    fail(ErrorKind::kBound, map.layer, ": ", found, map.geometry.subm ? " sites" : " output sites",
+         ", but output_bound is ", map.bound, ". Capture the model again with output_bound=", found + found / 4,
+         " or more.");
+  }
+}
+
+}  // namespace
+
+void throw_failure(const Plan& plan, const FailureHeader& header, const std::vector<int32_t>& status) {
+  const Network& net = plan.network;
+  const auto entry = [&](int32_t i) { return status[size_t(i)]; };
+  if (entry(kNonFinite)) {
+    fail(ErrorKind::kNonFinite, "The features hold ", entry(kNonFinite),
+         " values that are NaN, infinite or beyond float16 (65504); the first in row ", entry(kFirstNonFinite),
+         ". Clean the points before voxelising them.");
+  }
+  if (entry(kOutside)) {
+    const Site& s = header.outside;
+    fail(ErrorKind::kSite, "The input: ", entry(kOutside), " of ", header.sites,
+         " sites lie outside the grid; the first is (batch, z, y, x) = (", s.batch, ", ", s.z, ", ", s.y, ", ", s.x,
+         ") in row ", entry(kFirstOutside), ", expected batch < ", header.batch, " and z, y, x < ",
+         to_string(net.sets[0].shape), ". Check the voxel range, the order of the columns and the batch size.");
+  }
+  if (entry(kDuplicates)) {
+    const Site& s = header.duplicate;
+    fail(ErrorKind::kSite, "The input: site (batch, z, y, x) = (", s.batch, ", ", s.z, ", ", s.y, ", ", s.x,
+         ") in row ", entry(kFirstDuplicate),
+         " is a duplicate. Each voxel may occur once; merge the points of a voxel before calling.");
+  }
+  check_bounds(net, status);
+  const int32_t first = kFound + int32_t(net.sets.size());
+  for (size_t i = 0; i < plan.steps.size(); ++i) {
+    const Step& step = plan.steps[i];
+    if (step.node < 0) continue;
+    const auto name = [&](int node) { return net.nodes[size_t(node)].name; };
+    const int32_t before_add = entry(first + 2 * int32_t(i)), stored = entry(first + 2 * int32_t(i) + 1);
+    if (before_add) fail_overflow(name(step.node), before_add);
+    if (stored) fail_overflow(name(step.add >= 0 ? step.add : step.node), stored);
+  }
+  fail(ErrorKind::kArgument, "A frame failed on the device without saying why.");
+}
+
+}  // namespace scn::cuda

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+// From the status of a frame in error to the exception that says what was wrong.
+#pragma once
+
+#include <vector>
+
+#include "cuda/rows.h"
+#include "plan/plan.h"
+
+namespace scn::cuda {
+
+/// Throws what the CPU backend would throw for this frame. `status` are the frame's entries (see StatusEntry).
+[[noreturn]] void throw_failure(const Plan& plan, const FailureHeader& header, const std::vector<int32_t>& status);
+
+}  // namespace scn::cuda

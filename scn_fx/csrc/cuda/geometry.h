@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sites and kernel maps on the device: ordered output sites of all levels, then all maps, without the host.
+#pragma once
+
+#include <vector>
+
+#include <cuda_runtime_api.h>
+
+#include "cuda/views.h"
+
+namespace scn::cuda {
+
+/// One strided or transposed convolution that makes a new set of sites out of another.
+struct Growth {
+  int32_t from, to;       // sets
+  GeometryView geometry;  // as of MapView: from the output's side
+};
+
+/// Step 1, one small kernel: *frame = value, status entries and all counts as at the start of a frame.
+void begin_frame(DeviceFrame* frame, const DeviceFrame& value, int32_t* status, int32_t status_entries,
+                 cudaStream_t stream);
+
+/// Step 2: checks the caller's indices and marks the cells of every set (set 0: the caller's sites). Needs words,
+/// line_counts and group_counts that are zero.
+void mark_sites(const DeviceFrame* frame, const std::vector<SitesView>& sets, const std::vector<Growth>& growths,
+                int32_t* status, cudaStream_t stream);
+
+/// Step 3: ranks, ascending sites and counts of every set.
+void rank_sites(const std::vector<SitesView>& sets, int32_t* status, cudaStream_t stream);
+
+/// Step 4: kernel maps. Throws for kernels with more offsets than shared memory can hold.
+void build_maps(const std::vector<MapView>& maps, cudaStream_t stream);
+
+/// Last step: words, line_counts and group_counts are zero again.
+void clear_sites(const std::vector<SitesView>& sets, const int32_t* status, cudaStream_t stream);
+
+}  // namespace scn::cuda

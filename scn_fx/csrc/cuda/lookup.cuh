@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// Looking up a neighbour in the bitmap of its set.
+#pragma once
+
+#include "cuda/views.h"
+
+namespace scn::cuda {
+
+/// The input coordinate that offset `k` of output coordinate `out` reads along one axis, or -1.
+__device__ __forceinline__ int32_t input_coordinate(const GeometryView& g, int axis, int32_t out, int32_t k,
+                                                    int32_t extent) {
+  int32_t in;
+  if (g.divides) {
+    const int32_t scaled = out + g.padding[axis] - k * g.dilation[axis];
+    in = scaled / g.stride[axis];
+    if (scaled < 0 || in * g.stride[axis] != scaled) return -1;
+  } else {
+    in = out * g.stride[axis] - g.padding[axis] + k * g.dilation[axis];
+  }
+  return uint32_t(in) < uint32_t(extent) ? in : -1;
+}
+
+__device__ __forceinline__ int32_t line_of(const SitesView& s, int32_t batch, int32_t z, int32_t y) {
+  return (batch * s.shape[0] + z) * s.shape[1] + y;
+}
+
+/// Row of the site at x on a line, or -1.
+__device__ __forceinline__ int32_t row_at(const SitesView& s, int32_t line, int32_t x) {
+  const RankWord word = s.words[int64_t(line) * s.words_per_line + (x >> 5)];
+  const uint32_t bit = 1u << (x & 31);
+  return word.bits & bit ? word.base + __popc(word.bits & (bit - 1)) : -1;
+}
+
+/// Input row that offset `k` (x fastest) of the output site reads, or -1.
+__device__ __forceinline__ int32_t find_neighbour(const MapView& m, const Site& site, int32_t k) {
+  const GeometryView& g = m.geometry;
+  const int32_t kx = k % g.kernel[2], rest = k / g.kernel[2], ky = rest % g.kernel[1], kz = rest / g.kernel[1];
+  const int32_t z = input_coordinate(g, 0, site.z, kz, m.input.shape[0]);
+  const int32_t y = input_coordinate(g, 1, site.y, ky, m.input.shape[1]);
+  const int32_t x = input_coordinate(g, 2, site.x, kx, m.input.shape[2]);
+  if ((z | y | x) < 0) return -1;
+  const int32_t row = row_at(m.input, line_of(m.input, site.batch, z, y), x);
+  return row < *m.input.count ? row : -1;
+}
+
+}  // namespace scn::cuda

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cuda/rows.h"
+
+#include <algorithm>
+
+#include "cuda/check.h"
+#include "cuda/finish.cuh"
+#include "cuda/lookup.cuh"
+
+namespace scn::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+int32_t blocks_for(int64_t items, int64_t most = 4096) {
+  return int32_t(std::max<int64_t>(1, std::min(most, (items + kThreads - 1) / kThreads)));
+}
+
+__device__ __forceinline__ int32_t element_bytes(Form form) {
+  return form == Form::kInt8 ? 1 : form == Form::kHalf ? 2 : 4;
+}
+
+/// Puts one stored number into a 16-byte chunk.
+__device__ __forceinline__ void put(uint32_t (&chunk)[4], Form form, int32_t i, float v) {
+  if (form == Form::kInt8) {
+    chunk[i >> 2] |= (uint32_t(int32_t(v)) & 0xffu) << (8 * (i & 3));
+  } else if (form == Form::kHalf) {
+    chunk[i >> 1] |= uint32_t(__half_as_ushort(__float2half_rn(v))) << (16 * (i & 1));
+  } else {
+    chunk[i] = __float_as_uint(v);
+  }
+}
+
+/// Stores `value(column)` in every form of the finish, whole padded rows. Counts what does not fit in float16 once
+/// per value.
+template <typename Value>
+__device__ __forceinline__ void emit_row(const FinishView& f, int32_t row, const Value& value, Lost& lost) {
+  for (int32_t which = 0; which < f.emission_count; ++which) {
+    const EmissionView& e = f.emissions[which];
+    const int32_t element = element_bytes(e.form), per_chunk = 16 / element;
+    char* const out = static_cast<char*>(e.out) + int64_t(row) * e.stride;
+    for (int32_t first = 0; first < e.columns; first += per_chunk) {
+      uint32_t chunk[4] = {0, 0, 0, 0};
+#pragma unroll
+      for (int32_t i = 0; i < 16; ++i) {
+        if (i >= per_chunk || first + i >= f.channels) break;
+        int32_t once = 0;
+        const float v = emitted(e, value(first + i), once);
+        if (which == 0) lost.stored += once;
+        put(chunk, e.form, i, v);
+      }
+      *reinterpret_cast<uint4*>(out + first * element) = make_uint4(chunk[0], chunk[1], chunk[2], chunk[3]);
+    }
+  }
+}
+
+__global__ void load_kernel(const DeviceFrame* frame, const __grid_constant__ SitesView set, int32_t channels,
+                            const __grid_constant__ FinishView f, int32_t* row_of_input, int32_t* status) {
+  const DeviceFrame view = *frame;
+  for (int32_t i = blockIdx.x * kThreads + threadIdx.x; i < view.sites; i += gridDim.x * kThreads) {
+    const Site s = view.indices[i];
+    const bool inside = uint32_t(s.batch) < uint32_t(view.batch) && uint32_t(s.z) < uint32_t(set.shape[0]) &&
+                        uint32_t(s.y) < uint32_t(set.shape[1]) && uint32_t(s.x) < uint32_t(set.shape[2]);
+    int32_t row = inside ? row_at(set, line_of(set, s.batch, s.z, s.y), s.x) : -1;
+    if (row >= *set.count) row = -1;
+    row_of_input[i] = row;
+    const int64_t at = int64_t(i) * channels;
+    const auto feature = [&](int32_t c) {
+      return view.half ? __half2float(static_cast<const __half*>(view.features)[at + c])
+                       : static_cast<const float*>(view.features)[at + c];
+    };
+    int32_t bad = 0, first_bad = kNoRow;
+    for (int32_t c = 0; c < channels; ++c) {
+      if (fabsf(feature(c)) < kHalfLimit) continue;
+      ++bad;
+      if (first_bad == kNoRow) first_bad = i;
+    }
+    if (bad) {
+      atomicAdd(&status[kNonFinite], bad);
+      atomicMin(&status[kFirstNonFinite], first_bad);
+    }
+    if (row < 0) continue;
+    Lost lost;  // what does not fit was counted above
+    emit_row(f, row, [&](int32_t c) { return __half2float(__float2half_rn(feature(c))); }, lost);
+  }
+}
+
+__global__ void add_kernel(const char* self, Operand kind, int32_t stride, const int32_t* count,
+                           const __grid_constant__ FinishView f) {
+  const int32_t rows = *count;
+  ResidualView as_self{};  // reads the first operand the way the second is read
+  as_self.kind = kind;
+  as_self.other = self;
+  as_self.stride = stride;
+  Lost lost;
+  for (int32_t row = blockIdx.x * kThreads + threadIdx.x; row < rows; row += gridDim.x * kThreads) {
+    emit_row(
+        f, row,
+        [&](int32_t c) {
+          Lost ignored;
+          return add_operands(f.residual, other_operand(as_self, row, c), other_operand(f.residual, row, c), true,
+                              ignored);
+        },
+        lost);
+  }
+  report_lost(f, lost);
+}
+
+template <typename T>
+__global__ void scatter_kernel(const char* rows, int32_t stride, const __grid_constant__ EmissionView e,
+                               const __grid_constant__ SitesView set) {
+  const int32_t count = *set.count;
+  const int64_t items = int64_t(count) * e.columns;
+  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < items; i += int64_t(gridDim.x) * kThreads) {
+    const int32_t column = int32_t(i / count), row = int32_t(i - int64_t(column) * count);
+    const Site s = set.sites[row];
+    const int64_t cell = (int64_t(s.z) * set.shape[1] + s.y) * set.shape[2] + s.x;
+    static_cast<T*>(e.out)[(int64_t(s.batch) * e.columns + column) * e.cells + cell] =
+        reinterpret_cast<const T*>(rows + int64_t(row) * stride)[column];
+  }
+}
+
+template <typename T>
+__global__ void transpose_kernel(const T* in, T* out, const __grid_constant__ TransposeView v) {
+  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < v.count; i += int64_t(gridDim.x) * kThreads) {
+    int64_t rest = i, offset = 0;
+    for (int axis = v.axes - 1; axis >= 0; --axis) {
+      offset += rest % v.out_dims[axis] * v.in_strides[axis];
+      rest /= v.out_dims[axis];
+    }
+    out[i] = in[offset];
+  }
+}
+
+template <typename T>
+__global__ void pack_kernel(const DeviceFrame* frame, const char* rows, int32_t stride, int32_t channels,
+                            const __grid_constant__ SitesView set, const int32_t* row_of_input, T* values,
+                            Site* sites) {
+  const int32_t count = row_of_input ? frame->sites : *set.count;
+  const int64_t items = int64_t(count) * channels;
+  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < items; i += int64_t(gridDim.x) * kThreads) {
+    const int32_t to = int32_t(i / channels), c = int32_t(i - int64_t(to) * channels);
+    const int32_t row = row_of_input ? row_of_input[to] : to;
+    values[i] = row < 0 ? T(0) : reinterpret_cast<const T*>(rows + int64_t(row) * stride)[c];
+    if (sites && c == 0) sites[to] = frame->indices[to];
+  }
+}
+
+__global__ void publish_kernel(const DeviceFrame* frame, const int32_t* status, int32_t entries, int32_t sets,
+                               const int32_t* limits, FailureHeader* failure) {
+  __shared__ int32_t wrong;
+  if (threadIdx.x == 0) wrong = 0;
+  __syncthreads();
+  for (int32_t i = threadIdx.x; i < entries; i += blockDim.x) {
+    bool bad = status[i] != 0;
+    if (i == kFirstOutside || i == kFirstDuplicate || i == kFirstNonFinite) bad = false;
+    if (i >= kFound && i < kFound + sets) bad = status[i] > limits[i - kFound];
+    if (bad) wrong = 1;
+  }
+  __syncthreads();
+  volatile FailureHeader* const header = failure;
+  if (threadIdx.x == 0 && header->set) wrong = 0;  // an earlier failure waits for the host
+  __syncthreads();
+  if (!wrong) return;
+  volatile int32_t* const copy = reinterpret_cast<int32_t*>(failure + 1);
+  for (int32_t i = threadIdx.x; i < entries; i += blockDim.x) copy[i] = status[i];
+  __threadfence_system();
+  __syncthreads();
+  if (threadIdx.x) return;
+  const auto site = [&](volatile Site& to, int32_t row) {
+    if (row == kNoRow) return;
+    const Site s = frame->indices[row];
+    to.batch = s.batch;
+    to.z = s.z;
+    to.y = s.y;
+    to.x = s.x;
+  };
+  site(header->outside, status[kFirstOutside]);
+  site(header->duplicate, status[kFirstDuplicate]);
+  header->sites = frame->sites;
+  header->batch = frame->batch;
+  __threadfence_system();
+  header->set = 1;
+}
+
+}  // namespace
+
+void load_rows(const DeviceFrame* frame, const SitesView& set, int32_t channels, const FinishView& finish,
+               int32_t* row_of_input, int32_t* status, cudaStream_t stream) {
+  load_kernel<<<uint32_t(blocks_for(set.capacity)), kThreads, 0, stream>>>(frame, set, channels, finish, row_of_input,
+                                                                           status);
+  check_launch("load");
+}
+
+void add_rows(const void* self, Operand self_kind, int32_t self_stride, const SitesView& set, const FinishView& finish,
+              cudaStream_t stream) {
+  add_kernel<<<uint32_t(blocks_for(set.capacity)), kThreads, 0, stream>>>(static_cast<const char*>(self), self_kind,
+                                                                          self_stride, set.count, finish);
+  check_launch("add");
+}
+
+void scatter_rows(const void* rows, int32_t stride, const EmissionView& dense, const SitesView& set,
+                  cudaStream_t stream) {
+  const uint32_t blocks = uint32_t(blocks_for(int64_t(set.capacity) * dense.columns));
+  const char* const from = static_cast<const char*>(rows);
+  if (dense.form == Form::kHalf) {
+    scatter_kernel<uint16_t><<<blocks, kThreads, 0, stream>>>(from, stride, dense, set);
+  } else {
+    scatter_kernel<uint32_t><<<blocks, kThreads, 0, stream>>>(from, stride, dense, set);
+  }
+  check_launch("scatter_dense");
+}
+
+void transpose_dense(const void* in, void* out, const TransposeView& view, cudaStream_t stream) {
+  const uint32_t blocks = uint32_t(blocks_for(view.count));
+  if (view.element == 2) {
+    transpose_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<const uint16_t*>(in), static_cast<uint16_t*>(out),
+                                                      view);
+  } else {
+    transpose_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<const uint32_t*>(in), static_cast<uint32_t*>(out),
+                                                      view);
+  }
+  check_launch("transpose");
+}
+
+void pack_rows(const DeviceFrame* frame, const void* rows, int32_t stride, int32_t element, int32_t channels,
+               const SitesView& set, const int32_t* row_of_input, void* values, Site* sites, cudaStream_t stream) {
+  const uint32_t blocks = uint32_t(blocks_for(int64_t(set.capacity) * channels));
+  const char* const from = static_cast<const char*>(rows);
+  if (element == 2) {
+    pack_kernel<<<blocks, kThreads, 0, stream>>>(frame, from, stride, channels, set, row_of_input,
+                                                 static_cast<uint16_t*>(values), sites);
+  } else {
+    pack_kernel<<<blocks, kThreads, 0, stream>>>(frame, from, stride, channels, set, row_of_input,
+                                                 static_cast<uint32_t*>(values), sites);
+  }
+  check_launch("sparse result");
+}
+
+void publish_failure(const DeviceFrame* frame, const int32_t* status, int32_t entries, int32_t sets,
+                     const int32_t* limits, FailureHeader* failure, cudaStream_t stream) {
+  publish_kernel<<<1, 128, 0, stream>>>(frame, status, entries, sets, limits, failure);
+  check_launch("status");
+}
+
+}  // namespace scn::cuda

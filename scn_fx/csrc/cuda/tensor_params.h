@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "cuda/convolution.h"
+
+namespace scn::cuda {
+
+struct TensorParams {
+  MapView map;
+  const char* x;
+  int32_t x_stride;     // bytes
+  int32_t passes;       // of up to 128 bytes of each row
+  int32_t chunk_shift;  // log2 of the 16-byte chunks of a row in one pass
+  int32_t steps;        // 32-byte steps per pass: what weights are packed by
+  const uint4* weights;  // [blocks of N, passes, steps, N / 16, 32 lanes]
+  FinishView finish;
+};
+
+void launch_tensor_int8(TensorParams& params, int32_t padded, const DeviceLimits& limits, cudaStream_t stream);
+void launch_tensor_half(TensorParams& params, int32_t padded, const DeviceLimits& limits, cudaStream_t stream);
+
+}  // namespace scn::cuda
