@@ -2,17 +2,22 @@
 #include "cuda/convolution.h"
 
 #include <algorithm>
+#include <mutex>
+#include <set>
+#include <utility>
 
 #include "cuda/chain_convolution.cuh"
+#include "cuda/launch.h"
 #include "cuda/tensor_params.h"
 
 namespace scn::cuda {
 namespace {
 
-// Rows of a tile in shared memory: with 64 KiB, three blocks share a Hopper multiprocessor, and the widest tiles of
-// LiDAR frames (about 430 rows of 128 bytes) fit.
-constexpr int32_t kRowBudget = 64 * 1024, kSmallRowBudget = 36 * 1024;
-constexpr int32_t kLargestList = 1024;
+// Entries of a tile's list. In LiDAR frames 64 output rows read up to about 430 distinct input rows in submanifold
+// layers and 650 in strided ones; what does not fit is looked up again by every layer, slowly but right.
+constexpr int32_t kLargestList = 704, kLargestOfWideRows = 448;
+// Where shared memory is small, rows of a tile take at most this much.
+constexpr int32_t kSmallRowBudget = 36 * 1024;
 
 int32_t log2_of(int32_t n) {
   int32_t shift = 0;
@@ -28,14 +33,40 @@ DeviceLimits device_limits(int device) {
         "reading the device's limits");
   check(cudaDeviceGetAttribute(&limits.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
         "reading the device's limits");
+  int major = 0, minor = 0;
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "reading the device's limits");
+  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "reading the device's limits");
+  limits.hopper = kHopperBuilt && major == 9 && minor == 0;
   return limits;
 }
 
 int32_t list_capacity(int32_t volume, int32_t row_bytes, const DeviceLimits& limits) {
   const int32_t row = std::min(row_bytes, 128);
-  const int32_t budget = limits.shared_bytes >= 160 * 1024 ? kRowBudget : kSmallRowBudget;
-  const int32_t most = (volume * kTileRows + 3) / 4 * 4;
-  return std::max(2 * kTileRows, std::min({most, budget / row / 4 * 4, kLargestList}));
+  int32_t most = std::min(volume * kTileRows, row == 128 ? kLargestOfWideRows : kLargestList);
+  if (limits.shared_bytes < 160 * 1024) most = std::min(most, kSmallRowBudget / row);
+  return std::max(2 * kTileRows, (most + 3) / 4 * 4);
+}
+
+void allow_shared(const void* kernel, int32_t bytes, const DeviceLimits& limits) {
+  if (bytes > limits.shared_bytes) {
+    fail(ErrorKind::kArgument, "A layer needs ", bytes, " bytes of shared memory, the device gives a block ",
+         limits.shared_bytes, ". Its kernel has too many offsets for this device; run it on the CPU.");
+  }
+  static std::mutex mutex;
+  static std::set<std::pair<int, const void*>> allowed;
+  int device = 0;
+  check(cudaGetDevice(&device), "asking for the device");
+  std::lock_guard<std::mutex> lock(mutex);
+  if (!allowed.insert({device, kernel}).second) return;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limits.shared_bytes),
+        "asking for shared memory");
+}
+
+int32_t blocks_per_multiprocessor(const void* kernel, int32_t threads, int32_t shared_bytes) {
+  int blocks = 0;
+  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, size_t(shared_bytes)),
+        "asking for the occupancy");
+  return std::max(1, blocks);
 }
 
 void convolve(const MapView& map, const void* x, const DeviceWeights& w, FinishView finish,
@@ -54,6 +85,12 @@ void convolve(const MapView& map, const void* x, const DeviceWeights& w, FinishV
   p.steps = (map.geometry.volume * (std::min(w.in_bytes, 128) / 16) + 1) / 2;
   p.weights = reinterpret_cast<const uint4*>(w.packed.data());
   p.finish = finish;
+  if (w.hopper) {
+    const bool done = w.product == Product::kTensorInt8 ? launch_hopper_int8(p, w.padded, limits, stream)
+                                                        : launch_hopper_half(p, w.padded, limits, stream);
+    if (!done) fail(ErrorKind::kArgument, "A layer does not fit into the shared memory that was planned for it.");
+    return;
+  }
   if (w.product == Product::kTensorInt8) {
     launch_tensor_int8(p, w.padded, limits, stream);
   } else {

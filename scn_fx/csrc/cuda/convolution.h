@@ -17,6 +17,7 @@ namespace scn::cuda {
 struct DeviceLimits {
   int32_t multiprocessors = 0;
   int32_t shared_bytes = 0;  // that one block may have
+  bool hopper = false;       // wgmma kernels run here
 };
 DeviceLimits device_limits(int device);
 
@@ -34,13 +35,14 @@ struct DeviceWeights {
   int32_t padded = 0;      // output channels that are computed
   int32_t in_channels = 0;
   int32_t in_bytes = 0;    // of an input row
+  bool hopper = false;     // packed for wgmma
   DeviceArray<char> packed;
   DeviceArray<float> scale, bias;
   int64_t bytes() const { return packed.bytes() + scale.bytes() + bias.bytes(); }
 };
 
 /// Prepares a layer: rounds, quantises and packs. Throws as prepare_weights (cpu/convolution.h) does.
-DeviceWeights device_weights(const WeightSource& source);
+DeviceWeights device_weights(const WeightSource& source, const DeviceLimits& limits);
 
 /// Entries of a tile's list that a map should hold, if rows of up to `row_bytes` are read through it.
 int32_t list_capacity(int32_t volume, int32_t row_bytes, const DeviceLimits& limits);

@@ -221,7 +221,8 @@ class Executor final : public CudaExecutor {
       if (n.kind != NodeSpec::Kind::kConvolution) continue;
       const int32_t volume = net.maps[size_t(n.map)].geometry.volume();
       weights_[i] = device_weights({n.weight.data(), n.bias.data(), n.out_channels, volume, n.in_channels, n.precision,
-                                    n.amax[0], n.weight_amax.data(), n.name});
+                                    n.amax[0], n.weight_amax.data(), n.name},
+                                   limits_);
     }
   }
 

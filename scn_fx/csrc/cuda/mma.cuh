@@ -87,4 +87,9 @@ __device__ __forceinline__ void wait_copies() {
 #endif
 }
 
+/// Position of a 16-byte chunk in its row in shared memory, so that the rows of a fragment meet different banks.
+__device__ __forceinline__ uint32_t swizzled(uint32_t row, uint32_t chunk, int32_t chunk_shift) {
+  return chunk ^ ((row >> (3 - chunk_shift)) & ((1u << chunk_shift) - 1));
+}
+
 }  // namespace scn::cuda

@@ -12,11 +12,6 @@
 
 namespace scn::cuda {
 
-/// Position of a 16-byte chunk in its row in shared memory, so that the rows of a fragment meet different banks.
-__device__ __forceinline__ uint32_t swizzled(uint32_t row, uint32_t chunk, int32_t chunk_shift) {
-  return chunk ^ ((row >> (3 - chunk_shift)) & ((1u << chunk_shift) - 1));
-}
-
 __device__ __forceinline__ int32_t form_size(Form form) {
   return form == Form::kInt8 ? 1 : form == Form::kHalf ? 2 : 4;
 }

@@ -4,39 +4,11 @@
 #pragma once
 
 #include <algorithm>
-#include <mutex>
-#include <set>
-#include <utility>
 
+#include "cuda/launch.h"
 #include "cuda/tensor_convolution.cuh"
 
 namespace scn::cuda {
-
-/// Allows a kernel the shared memory it asks for, once per device.
-inline void allow_shared(const void* kernel, int32_t bytes, const DeviceLimits& limits) {
-  if (bytes > limits.shared_bytes) {
-    fail(ErrorKind::kArgument, "A layer needs ", bytes, " bytes of shared memory, the device gives a block ",
-         limits.shared_bytes, ". Its kernel has too many offsets for this device; run it on the CPU.");
-  }
-  static std::mutex mutex;
-  static std::set<std::pair<int, const void*>> allowed;
-  int device = 0;
-  check(cudaGetDevice(&device), "asking for the device");
-  std::lock_guard<std::mutex> lock(mutex);
-  if (!allowed.insert({device, kernel}).second) return;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limits.shared_bytes),
-        "asking for shared memory");
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, -1), "asking for a carveout");
-}
-
-inline int32_t blocks_for(const void* kernel, int32_t threads, int32_t shared, const SitesView& output,
-                   const DeviceLimits& limits) {
-  int per_multiprocessor = 0;
-  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_multiprocessor, kernel, threads, size_t(shared)),
-        "asking for the occupancy");
-  const int32_t tiles = (output.capacity + kTileRows - 1) / kTileRows;
-  return std::max(1, std::min(tiles, std::max(1, per_multiprocessor) * limits.multiprocessors));
-}
 
 template <typename T, int N, int WarpsM, int WarpsN, int SplitK, bool OneChunk>
 void launch(TensorParams& p, int32_t column_blocks, const DeviceLimits& limits, cudaStream_t stream) {
@@ -47,7 +19,9 @@ void launch(TensorParams& p, int32_t column_blocks, const DeviceLimits& limits, 
   shared = (shared + 15) / 16 * 16 + (p.map.geometry.volume + 1) * kTileRows * 2;
   const void* const symbol = reinterpret_cast<const void*>(kernel);
   allow_shared(symbol, shared, limits);
-  const int32_t blocks = blocks_for(symbol, Shape::kThreads, shared, p.map.output, limits);
+  const int32_t tiles = (p.map.output.capacity + kTileRows - 1) / kTileRows;
+  const int32_t blocks = std::max(
+      1, std::min(tiles, blocks_per_multiprocessor(symbol, Shape::kThreads, shared) * limits.multiprocessors));
   kernel<<<dim3(uint32_t(blocks), uint32_t(column_blocks)), Shape::kThreads, size_t(shared), stream>>>(p);
   check_launch("convolution");
 }

@@ -19,4 +19,14 @@ struct TensorParams {
 void launch_tensor_int8(TensorParams& params, int32_t padded, const DeviceLimits& limits, cudaStream_t stream);
 void launch_tensor_half(TensorParams& params, int32_t padded, const DeviceLimits& limits, cudaStream_t stream);
 
+
+#if defined(SCN_FX_HOPPER)
+constexpr bool kHopperBuilt = true;
+#else
+constexpr bool kHopperBuilt = false;
+#endif
+/// Weights must be packed for wgmma. False if the layer does not fit into shared memory.
+bool launch_hopper_int8(const TensorParams& params, int32_t padded, const DeviceLimits& limits, cudaStream_t stream);
+bool launch_hopper_half(const TensorParams& params, int32_t padded, const DeviceLimits& limits, cudaStream_t stream);
+
 }  // namespace scn::cuda

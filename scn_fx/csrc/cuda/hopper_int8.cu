@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cuda/hopper_launch.cuh"
+
+namespace scn::cuda {
+
+bool launch_hopper_int8(const TensorParams& params, int32_t padded, const DeviceLimits& limits, cudaStream_t stream) {
+  return launch_hopper<int8_t>(params, padded, limits, stream);
+}
+
+}  // namespace scn::cuda
