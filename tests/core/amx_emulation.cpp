@@ -4,10 +4,13 @@
 #define SCN_FX_EMULATE_AMX
 // the kernels themselves, compiled for this processor
 #include <cstdio>
+#include <cstdlib>
 #include <random>
 #include <vector>
 
 #include "cpu/kernels_amx.cpp"
+#include "maps/kernel_map.h"
+#include "parallel.h"
 
 namespace {
 
@@ -26,7 +29,7 @@ std::vector<int32_t> sums_of(const scn::Kernels& kernels, const scn::GatherGemm&
     const int64_t end = begin + kTile < rows ? begin + kTile : rows;
     const int64_t room = (end - begin + scn::kAccRows - 1) / scn::kAccRows * scn::kAccRows * g.out_channels;
     std::vector<int32_t> acc(static_cast<size_t>(room + 1), kGuard);
-    const int64_t bytes = scn::gemm_scratch_bytes(end - begin, g.offsets, g.in_channels);
+    const int64_t bytes = scn::gemm_scratch_bytes(end - begin, g.map.offsets, g.in_channels);
     std::vector<char> scratch(static_cast<size_t>(bytes + 1), 0x37);
     kernels.gemm_int8(g, begin, end, acc.data(), scratch.data());
     if (acc.back() != kGuard || scratch.back() != 0x37) {
@@ -56,8 +59,11 @@ bool agree(const Layer& layer, std::mt19937& random) {
     const bool there = double(random() % 1000) < layer.density * 1000;
     entry = there ? int32_t(random() % kSources) : -1;
   }
-  const scn::GatherGemm g{map.data(),    layer.offsets, x.data(), stride, padded_in,
-                          packed.data(), padded_out,    false,    nullptr};
+  scn::ThreadPool pool(1);
+  scn::KernelMap pairs;
+  pairs.assign(map.data(), layer.rows, layer.offsets, pool);
+  const scn::GatherGemm g{pairs.view(),  x.data(),   stride, padded_in,
+                          packed.data(), padded_out, false,  nullptr};
   if (sums_of(scn::kAmxKernels, g, layer.rows) == sums_of(scn::kPortableKernels, g, layer.rows)) return true;
   std::printf("%d to %d channels, %d offsets, %lld rows, density %g: other sums\n", layer.in, layer.out,
               layer.offsets, static_cast<long long>(layer.rows), layer.density);

@@ -17,10 +17,17 @@ def test_emulated_tiles_have_the_sums_of_the_portable_kernels(tmp_path: Path) ->
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None:
         pytest.skip("needs a C++ compiler")
-    cpu = ROOT / "scn_fx" / "csrc" / "cpu"
-    sources = [Path(__file__).with_name("amx_emulation.cpp"), cpu / "kernels_portable.cpp", cpu / "pack.cpp"]
+    csrc = ROOT / "scn_fx" / "csrc"
+    parts = (
+        "cpu/kernels_portable.cpp",
+        "cpu/pack.cpp",
+        "maps/kernel_map.cpp",
+        "maps/site_index.cpp",
+        "parallel.cpp",
+    )
+    sources = [Path(__file__).with_name("amx_emulation.cpp"), *(csrc / part for part in parts)]
     program = tmp_path / "amx_emulation"
-    options = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Werror", "-I", cpu.parent]
+    options = ["-std=c++17", "-O2", "-pthread", "-Wall", "-Wextra", "-Werror", "-I", csrc]
     built = subprocess.run([compiler, *options, *sources, "-o", program], capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     done = subprocess.run([program], capture_output=True, text=True)

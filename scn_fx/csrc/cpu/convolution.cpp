@@ -105,20 +105,25 @@ PreparedWeights prepare_weights(const WeightSource& s) {
 }
 
 Overflow run_convolution(const Kernels& kernels, const PreparedWeights& w, const void* x, int64_t x_stride,
-                         bool x_nonnegative, const int32_t* map, int64_t out_sites, Finish finish,
+                         bool x_nonnegative, const MapView& map, int64_t rows, Finish finish,
                          ThreadPool& pool) {
   const bool int8 = w.precision == Precision::kInt8;
   // Only input layers have a specified order of sums; elsewhere a processor without fma may round twice.
   const bool fused = w.in_channels <= 8;
-  GatherGemm g{map,          w.offsets,     x,
-               x_stride,     w.in_padded,   int8 ? static_cast<const void*>(w.int8.data()) : w.floats.data(),
-               w.out_padded, x_nonnegative, w.offset_sums.data()};
+  GatherGemm g{map,
+               x,
+               x_stride,
+               w.in_padded,
+               int8 ? static_cast<const void*>(w.int8.data()) : w.floats.data(),
+               w.out_padded,
+               x_nonnegative,
+               w.offset_sums.data()};
   finish.stride = w.out_padded;
   finish.channels = w.out_channels;
   finish.scale = int8 ? w.scale.data() : nullptr;
   finish.bias = w.bias.data();
   OverflowCount lost;
-  pool.for_each(out_sites, kRowsPerChunk, [&](int64_t chunk_begin, int64_t chunk_end, int) {
+  pool.for_each(rows, kRowsPerChunk, [&](int64_t chunk_begin, int64_t chunk_end, int) {
     std::vector<int32_t> sums(size_t(kTileRows * w.out_padded));
     std::vector<char> scratch(static_cast<size_t>(gemm_scratch_bytes(kTileRows, w.offsets, w.in_padded)));
     Finish f = finish;

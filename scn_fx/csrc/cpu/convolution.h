@@ -45,9 +45,9 @@ inline int32_t int8_row(int32_t channels) {
 }
 
 /// Runs the gathering product and `finish` (whose sources, scale, bias and scratch are filled in here) over
-/// all rows of `map` [out_sites, offsets].
+/// all `rows` of a map.
 Overflow run_convolution(const Kernels& kernels, const PreparedWeights& weights, const void* x,
-                         int64_t x_stride, bool x_nonnegative, const int32_t* map, int64_t out_sites,
+                         int64_t x_stride, bool x_nonnegative, const MapView& map, int64_t rows,
                          Finish finish, ThreadPool& pool);
 
 /// Runs `finish` (its source set, its scratch filled in here) over `rows` rows.

@@ -48,9 +48,9 @@ CpuExecutor::CpuExecutor(const Plan& plan, int threads)
   slots_.resize(size_t(plan.slots));
   dense_.resize(plan.dense.size());
   sets_.resize(plan.network.sets.size());
+  maps_.resize(plan.network.maps.size());
   for (const MapSpec& map : plan.network.maps) {
-    maps_.emplace_back();
-    reach_.push_back(map.geometry.subm || map.partner >= 0 ? Reach{} : make_reach(map.geometry));
+    reach_.push_back(map.partner >= 0 ? Reach{} : make_reach(map.geometry));
   }
 }
 
@@ -81,9 +81,7 @@ std::vector<Result> CpuExecutor::run(const FrameView& frame, std::vector<StageTi
 
 int64_t CpuExecutor::active_macs(const Step& step) const {
   const NodeSpec& n = plan_.network.nodes[size_t(step.node)];
-  const std::vector<int32_t>& map = maps_[size_t(n.map)];
-  const int64_t pairs = std::count_if(map.begin(), map.end(), [](int32_t row) { return row >= 0; });
-  return pairs * n.in_channels * n.out_channels;
+  return maps_[size_t(n.map)].pairs() * n.in_channels * n.out_channels;
 }
 
 void CpuExecutor::check_frame(const FrameView& frame) {
@@ -128,26 +126,22 @@ void CpuExecutor::build_maps(const FrameView& frame, StageTimer& watch) {
   watch.stop("sites", "input");
   for (size_t i = 0; i < net.maps.size(); ++i) {
     const MapSpec& spec = net.maps[i];
-    const int32_t volume = spec.geometry.volume();
-    std::vector<int32_t>& map = maps_[i];
+    KernelMap& map = maps_[i];
     const SiteSet& input = sets_[size_t(spec.input_set)];
     SiteSet& output = sets_[size_t(spec.output_set)];
     const char* kind = spec.partner >= 0 ? "inverse_map" : spec.geometry.subm ? "subm_map" : "conv_map";
     if (spec.partner >= 0) {
-      map.resize(size_t(output.size() * volume));
-      inverse_map(maps_[size_t(spec.partner)].data(), input.size(), volume, output.size(), map.data());
+      inverse_map(maps_[size_t(spec.partner)], output.size(), &map);
     } else if (spec.geometry.subm) {
       if (input.size() > spec.bound) {
         fail(ErrorKind::kBound, spec.layer, ": ", input.size(), " sites, but output_bound is ", spec.bound,
              ". Capture the model again with output_bound=", input.size() + input.size() / 4, " or more.");
       }
-      map.resize(size_t(input.size() * volume));
-      subm_map(input, spec.geometry, pool_, map.data());
+      subm_map(input, spec.geometry, reach_[i], pool_, &map);
     } else {
       output_sites(input, spec.geometry, reach_[i], spec.bound, spec.layer, pool_, &output);
-      map.resize(size_t(output.size() * volume));
       watch.stop("output_sites", spec.layer);
-      conv_map(input, output, spec.geometry, reach_[i], pool_, map.data());
+      conv_map(input, output, spec.geometry, reach_[i], pool_, &map);
     }
     watch.stop(kind, spec.layer);
   }
@@ -160,7 +154,7 @@ BufferBytes CpuExecutor::buffer_bytes() const {
                                                   w.scale.capacity() + w.bias.capacity()));
   }
   for (const std::vector<char>& slot : slots_) b.activations += int64_t(slot.capacity());
-  for (const std::vector<int32_t>& map : maps_) b.kernel_maps += int64_t(map.capacity() * sizeof(int32_t));
+  for (const KernelMap& map : maps_) b.kernel_maps += map.bytes();
   for (const SiteSet& set : sets_)
     b.sites += set.index.bytes() + int64_t(set.sites.capacity() * sizeof(Site));
   b.sites += int64_t(order_.capacity() * sizeof(int32_t));
@@ -276,11 +270,10 @@ void CpuExecutor::convolution(const Step& step) {
     f.through_half = n.output_precision == Precision::kFloat16;
     f.residual = residual(step, plan_.network.nodes[size_t(step.add)]);
   }
-  const std::vector<int32_t>& map = maps_[size_t(n.map)];
   const int set = plan_.network.maps[size_t(n.map)].output_set;
   const Overflow lost =
       run_convolution(kernels_, weights_[size_t(step.node)], rows(step.input), row_elements(x), x.nonnegative,
-                      map.data(), sets_[size_t(set)].size(), f, pool_);
+                      maps_[size_t(n.map)].view(), sets_[size_t(set)].size(), f, pool_);
   check_overflow(step, lost);
 }
 

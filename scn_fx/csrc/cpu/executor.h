@@ -78,7 +78,7 @@ class CpuExecutor {
   int32_t batch_ = 1;
   std::vector<SiteSet> sets_;
   std::vector<int32_t> order_;  // input row of each row of set 0
-  std::vector<std::vector<int32_t>> maps_;
+  std::vector<KernelMap> maps_;
   std::vector<std::vector<char>> slots_;
   std::vector<std::unique_ptr<char[]>> dense_;
 };

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "error.h"
+#include "maps/kernel_map.h"
 
 namespace scn {
 namespace {
@@ -49,6 +50,8 @@ void convolve(const ConvCall& call, ThreadPool& pool, float* y) {
            call.in_sites, " input rows. Build the map from the same sites as the features.");
     }
   }
+  KernelMap map;
+  map.assign(call.map, call.out_sites, s.offsets, pool);
   std::vector<int8_t> int8;
   std::vector<float> rounded;
   const void* x = call.features;
@@ -71,7 +74,7 @@ void convolve(const ConvCall& call, ThreadPool& pool, float* y) {
   f.relu = call.relu;
   f.emissions = &e;
   f.emission_count = 1;
-  fail_if_lost(run_convolution(kernels, weights, x, stride, false, call.map, call.out_sites, f, pool),
+  fail_if_lost(run_convolution(kernels, weights, x, stride, false, map.view(), call.out_sites, f, pool),
                s.layer);
 }
 

@@ -103,21 +103,44 @@ int64_t convert_to_half(const float* in, uint16_t* out, int64_t count) {
 
 /// Where the packed weights of one offset begin for the block of outputs at `n`.
 inline int64_t weight_at(const GatherGemm& g, int32_t k, int32_t n) {
-  return (int64_t(n) * g.offsets + int64_t(k) * kOutputBlock) * g.in_channels;
+  return (int64_t(n) * g.map.offsets + int64_t(k) * kOutputBlock) * g.in_channels;
 }
 
-/// Lists the rows of a tile that have a neighbour at offset `k`: `rows` their numbers in the tile, `sources`
-/// the input rows. Returns how many.
-inline int32_t active_rows(const GatherGemm& g, int64_t begin, int64_t end, int32_t k, int32_t* rows,
-                           int32_t* sources) {
-  int32_t count = 0;
-  const int32_t* entry = g.map + begin * g.offsets + k;
-  for (int32_t r = 0; r < int32_t(end - begin); ++r, entry += g.offsets) {
-    rows[count] = r;
-    sources[count] = *entry;
-    count += *entry >= 0;
+/// Calls visit(offset, input row) for the neighbours of one output row, offsets ascending. Up to 64 offsets
+/// share one loop over the bits of a mask: its end is the one branch per row that cannot be predicted.
+template <typename Visit>
+inline void for_each_neighbour(const MapView& map, int64_t row, const Visit& visit) {
+  const int32_t* input = map.inputs + map.first[row];
+  for (int32_t w = 0; w < map.mask_words; ++w) {
+    for (uint64_t bits = map.masks[row * map.mask_words + w]; bits; bits &= bits - 1) {
+      visit(w * 64 + int32_t(__builtin_ctzll(bits)), *input++);
+    }
   }
-  return count;
+}
+
+/// A row of a tile, counted from the tile's first, and the input row that it reads at some offset.
+struct Pair {
+  int32_t row, input;
+};
+
+/// The pairs of a tile, by offset.
+struct TilePairs {
+  const int32_t* counts;
+  const Pair* pairs;
+  int64_t room;  // pairs of offset k begin at k * room
+};
+
+inline TilePairs list_pairs(const MapView& map, int64_t begin, int64_t end, void* scratch) {
+  Pair* pairs = static_cast<Pair*>(scratch);
+  const int64_t room = end - begin;
+  int32_t* counts = reinterpret_cast<int32_t*>(pairs + map.offsets * room);
+  std::memset(counts, 0, size_t(map.offsets) * sizeof(int32_t));
+  for (int64_t row = begin; row < end; ++row) {
+    for_each_neighbour(map, row, [&](int32_t k, int32_t input) {
+      pairs[k * room + counts[k]++] = {int32_t(row - begin), input};
+    });
+  }
+  return {counts, pairs, room};
 }
 
 }  // namespace

@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <string>
 
+#include "maps/map_view.h"
+
 namespace scn {
 
 /// Channels are padded to these multiples in memory, with zeros.
@@ -17,10 +19,9 @@ constexpr int32_t kInt8RowMultiple = 16;  // bytes per int8 row
 constexpr int32_t kAccRows = 16;          // rows of sums computed together
 
 /// A gathering matrix product over a range of output rows:
-///   acc[r][n] = sum over offsets k with map[r][k] >= 0, and channels c, of x[map[r][k]][c] * w[k][c][n].
+///   acc[r][n] = sum over offsets k that have a neighbour i of r, and channels c, of x[i][c] * w[k][c][n].
 struct GatherGemm {
-  const int32_t* map;  // [rows, offsets]
-  int32_t offsets;
+  MapView map;
   const void* x;               // rows of int8 or float
   int64_t x_stride;            // elements per row
   int32_t in_channels;         // padded
@@ -102,8 +103,7 @@ struct Kernels {
 /// Input channels of all offsets together, up to which AMX kernels gather whole rows.
 constexpr int64_t kMostPanelDepth = 16384;
 
-/// Scratch for the gemm functions: the active rows of a tile and the input rows they read, or a panel of
-/// gathered rows.
+/// Scratch for the gemm functions: the pairs of a tile by offset, or a panel of gathered rows.
 int64_t gemm_scratch_bytes(int64_t tile_rows, int32_t offsets, int32_t in_channels);
 
 /// int8 weights [out, offsets, in] → [out block, offsets, in quad, 16 outputs, 4 inputs]; zero padded, and

@@ -29,7 +29,7 @@ struct Panel {
   int64_t stride;      // bytes: a multiple of kStep
   int8_t* zeros;       // what an absent neighbour reads
   uintptr_t* sources;  // by offset: where one row's neighbour lies
-  int32_t *latest, *offsets, *steps;
+  int32_t *offsets, *steps;
   uint8_t* in_use;  // by step
   int32_t offset_count, step_count;
 };
@@ -42,15 +42,14 @@ T* take(char** at, int64_t count) {
 }
 
 Panel lay_out(const GatherGemm& g, void* scratch) {
-  const int64_t depth = int64_t(g.offsets) * g.in_channels;
+  const int64_t depth = int64_t(g.map.offsets) * g.in_channels;
   char* at = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(scratch) + 63) / 64 * 64);
   Panel p{};
   p.stride = (depth + kStep - 1) / kStep * kStep;
   p.rows = take<int8_t>(&at, kPanelRows * p.stride);
   p.zeros = take<int8_t>(&at, g.in_channels);
-  p.sources = take<uintptr_t>(&at, g.offsets);
-  p.latest = take<int32_t>(&at, g.offsets);
-  p.offsets = take<int32_t>(&at, g.offsets);
+  p.sources = take<uintptr_t>(&at, g.map.offsets + 15);
+  p.offsets = take<int32_t>(&at, g.map.offsets);
   p.steps = take<int32_t>(&at, p.stride / kStep);
   p.in_use = take<uint8_t>(&at, p.stride / kStep);
   std::memset(p.zeros, 0, size_t(g.in_channels));
@@ -61,42 +60,53 @@ Panel lay_out(const GatherGemm& g, void* scratch) {
   return p;
 }
 
-/// The largest entry of each of kCount columns of the map.
-template <int kCount>
-inline void largest_entries(const int32_t* entries, int64_t rows, int32_t offsets, int32_t* latest) {
-  int32_t most[kCount];
-  for (int32_t& m : most) m = -1;
-  for (int64_t r = 0; r < rows; ++r, entries += offsets) {
-    for (int i = 0; i < kCount; ++i) most[i] = most[i] > entries[i] ? most[i] : entries[i];
-  }
-  std::memcpy(latest, most, sizeof(most));
-}
-
 /// Lists the steps in which any row of [begin, end) has a neighbour, and the offsets these steps cover.
 inline void list_steps(const GatherGemm& g, int64_t begin, int64_t end, Panel* p) {
-  const int32_t* entries = g.map + begin * g.offsets;
-  int32_t k = 0;
-  for (; k + 16 <= g.offsets; k += 16)
-    largest_entries<16>(entries + k, end - begin, g.offsets, p->latest + k);
-  if (k < g.offsets && k > 0) {  // columns seen twice cost less than a narrower loop
-    k = g.offsets - 16;
-    largest_entries<16>(entries + k, end - begin, g.offsets, p->latest + k);
-  } else {
-    for (; k < g.offsets; ++k) largest_entries<1>(entries + k, end - begin, g.offsets, p->latest + k);
-  }
+  const MapView& map = g.map;
+  const int32_t channels = g.in_channels;
   std::memset(p->in_use, 0, size_t(p->stride / kStep));
   p->offset_count = p->step_count = 0;
-  for (k = 0; k < g.offsets; ++k) {
-    if (p->latest[k] < 0) continue;
-    for (int32_t s = k * g.in_channels / kStep; s * kStep < (k + 1) * g.in_channels; ++s) {
-      if (!p->in_use[s]) p->steps[p->step_count++] = s;
-      p->in_use[s] = 1;
+  for (int32_t w = 0; w < map.mask_words; ++w) {
+    uint64_t any = 0;
+    for (int64_t row = begin; row < end; ++row) any |= map.masks[row * map.mask_words + w];
+    for (; any; any &= any - 1) {
+      const int32_t k = w * 64 + int32_t(__builtin_ctzll(any));
+      for (int32_t s = k * channels / kStep; s * kStep < (k + 1) * channels; ++s) {
+        if (!p->in_use[s]) p->steps[p->step_count++] = s;
+        p->in_use[s] = 1;
+      }
     }
   }
-  for (k = 0; k < g.offsets; ++k) {
-    const int32_t last = ((k + 1) * g.in_channels - 1) / kStep;
-    // an offset in a row of several steps needs all of them or none
-    if (p->in_use[last] || p->in_use[k * g.in_channels / kStep]) p->offsets[p->offset_count++] = k;
+  for (int32_t k = 0; k < map.offsets; ++k) {
+    // an offset without neighbours shares its first and last step at most
+    if (p->in_use[k * channels / kStep] || p->in_use[((k + 1) * channels - 1) / kStep]) {
+      p->offsets[p->offset_count++] = k;
+    }
+  }
+}
+
+/// Where the inputs of one output row lie, by offset: those of absent neighbours at `zeros`. Addresses as
+/// numbers and a whole row at once: which neighbours exist cannot be predicted, so no branch may ask.
+inline void find_sources(const GatherGemm& g, int64_t row, uintptr_t zeros, uintptr_t* sources) {
+  const MapView& map = g.map;
+  const uintptr_t x = reinterpret_cast<uintptr_t>(g.x);
+  const int32_t x_stride = int32_t(g.x_stride);
+  const int32_t* input = map.inputs + map.first[row];
+  for (int32_t begin = 0; begin < map.offsets; begin += 16) {
+    const uint32_t present = uint32_t(map.masks[row * map.mask_words + begin / 64] >> (begin % 64)) & 0xffffu;
+    int32_t entries[16];
+#if defined(__AVX512F__)
+    // up to 16 entries beyond the row's last may be read
+    const __m512i listed = _mm512_loadu_si512(input);
+    _mm512_storeu_si512(entries, _mm512_mask_expand_epi32(_mm512_set1_epi32(-1), __mmask16(present), listed));
+#else
+    for (int32_t i = 0, next = 0; i < 16; ++i) entries[i] = present >> i & 1 ? input[next++] : -1;
+#endif
+    input += __builtin_popcount(present);
+    for (int32_t i = 0; i < 16; ++i) {  // `sources` has room for whole sixteens
+      const uintptr_t there = x + uintptr_t(int64_t(entries[i]) * x_stride);
+      sources[begin + i] = entries[i] < 0 ? zeros : there;
+    }
   }
 }
 
@@ -106,18 +116,11 @@ template <int kBytes>
 void gather(const GatherGemm& g, int64_t begin, int64_t end, int32_t rows, const Panel& p) {
   const int32_t channels = kBytes ? kBytes : g.in_channels, count = p.offset_count;
   constexpr int32_t kPiece = kBytes == 0 ? 16 : kBytes < kStep ? kBytes : kStep;
-  // Addresses as numbers and all of a row at once, so that the choice of the row of zeros is arithmetic and
-  // not a branch: which neighbours exist cannot be predicted.
-  const uintptr_t x = reinterpret_cast<uintptr_t>(g.x), zeros = reinterpret_cast<uintptr_t>(p.zeros);
-  const int32_t x_stride = int32_t(g.x_stride), all = g.offsets;
+  const uintptr_t zeros = reinterpret_cast<uintptr_t>(p.zeros);
   const int32_t* offsets = p.offsets;
   uintptr_t* sources = p.sources;
   for (int32_t r = 0; r < rows; ++r) {
-    const int32_t* entries = g.map + (begin + r < end ? begin + r : end - 1) * all;
-    for (int32_t k = 0; k < all; ++k) {
-      const uintptr_t there = x + uintptr_t(int64_t(entries[k]) * x_stride);
-      sources[k] = entries[k] < 0 ? zeros : there;
-    }
+    find_sources(g, begin + r < end ? begin + r : end - 1, zeros, sources);
     int8_t* out = p.rows + r * p.stride;
     for (int32_t i = 0; i < count; ++i) {
       const int64_t k = offsets[i];
@@ -176,7 +179,7 @@ inline void products(const Panel& p, const int8_t* weight, int64_t block, int32_
 
 template <int M>
 inline void all_outputs(const GatherGemm& g, const Panel& p, int32_t* acc) {
-  const int64_t block = int64_t(g.offsets) * g.in_channels * kOutputBlock;
+  const int64_t block = int64_t(g.map.offsets) * g.in_channels * kOutputBlock;
   const int8_t* weight = static_cast<const int8_t*>(g.weight);
   int32_t n = 0;
   for (; n + 2 * kOutputBlock <= g.out_channels; n += 2 * kOutputBlock, weight += 2 * block) {
@@ -186,7 +189,7 @@ inline void all_outputs(const GatherGemm& g, const Panel& p, int32_t* acc) {
 }
 
 void gemm_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* acc, void* scratch) {
-  const int64_t depth = int64_t(g.offsets) * g.in_channels;
+  const int64_t depth = int64_t(g.map.offsets) * g.in_channels;
   if (g.in_channels % 16 != 0 || depth > kMostPanelDepth)
     return kOthers.gemm_int8(g, begin, end, acc, scratch);
   Panel p = lay_out(g, scratch);

@@ -105,27 +105,6 @@ inline void block_float(const float* const* source, const float* w, int32_t chan
   }
 }
 
-/// Calls visit(offset, input row) for the neighbours of one output row, offsets ascending. Up to 64 offsets
-/// share one loop over the bits of a mask: its end is the one branch per row that cannot be predicted.
-template <typename Visit>
-inline void for_each_neighbour(const int32_t* entries, int32_t offsets, const Visit& visit) {
-  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-  for (int32_t begin = 0; begin < offsets; begin += 64) {
-    const int32_t end = offsets - begin < 64 ? offsets : begin + 64;
-    uint64_t bits = 0;
-    for (int32_t k = begin; k < end; k += 8) {
-      const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(end - k), lanes);
-      const __m256i rows = _mm256_maskload_epi32(entries + k, mask);
-      const __m256i there = _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_setzero_si256(), rows), mask);
-      bits |= uint64_t(uint32_t(_mm256_movemask_ps(_mm256_castsi256_ps(there)))) << (k - begin);
-    }
-    for (; bits; bits &= bits - 1) {
-      const int32_t at = begin + int32_t(__builtin_ctzll(bits));
-      visit(at, entries[at]);
-    }
-  }
-}
-
 /// Narrow layers: one row at a time with its sums in registers, since all weights stay in the first-level
 /// cache and handling lists of rows would cost more than the products. N blocks of 16 outputs.
 template <int N>
@@ -134,7 +113,7 @@ inline void rows_u8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* su
   for (int64_t row = begin; row < end; ++row, sums += 16 * N) {
     __m256i acc[2 * N];
     for (int j = 0; j < 2 * N; ++j) acc[j] = _mm256_setzero_si256();
-    for_each_neighbour(g.map + row * g.offsets, g.offsets, [&](int32_t k, int32_t source_row) {
+    for_each_neighbour(g.map, row, [&](int32_t k, int32_t source_row) {
       const int8_t* source = static_cast<const int8_t*>(g.x) + int64_t(source_row) * g.x_stride;
       const int8_t* weight = static_cast<const int8_t*>(g.weight) + k * slab;
       for (int32_t c = 0; c < g.in_channels; c += kInputQuad, weight += kInputQuad * kOutputBlock) {
@@ -154,7 +133,7 @@ inline void rows_float(const GatherGemm& g, int64_t begin, int64_t end, float* s
   const int64_t slab = weight_at(g, 1, 0);
   for (int64_t row = begin; row < end; ++row, sums += 16) {
     __m256 lo = _mm256_setzero_ps(), hi = _mm256_setzero_ps();
-    for_each_neighbour(g.map + row * g.offsets, g.offsets, [&](int32_t k, int32_t source_row) {
+    for_each_neighbour(g.map, row, [&](int32_t k, int32_t source_row) {
       const float* source = static_cast<const float*>(g.x) + int64_t(source_row) * g.x_stride;
       const float* weight = static_cast<const float*>(g.weight) + k * slab;
       for (int32_t c = 0; c < g.in_channels; ++c, weight += kOutputBlock) {
@@ -210,17 +189,15 @@ void gemm_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* acc, vo
     return g.out_channels == 16 ? rows_u8<1>(g, begin, end, acc) : rows_u8<2>(g, begin, end, acc);
   }
   std::memset(acc, 0, size_t(end - begin) * size_t(g.out_channels) * sizeof(int32_t));
-  if (g.x_nonnegative) {
-    walk<UnsignedBlock>(g, begin, end, acc, scratch, 0, g.out_channels);
-  } else {
-    walk<SignedBlock>(g, begin, end, acc, scratch, 0, g.out_channels);
-  }
+  const TilePairs tile = list_pairs(g.map, begin, end, scratch);
+  g.x_nonnegative ? walk<UnsignedBlock>(g, tile, acc, 0, g.out_channels)
+                  : walk<SignedBlock>(g, tile, acc, 0, g.out_channels);
 }
 
 void gemm_float(const GatherGemm& g, int64_t begin, int64_t end, float* acc, void* scratch, bool) {
   if (g.in_channels <= 16 && g.out_channels == 16) return rows_float(g, begin, end, acc);
   std::memset(acc, 0, size_t(end - begin) * size_t(g.out_channels) * sizeof(float));
-  walk<FloatBlock>(g, begin, end, acc, scratch, 0, g.out_channels);
+  walk<FloatBlock>(g, list_pairs(g.map, begin, end, scratch), acc, 0, g.out_channels);
 }
 
 /// Loops of multiply-adds, for the share of the processor's peak that a layer reaches. Return operations
@@ -243,9 +220,15 @@ int64_t int8_loop(int64_t rounds) {
   // product get in each other's way, and layers would seem to beat the processor.
   constexpr int32_t kRows = 48, kChannels = 128;
   static const int8_t weight[kChannels * kChannels] = {}, x[kRows * kChannels] = {};
-  int32_t map[kRows], sums[kRows * kChannels], scratch[2 * kRows];
-  for (int32_t r = 0; r < kRows; ++r) map[r] = r;
-  const GatherGemm g{map, 1, x, kChannels, kChannels, weight, kChannels, true, nullptr};
+  uint64_t masks[kRows];
+  int64_t first[kRows];
+  int32_t inputs[kRows + kMapPadding], sums[kRows * kChannels];
+  Pair scratch[kRows + 1];
+  for (int32_t r = 0; r < kRows; ++r) {
+    masks[r] = 1;
+    first[r] = inputs[r] = r;
+  }
+  const GatherGemm g{{masks, first, inputs, 1, 1}, x, kChannels, kChannels, weight, kChannels, true, nullptr};
   const int64_t calls = rounds / 1024 + 1;
   for (int64_t i = 0; i < calls; ++i) {
     gemm_int8(g, 0, kRows, sums, scratch);

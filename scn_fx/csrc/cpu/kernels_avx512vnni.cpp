@@ -91,35 +91,17 @@ struct FloatBlock {
 /// Blocks of 64 outputs, then of 32, then of 16.
 template <template <int> class Block>
 inline void walk_widths(const GatherGemm& g, int64_t begin, int64_t end, void* sums, void* scratch) {
+  const TilePairs tile = list_pairs(g.map, begin, end, scratch);
   const int32_t n64 = g.out_channels / 64 * 64, n32 = g.out_channels / 32 * 32;
-  if (n64 > 0) walk<Block<4>>(g, begin, end, sums, scratch, 0, n64);
-  if (n32 > n64) walk<Block<2>>(g, begin, end, sums, scratch, n64, n32);
-  if (g.out_channels > n32) walk<Block<1>>(g, begin, end, sums, scratch, n32, g.out_channels);
+  if (n64 > 0) walk<Block<4>>(g, tile, sums, 0, n64);
+  if (n32 > n64) walk<Block<2>>(g, tile, sums, n64, n32);
+  if (g.out_channels > n32) walk<Block<1>>(g, tile, sums, n32, g.out_channels);
 }
 
 template <int N>
 using SignedBlock = Int8Block<N, true>;
 template <int N>
 using UnsignedBlock = Int8Block<N, false>;
-
-/// Calls visit(offset, input row) for the neighbours of one output row, offsets ascending. Up to 64 offsets
-/// share one loop over the bits of a mask: its end is the one branch per row that cannot be predicted.
-template <typename Visit>
-inline void for_each_neighbour(const int32_t* entries, int32_t offsets, const Visit& visit) {
-  for (int32_t begin = 0; begin < offsets; begin += 64) {
-    const int32_t end = offsets - begin < 64 ? offsets : begin + 64;
-    uint64_t bits = 0;
-    for (int32_t k = begin; k < end; k += 16) {
-      const __mmask16 mask = end - k >= 16 ? __mmask16(0xffff) : __mmask16((1u << (end - k)) - 1);
-      const __m512i rows = _mm512_maskz_loadu_epi32(mask, entries + k);
-      bits |= uint64_t(_mm512_mask_cmpge_epi32_mask(mask, rows, _mm512_setzero_si512())) << (k - begin);
-    }
-    for (; bits; bits &= bits - 1) {
-      const int32_t at = begin + int32_t(__builtin_ctzll(bits));
-      visit(at, entries[at]);
-    }
-  }
-}
 
 /// Narrow layers: one row at a time with its sums in registers, since all weights stay in the first-level
 /// cache and handling lists of rows would cost more than the products. N blocks of 16 outputs. Two sums an
@@ -130,7 +112,7 @@ inline void rows_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* 
   for (int64_t row = begin; row < end; ++row, sums += 16 * N) {
     __m512i even[N], odd[N];
     for (int j = 0; j < N; ++j) even[j] = odd[j] = _mm512_setzero_si512();
-    for_each_neighbour(g.map + row * g.offsets, g.offsets, [&](int32_t k, int32_t source_row) {
+    for_each_neighbour(g.map, row, [&](int32_t k, int32_t source_row) {
       const int8_t* source = static_cast<const int8_t*>(g.x) + int64_t(source_row) * g.x_stride;
       const int8_t* weight = static_cast<const int8_t*>(g.weight) + k * slab;
       for (int32_t c = 0; c < g.in_channels; c += kInputQuad, weight += kInputQuad * kOutputBlock) {
@@ -159,7 +141,7 @@ inline void rows_float(const GatherGemm& g, int64_t begin, int64_t end, float* s
   const int64_t slab = weight_at(g, 1, 0);
   for (int64_t row = begin; row < end; ++row, sums += 16) {
     __m512 acc = _mm512_setzero_ps();
-    for_each_neighbour(g.map + row * g.offsets, g.offsets, [&](int32_t k, int32_t source_row) {
+    for_each_neighbour(g.map, row, [&](int32_t k, int32_t source_row) {
       const float* source = static_cast<const float*>(g.x) + int64_t(source_row) * g.x_stride;
       const float* weight = static_cast<const float*>(g.weight) + k * slab;
       for (int32_t c = 0; c < g.in_channels; ++c, weight += kOutputBlock) {

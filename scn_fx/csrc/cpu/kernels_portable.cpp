@@ -9,17 +9,16 @@ namespace {
 
 void gemm_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* acc, void* scratch) {
   std::memset(acc, 0, size_t(end - begin) * size_t(g.out_channels) * sizeof(int32_t));
-  int32_t* rows = static_cast<int32_t*>(scratch);
-  int32_t* sources = rows + (end - begin);
+  const TilePairs tile = list_pairs(g.map, begin, end, scratch);
   const int8_t* x = static_cast<const int8_t*>(g.x);
   const int32_t quads = g.in_channels / kInputQuad, blocks = g.out_channels / kOutputBlock;
-  for (int32_t k = 0; k < g.offsets; ++k) {
-    const int32_t count = active_rows(g, begin, end, k, rows, sources);
-    for (int32_t i = 0; i < count; ++i) {
-      const int8_t* source = x + int64_t(sources[i]) * g.x_stride;
+  for (int32_t k = 0; k < g.map.offsets; ++k) {
+    for (int32_t i = 0; i < tile.counts[k]; ++i) {
+      const Pair& pair = tile.pairs[k * tile.room + i];
+      const int8_t* source = x + int64_t(pair.input) * g.x_stride;
       for (int32_t block = 0; block < blocks; ++block) {
         const int8_t* w = static_cast<const int8_t*>(g.weight) + weight_at(g, k, block * kOutputBlock);
-        int32_t* out = acc + int64_t(rows[i]) * g.out_channels + block * kOutputBlock;
+        int32_t* out = acc + int64_t(pair.row) * g.out_channels + block * kOutputBlock;
         for (int32_t quad = 0; quad < quads; ++quad, w += kInputQuad * kOutputBlock) {
           for (int32_t n = 0; n < kOutputBlock; ++n) {
             int32_t sum = 0;
@@ -36,16 +35,15 @@ void gemm_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* acc, vo
 template <bool kFused>
 void gemm_float_rows(const GatherGemm& g, int64_t begin, int64_t end, float* acc, void* scratch) {
   std::memset(acc, 0, size_t(end - begin) * size_t(g.out_channels) * sizeof(float));
-  int32_t* rows = static_cast<int32_t*>(scratch);
-  int32_t* sources = rows + (end - begin);
+  const TilePairs tile = list_pairs(g.map, begin, end, scratch);
   const float* x = static_cast<const float*>(g.x);
-  for (int32_t k = 0; k < g.offsets; ++k) {
-    const int32_t count = active_rows(g, begin, end, k, rows, sources);
-    for (int32_t i = 0; i < count; ++i) {
-      const float* source = x + int64_t(sources[i]) * g.x_stride;
+  for (int32_t k = 0; k < g.map.offsets; ++k) {
+    for (int32_t i = 0; i < tile.counts[k]; ++i) {
+      const Pair& pair = tile.pairs[k * tile.room + i];
+      const float* source = x + int64_t(pair.input) * g.x_stride;
       for (int32_t block = 0; block < g.out_channels; block += kOutputBlock) {
         const float* w = static_cast<const float*>(g.weight) + weight_at(g, k, block);
-        float* out = acc + int64_t(rows[i]) * g.out_channels + block;
+        float* out = acc + int64_t(pair.row) * g.out_channels + block;
         for (int32_t c = 0; c < g.in_channels; ++c, w += kOutputBlock) {
           for (int32_t n = 0; n < kOutputBlock; ++n) {
             out[n] = kFused ? __builtin_fmaf(source[c], w[n], out[n]) : source[c] * w[n] + out[n];

@@ -14,12 +14,12 @@ int32_t round_up(int32_t n, int32_t multiple) { return (n + multiple - 1) / mult
 }  // namespace
 
 int64_t gemm_scratch_bytes(int64_t tile_rows, int32_t offsets, int32_t in_channels) {
-  const int64_t lists = tile_rows * 2 * int64_t(sizeof(int32_t)) + 64;
+  const int64_t lists = offsets * (tile_rows * 2 + 1) * int64_t(sizeof(int32_t)) + 64;
   const int64_t depth = int64_t(offsets) * in_channels;
   if (depth > kMostPanelDepth) return lists;
   // 32 rows in steps of 64 bytes, a row of zeros, addresses, and lists of offsets and steps
   const int64_t steps = depth / 64 + 1;
-  return std::max(lists, 32 * 64 * steps + in_channels + 16 * int64_t(offsets) + 5 * steps + 8 * 64);
+  return std::max(lists, 32 * 64 * steps + in_channels + 12 * int64_t(offsets) + 5 * steps + 10 * 64);
 }
 
 int64_t packed_int8_bytes(int32_t out, int32_t offsets, int32_t in) {

@@ -30,20 +30,17 @@ struct ByRows<Block, 0> {
 ///   template <int R> static void run(const GatherGemm&, int32_t offset, int32_t n, const X* const* x, const
 ///   W* weight,
 ///                                    A* const* sums)
-/// which adds R rows' products at one offset to outputs [n, n + kOutputs). Only active pairs are computed:
-/// for each offset the rows of the tile that have a neighbour are listed first.
+/// which adds R rows' products at one offset to outputs [n, n + kOutputs).
 template <typename Block>
-inline void walk(const GatherGemm& g, int64_t begin, int64_t end, void* sums, void* scratch, int32_t n_begin,
-                 int32_t n_end) {
+inline void walk(const GatherGemm& g, const TilePairs& tile, void* sums, int32_t n_begin, int32_t n_end) {
   using X = typename Block::X;
   using W = typename Block::W;
   using A = typename Block::A;
   constexpr int kRows = Block::kRows;
-  int32_t* rows = static_cast<int32_t*>(scratch);
-  int32_t* sources = rows + (end - begin);
   const X* x = static_cast<const X*>(g.x);
-  for (int32_t k = 0; k < g.offsets; ++k) {
-    const int32_t count = active_rows(g, begin, end, k, rows, sources);
+  for (int32_t k = 0; k < g.map.offsets; ++k) {
+    const int32_t count = tile.counts[k];
+    const Pair* pairs = tile.pairs + k * tile.room;
     for (int32_t n = n_begin; n < n_end; n += Block::kOutputs) {
       const W* weight = static_cast<const W*>(g.weight) + weight_at(g, k, n);
       for (int32_t i = 0; i < count; i += kRows) {
@@ -51,8 +48,8 @@ inline void walk(const GatherGemm& g, int64_t begin, int64_t end, void* sums, vo
         const X* source[kRows];
         A* out[kRows];
         for (int32_t r = 0; r < take; ++r) {
-          source[r] = x + int64_t(sources[i + r]) * g.x_stride;
-          out[r] = static_cast<A*>(sums) + int64_t(rows[i + r]) * g.out_channels + n;
+          source[r] = x + int64_t(pairs[i + r].input) * g.x_stride;
+          out[r] = static_cast<A*>(sums) + int64_t(pairs[i + r].row) * g.out_channels + n;
         }
         ByRows<Block, kRows>::call(take, g, k, n, source, weight, out);
       }

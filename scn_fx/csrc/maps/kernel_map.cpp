@@ -11,7 +11,7 @@ namespace {
 
 constexpr int64_t kSitesPerChunk = 2048;
 
-/// Calls visit(offset, z, y, x) for every output cell that `site` reaches.
+/// Calls visit(z, y, x) for every output cell that `site` reaches.
 template <typename Visit>
 void for_each_output(const Reach& reach, const Site& site, const Visit& visit) {
   const int32_t nz = reach[0].kernel, ny = reach[1].kernel, nx = reach[2].kernel;
@@ -23,7 +23,7 @@ void for_each_output(const Reach& reach, const Site& site, const Visit& visit) {
     for (int32_t ky = 0; ky < ny; ++ky) {
       if (ys[ky] < 0) continue;
       for (int32_t kx = 0; kx < nx; ++kx) {
-        if (xs[kx] >= 0) visit((kz * ny + ky) * nx + kx, zs[kz], ys[ky], xs[kx]);
+        if (xs[kx] >= 0) visit(zs[kz], ys[ky], xs[kx]);
       }
     }
   }
@@ -35,14 +35,19 @@ void for_each_output(const Reach& reach, const Site& site, const Visit& visit) {
        " is a duplicate. Each voxel may occur once; merge the points of a voxel before calling.");
 }
 
-void check_inside(const Site* indices, int64_t count, const SiteIndex& index, const std::string& layer,
-                  ThreadPool& pool) {
+/// Indexes the sites that lie inside the grid, and throws if there are others.
+void insert_sites(const Site* indices, int64_t count, const std::string& layer, ThreadPool& pool,
+                  SiteIndex* index) {
   std::atomic<int64_t> wrong{0};
   std::atomic<int64_t> first{count};
-  pool.for_each(count, int64_t(1) << 15, [&](int64_t begin, int64_t end, int) {
+  const bool bitmap = index->is_bitmap();
+  pool.for_each(count, bitmap ? kSitesPerChunk : count, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       const Site& s = indices[i];
-      if (uint32_t(s.batch) < uint32_t(index.batch()) && index.contains_cell(s.z, s.y, s.x)) continue;
+      if (uint32_t(s.batch) < uint32_t(index->batch()) && index->contains_cell(s.z, s.y, s.x)) {
+        bitmap ? index->insert(index->cell(s)) : index->append(index->cell(s));
+        continue;
+      }
       ++wrong;
       int64_t seen = first;
       while (i < seen && !first.compare_exchange_weak(seen, i)) {
@@ -53,8 +58,8 @@ void check_inside(const Site* indices, int64_t count, const SiteIndex& index, co
   const Site& s = indices[first];
   fail(ErrorKind::kSite, layer, ": ", wrong.load(), " of ", count,
        " sites lie outside the grid; the first is (batch, z, y, x) = (", s.batch, ", ", s.z, ", ", s.y, ", ",
-       s.x, ") in row ", first.load(), ", expected batch < ", index.batch(), " and z, y, x < ",
-       to_string(index.shape()), ". Check the voxel range, the order of the columns and the batch size.");
+       s.x, ") in row ", first.load(), ", expected batch < ", index->batch(), " and z, y, x < ",
+       to_string(index->shape()), ". Check the voxel range, the order of the columns and the batch size.");
 }
 
 }  // namespace
@@ -63,18 +68,9 @@ void index_sites(const Site* indices, int64_t count, const Triple& shape, int32_
                  const std::string& layer, ThreadPool& pool, SiteSet* set, std::vector<int32_t>* order) {
   SiteIndex& index = set->index;
   index.reset(shape, batch);
-  check_inside(indices, count, index, layer, pool);
+  insert_sites(indices, count, layer, pool, &index);
   std::vector<Site> ascending;
   std::vector<Site>& in_order = order ? set->sites : ascending;
-  if (index.is_bitmap()) {
-    pool.for_each(count, kSitesPerChunk, [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; ++i) {
-        index.insert(index.cell(indices[i]));
-      }
-    });
-  } else {
-    for (int64_t i = 0; i < count; ++i) index.append(index.cell(indices[i]));
-  }
   const bool distinct = index.finish(pool, &in_order) == count;
   std::vector<int32_t>& row_of_rank = order ? *order : set->row_of_rank;
   row_of_rank.resize(size_t(index.size()));
@@ -97,45 +93,129 @@ void index_sites(const Site* indices, int64_t count, const Triple& shape, int32_
   }
 }
 
+namespace {
+
+/// The output coordinate of an input coordinate and an offset, or -1.
+int32_t output_of(const ConvGeometry& g, size_t axis, int32_t in, int32_t k) {
+  int64_t out = -1;
+  if (g.transposed) {
+    out = int64_t(in) * g.stride[axis] - g.padding[axis] + int64_t(k) * g.dilation[axis];
+  } else {
+    const int64_t scaled = int64_t(in) + g.padding[axis] - int64_t(k) * g.dilation[axis];
+    if (scaled >= 0 && scaled % g.stride[axis] == 0) out = scaled / g.stride[axis];
+  }
+  return out >= 0 && out < g.output_shape[axis] ? int32_t(out) : -1;
+}
+
+std::vector<AxisReach::Span> make_spans(const AxisReach& r) {
+  std::vector<AxisReach::Span> spans;
+  for (size_t in = 0; in < r.output.size(); in += size_t(r.kernel)) {
+    const auto begin = r.output.begin() + int64_t(in), end = begin + r.kernel;
+    AxisReach::Span span{0, 0};
+    for (auto out = begin; out != end; ++out) {
+      if (*out >= 0 && (!span.bits || *out < span.first)) span = {*out, 1};
+    }
+    for (auto out = begin; out != end; ++out) {
+      if (*out < 0) continue;
+      if (*out - span.first >= 32) return {};
+      span.bits |= uint32_t(1) << (*out - span.first);
+    }
+    spans.push_back(span);
+  }
+  return spans;
+}
+
+}  // namespace
+
 Reach make_reach(const ConvGeometry& g) {
   Reach reach;
   for (size_t axis = 0; axis < 3; ++axis) {
     AxisReach& r = reach[axis];
     r.kernel = g.kernel[axis];
     r.output.resize(size_t(g.input_shape[axis]) * size_t(r.kernel));
+    r.input.assign(size_t(g.output_shape[axis]) * size_t(r.kernel), -1);
     for (int32_t in = 0; in < g.input_shape[axis]; ++in) {
       for (int32_t k = 0; k < r.kernel; ++k) {
-        int64_t out = -1;
-        if (g.transposed) {
-          out = int64_t(in) * g.stride[axis] - g.padding[axis] + int64_t(k) * g.dilation[axis];
-        } else {
-          const int64_t scaled = int64_t(in) + g.padding[axis] - int64_t(k) * g.dilation[axis];
-          if (scaled >= 0 && scaled % g.stride[axis] == 0) out = scaled / g.stride[axis];
-        }
-        r.output[size_t(in) * size_t(r.kernel) + size_t(k)] =
-            out >= 0 && out < g.output_shape[axis] ? int32_t(out) : -1;
+        const int32_t out = output_of(g, axis, in, k);
+        r.output[size_t(in) * size_t(r.kernel) + size_t(k)] = out;
+        if (out >= 0) r.input[size_t(out) * size_t(r.kernel) + size_t(k)] = in;
       }
     }
+    r.spans = make_spans(r);
   }
   return reach;
 }
+
+namespace {
+
+/// Collects the outputs that inputs of one row of cells reach, 64 cells of the output row at a time, and
+/// marks them in all output rows at once: inputs come in order, so that most find their word at hand.
+class OutputMarker {
+ public:
+  OutputMarker(const Reach& reach, SiteIndex* index) : reach_(reach), index_(*index) {}
+  ~OutputMarker() { flush(); }
+
+  void add(const Site& s) {
+    const AxisReach::Span span = reach_[2].spans[size_t(s.x)];
+    const int32_t word = span.first >> 6, shift = span.first & 63;
+    if (word != word_ || s.y != row_.y || s.z != row_.z || s.batch != row_.batch) {
+      flush();
+      word_ = word;
+      row_ = s;
+    }
+    bits_[0] |= uint64_t(span.bits) << shift;
+    bits_[1] |= uint64_t(span.bits) >> 1 >> (63 - shift);
+  }
+
+ private:
+  void flush() {
+    if (!(bits_[0] | bits_[1])) return;
+    const int32_t nz = reach_[0].kernel, ny = reach_[1].kernel;
+    for (int32_t kz = 0; kz < nz; ++kz) {
+      const int32_t z = reach_[0].output[size_t(row_.z) * size_t(nz) + size_t(kz)];
+      if (z < 0) continue;
+      for (int32_t ky = 0; ky < ny; ++ky) {
+        const int32_t y = reach_[1].output[size_t(row_.y) * size_t(ny) + size_t(ky)];
+        if (y < 0) continue;
+        const int64_t cell = index_.cell(row_.batch, z, y, word_ * 64);
+        if (bits_[0]) index_.insert_run(cell, bits_[0]);
+        if (bits_[1]) index_.insert_run(cell + 64, bits_[1]);
+      }
+    }
+    bits_[0] = bits_[1] = 0;
+  }
+
+  const Reach& reach_;
+  SiteIndex& index_;
+  Site row_{-1, -1, -1, -1};
+  int32_t word_ = -1;
+  uint64_t bits_[2] = {0, 0};
+};
+
+}  // namespace
 
 void output_sites(const SiteSet& input, const ConvGeometry& geometry, const Reach& reach,
                   int64_t output_bound, const std::string& layer, ThreadPool& pool, SiteSet* output) {
   SiteIndex& index = output->index;
   index.reset(geometry.output_shape, input.index.batch());
+  const bool spans = !reach[2].spans.empty();
   if (index.is_bitmap()) {
     pool.for_each(input.size(), kSitesPerChunk, [&](int64_t begin, int64_t end, int) {
+      OutputMarker marker(reach, &index);
       for (int64_t row = begin; row < end; ++row) {
         const Site& site = input.sites[size_t(row)];
-        for_each_output(reach, site, [&](int32_t, int32_t z, int32_t y, int32_t x) {
+        if (spans) {
+          marker.add(site);
+          continue;
+        }
+        for_each_output(reach, site, [&](int32_t z, int32_t y, int32_t x) {
           index.insert(index.cell(site.batch, z, y, x));
         });
       }
     });
   } else {
     for (const Site& site : input.sites) {
-      for_each_output(reach, site, [&](int32_t, int32_t z, int32_t y, int32_t x) {
+      for_each_output(reach, site, [&](int32_t z, int32_t y, int32_t x) {
         index.append(index.cell(site.batch, z, y, x));
       });
     }
@@ -148,95 +228,264 @@ void output_sites(const SiteSet& input, const ConvGeometry& geometry, const Reac
   output->row_of_rank.clear();
 }
 
-namespace {
-
-/// Three neighbours along x by their occupancy: rank & keep + add, which is -1 for an empty cell.
-struct Triplet {
-  int32_t keep[3], add[3];
-};
-constexpr Triplet kTriplets[8] = {
-    {{0, 0, 0}, {-1, -1, -1}}, {{-1, 0, 0}, {0, -1, -1}}, {{0, -1, 0}, {-1, 0, -1}},
-    {{-1, -1, 0}, {0, 1, -1}}, {{0, 0, -1}, {-1, -1, 0}}, {{-1, 0, -1}, {0, -1, 1}},
-    {{0, -1, -1}, {-1, 0, 1}}, {{-1, -1, -1}, {0, 1, 2}},
-};
-
-/// One site's row of a submanifold map, run by run: the cells along x are neighbours in the bitmap.
-void subm_row_runs(const SiteSet& set, const ConvGeometry& g, const Site& site, int32_t* out) {
-  const SiteIndex& index = set.index;
-  const Triple& shape = index.shape();
-  const int32_t width = g.kernel[2];
-  const int32_t x0 = site.x - g.padding[2];
-  const int32_t skip = x0 < 0 ? -x0 : 0;                      // offsets left of the grid
-  const int32_t beyond = std::max(0, x0 + width - shape[2]);  // offsets right of it
-  const int32_t inside = width - skip - beyond;
-  for (int32_t kz = 0; kz < g.kernel[0]; ++kz) {
-    const int32_t z = site.z - g.padding[0] + kz * g.dilation[0];
-    for (int32_t ky = 0; ky < g.kernel[1]; ++ky, out += width) {
-      const int32_t y = site.y - g.padding[1] + ky * g.dilation[1];
-      uint64_t bits = 0;
-      int32_t rank = 0;
-      if (inside > 0 && uint32_t(z) < uint32_t(shape[0]) && uint32_t(y) < uint32_t(shape[1])) {
-        bits = index.run(index.cell(site.batch, z, y, x0 + skip), inside, &rank) << skip;
-      }
-      if (width == 3) {
-        const Triplet& t = kTriplets[bits];
-        for (int kx = 0; kx < 3; ++kx) out[kx] = (rank & t.keep[kx]) + t.add[kx];
-        continue;
-      }
-      for (int32_t kx = 0; kx < width; ++kx, bits >>= 1) {
-        const int32_t occupied = int32_t(bits & 1);
-        out[kx] = occupied ? rank : -1;
-        rank += occupied;
-      }
-    }
-  }
+void KernelMap::reset(int64_t rows, int32_t offsets) {
+  offsets_ = offsets;
+  mask_words_ = (offsets + 63) / 64;
+  masks_.resize(rows * mask_words_);
+  first_.resize(rows);
+  inputs_.resize((rows + kChunkRows - 1) / kChunkRows * (kChunkRows * offsets + kMapPadding) + kMapPadding);
 }
 
-void subm_row_cells(const SiteSet& set, const ConvGeometry& g, const Site& site, int32_t* out) {
-  for (int32_t kz = 0; kz < g.kernel[0]; ++kz) {
-    const int32_t z = site.z - g.padding[0] + kz * g.dilation[0];
-    for (int32_t ky = 0; ky < g.kernel[1]; ++ky) {
-      const int32_t y = site.y - g.padding[1] + ky * g.dilation[1];
-      for (int32_t kx = 0; kx < g.kernel[2]; ++kx) {
-        const int32_t x = site.x - g.padding[2] + kx * g.dilation[2];
-        *out++ = set.index.contains_cell(z, y, x) ? set.index.rank(set.index.cell(site.batch, z, y, x)) : -1;
+int64_t KernelMap::pairs() const {
+  int64_t count = 0;
+  for (int64_t i = 0; i < masks_.size(); ++i) count += __builtin_popcountll(masks_.data()[i]);
+  return count;
+}
+
+namespace {
+
+/// Writes the mask of a row and appends its neighbours; returns where the next row's begin.
+int32_t* compress_row(const int32_t* dense, int32_t offsets, uint64_t* mask, int32_t* inputs) {
+  for (int32_t begin = 0; begin < offsets; begin += 64, ++mask) {
+    *mask = 0;
+    const int32_t end = std::min(offsets, begin + 64);
+    for (int32_t k = begin; k < end; ++k) {
+      const bool there = dense[k] >= 0;
+      *mask |= uint64_t(there) << (k - begin);
+      *inputs = dense[k];  // overwritten by the next one if there is none
+      inputs += there;
+    }
+  }
+  return inputs;
+}
+
+/// Fills the rows of a map in parallel: fill(site, mask, inputs) writes one row and returns where its
+/// neighbours end.
+template <typename Fill>
+void fill_rows(KernelMap* map, const Site* sites, int64_t rows, ThreadPool& pool, const Fill& fill) {
+  pool.for_each(rows, KernelMap::kChunkRows, [&](int64_t begin, int64_t end, int) {
+    int32_t* inputs = map->chunk_inputs(begin);
+    for (int64_t row = begin; row < end; ++row) {
+      map->set_first(row, inputs);
+      inputs = fill(sites[row], map->mask(row), inputs);
+    }
+  });
+}
+
+/// The rows of cells that one output site reads: found once for all outputs of a row.
+class InputRows {
+ public:
+  struct Row {
+    int64_t cell;    // at x = 0
+    int32_t offset;  // at the first x offset
+  };
+
+  InputRows(const SiteIndex& index, const Reach& reach) : index_(index), reach_(reach) {
+    found_.resize(size_t(reach[0].kernel) * size_t(reach[1].kernel));
+  }
+
+  const Row* begin() const { return found_.data(); }
+  const Row* end() const { return found_.data() + count_; }
+
+  void find(const Site& out) {
+    if (out.y == row_.y && out.z == row_.z && out.batch == row_.batch) return;
+    row_ = out;
+    const int32_t nz = reach_[0].kernel, ny = reach_[1].kernel, nx = reach_[2].kernel;
+    const int32_t* zs = reach_[0].input.data() + int64_t(out.z) * nz;
+    const int32_t* ys = reach_[1].input.data() + int64_t(out.y) * ny;
+    count_ = 0;
+    for (int32_t kz = 0; kz < nz; ++kz) {
+      for (int32_t ky = 0; ky < ny; ++ky) {
+        if (zs[kz] < 0 || ys[ky] < 0) continue;
+        found_[count_++] = {index_.cell(out.batch, zs[kz], ys[ky], 0), (kz * ny + ky) * nx};
       }
     }
   }
+
+ private:
+  const SiteIndex& index_;
+  const Reach& reach_;
+  Site row_{-1, -1, -1, -1};
+  std::vector<Row> found_;
+  size_t count_ = 0;
+};
+
+/// Fills a map run by run: the inputs along x of an output are neighbours in the bitmap. kSmall: runs of at
+/// most four, and a mask of one word.
+template <bool kSmall>
+void fill_runs(const SiteIndex& index, const Site* sites, int64_t rows, const ConvGeometry& g,
+               const Reach& reach, ThreadPool& pool, KernelMap* map) {
+  const int32_t width = g.kernel[2], limit = index.shape()[2], mask_words = map->view().mask_words;
+  const int32_t stride = g.stride[2], padding = g.padding[2];
+  pool.for_each(rows, KernelMap::kChunkRows, [&](int64_t begin, int64_t end, int) {
+    InputRows input_rows(index, reach);
+    const SiteIndex::Bits cells = index.bits();
+    int32_t* inputs = map->chunk_inputs(begin);
+    for (int64_t row = begin; row < end; ++row) {
+      map->set_first(row, inputs);
+      input_rows.find(sites[row]);
+      const int32_t x = sites[row].x * stride - padding;
+      // offsets left of the grid, and those right of it
+      const int32_t skip = std::max(0, -x), inside = std::min(width, limit - x) - skip;
+      uint64_t* mask = map->mask(row);
+      uint64_t small_mask = 0;
+      if (!kSmall) std::fill(mask, mask + mask_words, 0);
+      if (inside > 0) {
+        for (const InputRows::Row& in : input_rows) {
+          int32_t rank;
+          const uint64_t bits = cells.run(in.cell + (x + skip), inside, &rank);
+          const int32_t count = __builtin_popcountll(bits), k = in.offset + skip;
+          // four at a time without asking how many there are; the next run overwrites what is too much
+          for (int32_t j = 0; j < 4; ++j) inputs[j] = rank + j;
+          if (kSmall) {
+            small_mask |= bits << k;
+          } else {
+            for (int32_t j = 4; j < count; ++j) inputs[j] = rank + j;
+            mask[k >> 6] |= bits << (k & 63);
+            if ((k & 63) + inside > 64) mask[(k >> 6) + 1] |= bits >> (64 - (k & 63));
+          }
+          inputs += count;
+        }
+      }
+      if (kSmall) *mask = small_mask;
+    }
+  });
+}
+
+/// Fills a map cell by cell: any geometry, any index.
+void fill_cells(const SiteSet& set, const Site* sites, int64_t rows, const Reach& reach, ThreadPool& pool,
+                KernelMap* map) {
+  const SiteIndex& index = set.index;
+  const int32_t nz = reach[0].kernel, ny = reach[1].kernel, nx = reach[2].kernel;
+  fill_rows(map, sites, rows, pool, [&](const Site& site, uint64_t* mask, int32_t* inputs) {
+    const int32_t* zs = reach[0].input.data() + int64_t(site.z) * nz;
+    const int32_t* ys = reach[1].input.data() + int64_t(site.y) * ny;
+    const int32_t* xs = reach[2].input.data() + int64_t(site.x) * nx;
+    const int32_t mask_words = map->view().mask_words;
+    for (int32_t w = 0; w < mask_words; ++w) mask[w] = 0;
+    int32_t k = 0;
+    for (int32_t kz = 0; kz < nz; ++kz) {
+      for (int32_t ky = 0; ky < ny; ++ky) {
+        for (int32_t kx = 0; kx < nx; ++kx, ++k) {
+          if (zs[kz] < 0 || ys[ky] < 0 || xs[kx] < 0) continue;
+          const int32_t rank = index.rank(index.cell(site.batch, zs[kz], ys[ky], xs[kx]));
+          if (rank < 0) continue;
+          mask[k >> 6] |= uint64_t(1) << (k & 63);
+          *inputs++ = rank;
+        }
+      }
+    }
+    return inputs;
+  });
+}
+
+/// The map of a convolution whose outputs are `sites`.
+void fill_map(const SiteSet& input, const std::vector<Site>& sites, const ConvGeometry& g, const Reach& reach,
+              ThreadPool& pool, KernelMap* map) {
+  const int64_t rows = int64_t(sites.size());
+  map->reset(rows, g.volume());
+  const bool runs = input.index.is_bitmap() && !g.transposed && g.dilation[2] == 1 && g.kernel[2] < 64;
+  if (!runs) return fill_cells(input, sites.data(), rows, reach, pool, map);
+  g.kernel[2] <= 4 && g.volume() <= 64
+      ? fill_runs<true>(input.index, sites.data(), rows, g, reach, pool, map)
+      : fill_runs<false>(input.index, sites.data(), rows, g, reach, pool, map);
+}
+
+}  // namespace
+
+void KernelMap::assign(const int32_t* dense, int64_t rows, int32_t offsets, ThreadPool& pool) {
+  reset(rows, offsets);
+  pool.for_each(rows, kChunkRows, [&](int64_t begin, int64_t end, int) {
+    int32_t* inputs = chunk_inputs(begin);
+    for (int64_t row = begin; row < end; ++row) {
+      set_first(row, inputs);
+      inputs = compress_row(dense + row * offsets, offsets, mask(row), inputs);
+    }
+  });
+}
+
+void KernelMap::expand(ThreadPool& pool, int32_t* dense) const {
+  const MapView map = view();
+  pool.for_each(rows(), kChunkRows, [&](int64_t begin, int64_t end, int) {
+    std::fill(dense + begin * map.offsets, dense + end * map.offsets, -1);
+    for (int64_t row = begin; row < end; ++row) {
+      const int32_t* input = map.inputs + map.first[row];
+      for (int32_t w = 0; w < map.mask_words; ++w) {
+        for (uint64_t bits = map.masks[row * map.mask_words + w]; bits; bits &= bits - 1) {
+          dense[row * map.offsets + w * 64 + __builtin_ctzll(bits)] = *input++;
+        }
+      }
+    }
+  });
+}
+
+void subm_map(const SiteSet& set, const ConvGeometry& g, const Reach& reach, ThreadPool& pool,
+              KernelMap* map) {
+  fill_map(set, set.sites, g, reach, pool, map);
+}
+
+void conv_map(const SiteSet& input, const SiteSet& output, const ConvGeometry& g, const Reach& reach,
+              ThreadPool& pool, KernelMap* map) {
+  fill_map(input, output.sites, g, reach, pool, map);
+}
+
+void inverse_map(const KernelMap& map, int64_t input_sites, KernelMap* inverse) {
+  const MapView from = map.view();
+  const auto for_each_pair = [&](const auto& visit) {
+    for (int64_t row = 0; row < map.rows(); ++row) {
+      const int32_t* input = from.inputs + from.first[row];
+      for (int32_t w = 0; w < from.mask_words; ++w) {
+        for (uint64_t bits = from.masks[row * from.mask_words + w]; bits; bits &= bits - 1) {
+          visit(*input++, int32_t(row), w, bits & -bits);
+        }
+      }
+    }
+  };
+  inverse->reset(input_sites, from.offsets);
+  std::fill(inverse->mask(0), inverse->mask(input_sites), 0);
+  for_each_pair([&](int32_t input, int32_t, int32_t w, uint64_t bit) { inverse->mask(input)[w] |= bit; });
+  int32_t* inputs = nullptr;
+  for (int64_t row = 0; row < input_sites; ++row) {
+    if (row % KernelMap::kChunkRows == 0) inputs = inverse->chunk_inputs(row);
+    inverse->set_first(row, inputs);
+    for (int32_t w = 0; w < from.mask_words; ++w) inputs += __builtin_popcountll(inverse->mask(row)[w]);
+  }
+  const MapView to = inverse->view();
+  for_each_pair([&](int32_t input, int32_t row, int32_t w, uint64_t bit) {
+    const uint64_t* mask = inverse->mask(input);
+    int64_t at = to.first[input] + __builtin_popcountll(mask[w] & (bit - 1));
+    for (int32_t before = 0; before < w; ++before) at += __builtin_popcountll(mask[before]);
+    inverse->chunk_inputs(0)[at] = row;
+  });
+}
+
+namespace {
+
+/// Expands a map; rows of the input set may have an order of their own.
+void expand_rows(const KernelMap& compressed, const SiteSet& input, ThreadPool& pool, int32_t* map) {
+  compressed.expand(pool, map);
+  if (input.row_of_rank.empty()) return;
+  const int64_t count = compressed.rows() * compressed.view().offsets;
+  pool.for_each(count, int64_t(1) << 16, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      if (map[i] >= 0) map[i] = input.row_of_rank[size_t(map[i])];
+    }
+  });
 }
 
 }  // namespace
 
 void subm_map(const SiteSet& set, const ConvGeometry& g, ThreadPool& pool, int32_t* map) {
-  const int32_t volume = g.volume();
-  const bool runs = set.index.is_bitmap() && g.dilation[2] == 1 && g.kernel[2] < 64;
-  pool.for_each(set.size(), kSitesPerChunk, [&](int64_t begin, int64_t end, int) {
-    for (int64_t row = begin; row < end; ++row) {
-      const Site& site = set.sites[size_t(row)];
-      int32_t* out = map + row * volume;
-      runs ? subm_row_runs(set, g, site, out) : subm_row_cells(set, g, site, out);
-      if (set.row_of_rank.empty()) continue;
-      for (int32_t k = 0; k < volume; ++k) {
-        if (out[k] >= 0) out[k] = set.row_of_rank[size_t(out[k])];
-      }
-    }
-  });
+  KernelMap compressed;
+  subm_map(set, g, make_reach(g), pool, &compressed);
+  expand_rows(compressed, set, pool, map);
 }
 
 void conv_map(const SiteSet& input, const SiteSet& output, const ConvGeometry& g, const Reach& reach,
               ThreadPool& pool, int32_t* map) {
-  const int32_t volume = g.volume();
-  pool.for_each(output.size() * volume, int64_t(1) << 18,
-                [&](int64_t begin, int64_t end, int) { std::fill(map + begin, map + end, -1); });
-  // An input and an offset determine their output, so no two chunks write the same entry.
-  pool.for_each(input.size(), kSitesPerChunk, [&](int64_t begin, int64_t end, int) {
-    for (int64_t row = begin; row < end; ++row) {
-      const Site& site = input.sites[size_t(row)];
-      for_each_output(reach, site, [&](int32_t offset, int32_t z, int32_t y, int32_t x) {
-        map[int64_t(output.row(output.index.cell(site.batch, z, y, x))) * volume + offset] = int32_t(row);
-      });
-    }
-  });
+  KernelMap compressed;
+  conv_map(input, output, g, reach, pool, &compressed);
+  expand_rows(compressed, input, pool, map);
 }
 
 void inverse_map(const int32_t* map, int64_t outputs, int32_t volume, int64_t input_sites, int32_t* inverse) {

@@ -11,7 +11,7 @@ namespace {
 
 // 2^30 cells are a bitmap of 128 MiB and counts of 64 MiB: six times CenterPoint's grid with a batch of two.
 constexpr int64_t kMostBitmapCells = int64_t(1) << 30;
-constexpr int64_t kWordsPerChunk = 8192;
+constexpr int64_t kGroupsPerChunk = 128;  // of 64 words
 
 int64_t count_cells(const Triple& shape, int32_t batch) {
   int64_t cells = std::max(batch, 1);
@@ -37,17 +37,21 @@ void SiteIndex::reset(const Triple& shape, int32_t batch) {
   const int64_t cells = count_cells(shape, batch);
   bitmap_ = cells <= kMostBitmapCells;
   const size_t words = bitmap_ ? size_t((cells + 63) / 64) + 1 : 0;
-  if (finished_ && words == words_.size()) {
-    for (size_t word : occupied_) words_[word] = 0;
+  if (words == words_.size()) {
+    for (size_t group = 0; group < occupied_.size(); ++group) {
+      for (uint64_t bits = occupied_[group]; bits; bits &= bits - 1) {
+        words_[group * 64 + size_t(__builtin_ctzll(bits))] = 0;
+      }
+      occupied_[group] = 0;
+    }
   } else {
     words_.assign(words, 0);
-    before_.resize(words);
+    occupied_.assign((words + 63) / 64, 0);
+    through_.resize(words);
   }
   shape_ = shape;
   batch_ = batch;
   size_ = 0;
-  finished_ = false;
-  occupied_.clear();
   cells_.clear();
 }
 
@@ -59,42 +63,49 @@ int64_t SiteIndex::finish(ThreadPool& pool, std::vector<Site>* sites) {
     for (size_t i = 0; i < cells_.size(); ++i) (*sites)[i] = site_of(cells_[i]);
     return size_ = int64_t(cells_.size());
   }
-  struct Count {
-    uint32_t sites = 0, words = 0;
-  };
-  const int64_t words = int64_t(words_.size());
-  std::vector<Count> counts(size_t((words + kWordsPerChunk - 1) / kWordsPerChunk));
-  pool.for_each(words, kWordsPerChunk, [&](int64_t begin, int64_t end, int) {
-    Count count;
-    for (int64_t i = begin; i < end; ++i) {
-      count.sites += uint32_t(__builtin_popcountll(words_[size_t(i)]));
-      count.words += words_[size_t(i)] != 0;
+  const int64_t groups = int64_t(occupied_.size());
+  counts_.resize(size_t((groups + kGroupsPerChunk - 1) / kGroupsPerChunk));
+  pool.for_each(groups, kGroupsPerChunk, [&](int64_t begin, int64_t end, int) {
+    uint32_t count = 0;
+    for (int64_t group = begin; group < end; ++group) {
+      for (uint64_t bits = occupied_[size_t(group)]; bits; bits &= bits - 1) {
+        count += uint32_t(__builtin_popcountll(words_[size_t(group * 64 + __builtin_ctzll(bits))]));
+      }
     }
-    counts[size_t(begin / kWordsPerChunk)] = count;
+    counts_[size_t(begin / kGroupsPerChunk)] = count;
   });
-  Count total;
-  for (Count& count : counts) {
-    const Count own = count;
+  uint32_t total = 0;
+  for (uint32_t& count : counts_) {
+    const uint32_t own = count;
     count = total;
-    total.sites += own.sites;
-    total.words += own.words;
+    total += own;
   }
-  sites->resize(total.sites);
-  occupied_.resize(total.words);
-  pool.for_each(words, kWordsPerChunk, [&](int64_t begin, int64_t end, int) {
-    const size_t chunk = size_t(begin / kWordsPerChunk);
-    size_t row = counts[chunk].sites, slot = counts[chunk].words;
-    const size_t last = chunk + 1 < counts.size() ? counts[chunk + 1].words : total.words;
-    for (int64_t i = begin; slot < last && i < end; ++i) {
-      uint64_t word = words_[size_t(i)];
-      if (!word) continue;
-      before_[size_t(i)] = uint32_t(row);
-      occupied_[slot++] = size_t(i);
-      for (; word; word &= word - 1) (*sites)[row++] = site_of(i * 64 + __builtin_ctzll(word));
+  sites->resize(total);
+  pool.for_each(groups, kGroupsPerChunk, [&](int64_t begin, int64_t end, int) {
+    uint32_t row = counts_[size_t(begin / kGroupsPerChunk)];
+    for (int64_t group = begin; group < end; ++group) {
+      for (uint64_t bits = occupied_[size_t(group)]; bits; bits &= bits - 1) {
+        const int64_t at = group * 64 + __builtin_ctzll(bits);
+        Site s = site_of(at * 64);
+        int32_t start = s.x;  // coordinate of the word's first cell in the row of cells that s lies in
+        for (uint64_t word = words_[size_t(at)]; word; word &= word - 1) {
+          s.x = start + __builtin_ctzll(word);
+          while (s.x >= shape_[2]) {  // on to the next row, plane or grid
+            start -= shape_[2];
+            s.x -= shape_[2];
+            if (++s.y < shape_[1]) continue;
+            s.y = 0;
+            if (++s.z < shape_[0]) continue;
+            s.z = 0;
+            ++s.batch;
+          }
+          (*sites)[row++] = s;
+        }
+        through_[size_t(at)] = row;
+      }
     }
   });
-  finished_ = true;
-  return size_ = total.sites;
+  return size_ = total;
 }
 
 int32_t SiteIndex::rank_sorted(int64_t cell) const {

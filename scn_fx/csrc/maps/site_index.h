@@ -12,9 +12,10 @@ namespace scn {
 
 /// A set of occupied cells of a batch of grids. Cells are numbered ((batch * Z + z) * Y + y) * X + x.
 ///
-/// While it fits, the set is a bitmap with the number of sites before each 64-bit word, so that a look-up is
-/// one popcount and sites come out in order without sorting. Grids too large for that keep their sorted cell
-/// numbers. An index is made to be used again: reset() keeps the memory.
+/// While it fits, the set is a bitmap with the number of sites up to each 64-bit word, so that a look-up is
+/// one popcount and sites come out in order without sorting. A second bitmap says which words are occupied:
+/// LiDAR leaves nearly all of them empty. Grids too large for that keep their sorted cell numbers. An index
+/// is made to be used again: reset() keeps the memory.
 class SiteIndex {
  public:
   /// Empties the set; `batch` grids of `shape`. Throws when the number of cells does not fit in 63 bits.
@@ -32,13 +33,15 @@ class SiteIndex {
   /// Adds a cell to sorted cell numbers (is_bitmap() is false). One thread at a time.
   void append(int64_t cell) { cells_.push_back(cell); }
 
-  /// Adds a cell to a bitmap; any number of threads. Returns false when it was there.
-  bool insert(int64_t cell) {
-    const uint64_t bit = uint64_t(1) << (cell & 63);
-    uint64_t* word = &words_[size_t(cell >> 6)];
-    // reading first keeps the cache line shared where many inputs reach the same output
-    if (__atomic_load_n(word, __ATOMIC_RELAXED) & bit) return false;
-    return !(__atomic_fetch_or(word, bit, __ATOMIC_RELAXED) & bit);
+  /// Adds a cell to a bitmap; any number of threads.
+  void insert(int64_t cell) { add_bits(size_t(cell >> 6), uint64_t(1) << (cell & 63)); }
+
+  /// Adds cell + i for every bit i of `bits`; bitmaps only, any number of threads.
+  void insert_run(int64_t cell, uint64_t bits) {
+    const size_t at = size_t(cell >> 6);
+    const int shift = int(cell & 63);
+    if (bits << shift) add_bits(at, bits << shift);
+    if (shift && bits >> (64 - shift)) add_bits(at + 1, bits >> (64 - shift));
   }
 
   /// Must be called after the last insert and before the first rank: numbers the sites and lists them in
@@ -47,7 +50,7 @@ class SiteIndex {
 
   /// Memory held, in bytes.
   int64_t bytes() const {
-    return int64_t(words_.capacity() * 8 + before_.capacity() * 4 + occupied_.capacity() * 8 +
+    return int64_t(words_.capacity() * 8 + through_.capacity() * 4 + occupied_.capacity() * 8 +
                    cells_.capacity() * 8);
   }
 
@@ -59,40 +62,59 @@ class SiteIndex {
   /// Rank of an occupied cell, -1 for an empty one. The cell must lie inside the grids.
   int32_t rank(int64_t cell) const {
     if (!bitmap_) return rank_sorted(cell);
-    const uint64_t word = words_[size_t(cell >> 6)];
-    const uint64_t bit = uint64_t(1) << (cell & 63);
-    if (!(word & bit)) return -1;
-    return int32_t(before_[size_t(cell >> 6)] + uint32_t(__builtin_popcountll(word & (bit - 1))));
+    const uint64_t from = words_[size_t(cell >> 6)] >> (cell & 63);  // from this cell to the end of its word
+    if (!(from & 1)) return -1;
+    return int32_t(through_[size_t(cell >> 6)] - uint32_t(__builtin_popcountll(from)));
   }
 
-  /// Occupancy of `width` <= 63 consecutive cells from `cell` on (bit i: cell + i). Where any is occupied,
-  /// `rank` is the rank of the first of them: consecutive occupied cells have consecutive ranks. Bitmaps
-  /// only.
-  uint64_t run(int64_t cell, int32_t width, int32_t* rank) const {
-    const size_t at = size_t(cell >> 6);
-    const int shift = int(cell & 63);
-    const uint64_t word = words_[at], low = (uint64_t(1) << shift) - 1, wanted = (uint64_t(1) << width) - 1;
-    // Counts are kept for occupied words only; what is read for others is not used, and a branch would cost
-    // more.
-    *rank = int32_t(before_[at] + uint32_t(__builtin_popcountll(word & low)));
-    if (shift + width <= 64) return (word >> shift) & wanted;
-    // the bitmap has one spare word, so the next one can always be read
-    if (!(word >> shift)) *rank = int32_t(before_[at + 1]);
-    return ((word >> shift) | (words_[at + 1] << (64 - shift))) & wanted;
-  }
+  /// A bitmap as a loop reads it, because a loop that stores numbers cannot know that the index stays the
+  /// same.
+  struct Bits {
+    const uint64_t* words;
+    const uint32_t* through;
+
+    /// Occupancy of `width` <= 63 consecutive cells from `cell` on (bit i: cell + i). Where any is occupied,
+    /// `rank` is the rank of the first of them: consecutive occupied cells have consecutive ranks.
+    uint64_t run(int64_t cell, int32_t width, int32_t* rank) const {
+      const int64_t at = cell >> 6;
+      const int32_t shift = int32_t(cell & 63);
+      uint64_t bits = words[at] >> shift;
+      // Counts are kept for occupied words only; what is read for others is not used, and a branch would cost
+      // more.
+      *rank = int32_t(through[at] - uint32_t(__builtin_popcountll(bits)));
+      if (shift > 64 - width) {
+        // the bitmap has one spare word, so the next one can always be read
+        const uint64_t next = words[at + 1];
+        if (!bits) *rank = int32_t(through[at + 1] - uint32_t(__builtin_popcountll(next)));
+        bits |= next << (64 - shift);
+      }
+      return bits & ((uint64_t(1) << width) - 1);
+    }
+  };
+  Bits bits() const { return {words_.data(), through_.data()}; }
 
  private:
   int32_t rank_sorted(int64_t cell) const;
   Site site_of(int64_t cell) const;
 
+  void add_bits(size_t word, uint64_t bits) {
+    add(&words_[word], bits);
+    add(&occupied_[word >> 6], uint64_t(1) << (word & 63));
+  }
+  static void add(uint64_t* word, uint64_t bits) {
+    // reading first keeps the cache line shared where many inputs reach the same output
+    if ((__atomic_load_n(word, __ATOMIC_RELAXED) & bits) != bits)
+      __atomic_fetch_or(word, bits, __ATOMIC_RELAXED);
+  }
+
   Triple shape_{0, 0, 0};
   int32_t batch_ = 0;
   bool bitmap_ = false;
-  bool finished_ = false;  // the last frame was not interrupted by an error, so occupied_ is complete
   int64_t size_ = 0;
-  std::vector<size_t> occupied_;  // words to clear before the next frame
   std::vector<uint64_t> words_;
-  std::vector<uint32_t> before_;  // sites before each word; stale where the word is zero
+  std::vector<uint64_t> occupied_;  // one bit per word that is not zero
+  std::vector<uint32_t> through_;   // sites up to the end of each word; stale where the word is zero
+  std::vector<uint32_t> counts_;    // sites before each chunk of words, while they are numbered
   std::vector<int64_t> cells_;
 };
 
