@@ -21,6 +21,18 @@ int usable_processors() {
   return std::max(1u, std::thread::hardware_concurrency());
 }
 
+/// Waits until `ready` for some tens of microseconds at most; returns whether it was.
+template <typename Ready>
+bool look_for(const Ready& ready) {
+  for (int i = 0; i < 1000; ++i) {
+    if (ready()) return true;
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+  }
+  return ready();
+}
+
 }  // namespace
 
 ThreadPool::ThreadPool(int threads) {
@@ -56,11 +68,16 @@ void ThreadPool::for_each(int64_t items, int64_t grain,
     error_ = nullptr;
     busy_ = int(workers_.size());
     ++generation_;
+    if (sleepers_) start_.notify_all();
   }
-  start_.notify_all();
   take_chunks(0);
-  std::unique_lock<std::mutex> lock(mutex_);
-  done_.wait(lock, [this] { return busy_ == 0; });
+  const auto finished = [this] { return busy_ == 0; };
+  if (!look_for(finished)) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    caller_sleeps_ = true;
+    done_.wait(lock, finished);
+    caller_sleeps_ = false;
+  }
   if (error_) std::rethrow_exception(error_);
 }
 
@@ -80,19 +97,20 @@ void ThreadPool::take_chunks(int thread) {
 
 void ThreadPool::work(int thread) {
   uint64_t seen = 0;
+  const auto called = [&] { return stop_ || generation_ != seen; };
   for (;;) {
-    {
+    if (!look_for(called)) {
       std::unique_lock<std::mutex> lock(mutex_);
-      start_.wait(lock, [&] { return stop_ || generation_ != seen; });
-      if (stop_) return;
-      seen = generation_;
+      ++sleepers_;
+      start_.wait(lock, called);
+      --sleepers_;
     }
+    if (stop_) return;
+    seen = generation_;
     take_chunks(thread);
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      --busy_;
-    }
-    done_.notify_one();
+    if (--busy_ > 0) continue;
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (caller_sleeps_) done_.notify_one();
   }
 }
 

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A fixed set of worker threads that share out the chunks of one loop at a time.
+// A fixed set of worker threads that share out the chunks of one loop at a time. A frame is some sixty loops,
+// one after another, many shorter than it takes to wake a thread: threads look for the next loop for a while
+// before they sleep.
 #pragma once
 
 #include <atomic>
@@ -34,9 +36,12 @@ class ThreadPool {
   std::vector<std::thread> workers_;
   std::mutex mutex_;
   std::condition_variable start_, done_;
-  uint64_t generation_ = 0;
-  int busy_ = 0;
-  bool stop_ = false;
+  std::atomic<uint64_t> generation_{0};  // of the loop at hand
+  std::atomic<int> busy_{0};             // workers that have not finished it
+  std::atomic<bool> stop_{false};
+  // guarded by the mutex: who has to be woken
+  int sleepers_ = 0;
+  bool caller_sleeps_ = false;
 
   const std::function<void(int64_t, int64_t, int)>* body_ = nullptr;
   int64_t items_ = 0, grain_ = 1;

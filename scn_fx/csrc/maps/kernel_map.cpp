@@ -67,7 +67,7 @@ void insert_sites(const Site* indices, int64_t count, const std::string& layer, 
 void index_sites(const Site* indices, int64_t count, const Triple& shape, int32_t batch,
                  const std::string& layer, ThreadPool& pool, SiteSet* set, std::vector<int32_t>* order) {
   SiteIndex& index = set->index;
-  index.reset(shape, batch);
+  index.reset(shape, batch, pool);
   insert_sites(indices, count, layer, pool, &index);
   std::vector<Site> ascending;
   std::vector<Site>& in_order = order ? set->sites : ascending;
@@ -197,7 +197,7 @@ class OutputMarker {
 void output_sites(const SiteSet& input, const ConvGeometry& geometry, const Reach& reach,
                   int64_t output_bound, const std::string& layer, ThreadPool& pool, SiteSet* output) {
   SiteIndex& index = output->index;
-  index.reset(geometry.output_shape, input.index.batch());
+  index.reset(geometry.output_shape, input.index.batch(), pool);
   const bool spans = !reach[2].spans.empty();
   if (index.is_bitmap()) {
     pool.for_each(input.size(), kSitesPerChunk, [&](int64_t begin, int64_t end, int) {

@@ -33,17 +33,19 @@ std::string to_string(const Triple& t) {
   return "[" + std::to_string(t[0]) + ", " + std::to_string(t[1]) + ", " + std::to_string(t[2]) + "]";
 }
 
-void SiteIndex::reset(const Triple& shape, int32_t batch) {
+void SiteIndex::reset(const Triple& shape, int32_t batch, ThreadPool& pool) {
   const int64_t cells = count_cells(shape, batch);
   bitmap_ = cells <= kMostBitmapCells;
   const size_t words = bitmap_ ? size_t((cells + 63) / 64) + 1 : 0;
   if (words == words_.size()) {
-    for (size_t group = 0; group < occupied_.size(); ++group) {
-      for (uint64_t bits = occupied_[group]; bits; bits &= bits - 1) {
-        words_[group * 64 + size_t(__builtin_ctzll(bits))] = 0;
+    pool.for_each(int64_t(occupied_.size()), 8 * kGroupsPerChunk, [&](int64_t begin, int64_t end, int) {
+      for (int64_t group = begin; group < end; ++group) {
+        for (uint64_t bits = occupied_[size_t(group)]; bits; bits &= bits - 1) {
+          words_[size_t(group * 64 + __builtin_ctzll(bits))] = 0;
+        }
+        occupied_[size_t(group)] = 0;
       }
-      occupied_[group] = 0;
-    }
+    });
   } else {
     words_.assign(words, 0);
     occupied_.assign((words + 63) / 64, 0);

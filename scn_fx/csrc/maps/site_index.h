@@ -19,7 +19,7 @@ namespace scn {
 class SiteIndex {
  public:
   /// Empties the set; `batch` grids of `shape`. Throws when the number of cells does not fit in 63 bits.
-  void reset(const Triple& shape, int32_t batch);
+  void reset(const Triple& shape, int32_t batch, ThreadPool& pool);
 
   int64_t cell(int32_t b, int32_t z, int32_t y, int32_t x) const {
     return ((int64_t(b) * shape_[0] + z) * shape_[1] + y) * shape_[2] + x;
@@ -98,13 +98,14 @@ class SiteIndex {
   Site site_of(int64_t cell) const;
 
   void add_bits(size_t word, uint64_t bits) {
-    add(&words_[word], bits);
-    add(&occupied_[word >> 6], uint64_t(1) << (word & 63));
+    // whoever adds the first bits marks the word
+    if (!add(&words_[word], bits)) add(&occupied_[word >> 6], uint64_t(1) << (word & 63));
   }
-  static void add(uint64_t* word, uint64_t bits) {
+  /// Returns what the word held before.
+  static uint64_t add(uint64_t* word, uint64_t bits) {
     // reading first keeps the cache line shared where many inputs reach the same output
-    if ((__atomic_load_n(word, __ATOMIC_RELAXED) & bits) != bits)
-      __atomic_fetch_or(word, bits, __ATOMIC_RELAXED);
+    const uint64_t held = __atomic_load_n(word, __ATOMIC_RELAXED);
+    return (held & bits) == bits ? held : __atomic_fetch_or(word, bits, __ATOMIC_RELAXED);
   }
 
   Triple shape_{0, 0, 0};
