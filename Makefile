@@ -4,6 +4,7 @@
 # make lint   formatting, lint and types
 # make ext    rebuild only the compiled module, into the source tree (for work on the engine)
 #
+# SCN_FX_CUDA=auto|on|off and SCN_FX_CUDA_ARCHS choose the CUDA backend, see cmake/cuda.cmake.
 # The environment lives in $(VENV). SCN_FX_DATA may name a folder of real LiDAR frames; demo and test use them too.
 
 PYTHON ?= python3
@@ -14,8 +15,8 @@ DEMO_OUTPUT ?= demo_output
 
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
-SOURCES := pyproject.toml CMakeLists.txt $(shell find scn_fx/csrc -name '*.h' -o -name '*.cpp')
-CXX_FILES := $(shell find scn_fx/csrc docs/examples -name '*.h' -o -name '*.cpp')
+CXX_FILES := $(shell find scn_fx/csrc docs/examples -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+SOURCES := pyproject.toml CMakeLists.txt cmake/cuda.cmake $(filter scn_fx/%,$(CXX_FILES))
 
 .PHONY: demo test lint format ext clean
 

@@ -6,8 +6,8 @@ Real frames are used when SCN_FX_DATA names their folder; without it the same te
 
 from __future__ import annotations
 
-import ctypes
 import os
+import re
 from functools import cache
 
 import pytest
@@ -26,16 +26,13 @@ settings.load_profile("scn_fx")
 
 
 @cache
-def _gpu_count() -> int:
-    """CUDA devices, asked of the driver itself: importing torch for it would take seconds."""
+def gpu_problem() -> str:
+    """Why the tests marked `gpu` cannot run here; empty if they can."""
     try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
-        return 0
-    return count.value
+        from scn_fx import _core
+    except ImportError as error:
+        return str(error)
+    return str(_core.cuda_info()["problem"])
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -45,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _setting() -> str:
     data = data_folder()
     frames = f"real and synthetic ({data})" if data else "synthetic only (SCN_FX_DATA is not set)"
-    return f"scn-fx: frames: {frames}; CUDA devices: {_gpu_count()}"
+    return f"scn-fx: frames: {frames}; CUDA: {gpu_problem().partition('. ')[0] or 'tested'}"
 
 
 def pytest_report_header() -> str:
@@ -58,7 +55,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if _gpu_count():
+    """Deselects the tests marked `gpu` where none can run, unless `-m` asks for them: then they fail."""
+    if not gpu_problem() or re.search(r"\bgpu\b", config.option.markexpr):
         return
     wanting = [item for item in items if item.get_closest_marker("gpu")]
     if wanting:

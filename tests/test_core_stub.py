@@ -7,6 +7,8 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 from scn_fx import _core
 
 STUB = Path(__file__).parents[1] / "scn_fx" / "_core.pyi"
@@ -37,9 +39,16 @@ def test_the_stub_names_every_function_with_its_arguments() -> None:
         assert _documented_arguments(getattr(_core, name)) == arguments, name
 
 
-def test_the_stub_names_every_method_of_the_engine() -> None:
-    (engine,) = (item for item in ast.parse(STUB.read_text()).body if isinstance(item, ast.ClassDef))
-    methods = _functions(engine.body)
-    assert set(methods) - {"__init__"} == {name for name in dir(_core.Engine) if not name.startswith("_")}
-    for name in ("run", "trace", "profile"):
-        assert _documented_arguments(getattr(_core.Engine, name)) == methods[name], name
+@pytest.mark.parametrize(
+    ("name", "methods"),
+    [
+        ("Engine", ("run", "trace", "profile")),
+        ("CudaEngine", ("enqueue", "results", "trace", "profile", "order")),
+    ],
+)
+def test_the_stub_names_every_method_of_the_engines(name: str, methods: tuple[str, ...]) -> None:
+    classes = {item.name: item for item in ast.parse(STUB.read_text()).body if isinstance(item, ast.ClassDef)}
+    found, compiled = _functions(classes[name].body), getattr(_core, name)
+    assert set(found) - {"__init__"} == {method for method in dir(compiled) if not method.startswith("_")}
+    for method in ("__init__", *methods):
+        assert _documented_arguments(getattr(compiled, method)) == found[method], method

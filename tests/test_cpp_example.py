@@ -31,7 +31,12 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "cmake", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     )
     assert cmake is not None, "CMake is missing; the extra 'test' brings it: pip install 'scn-fx[test]'"
-    options = ["-DSCN_FX_PYTHON=OFF", "-DSCN_FX_EXAMPLES=ON", "-DCMAKE_BUILD_TYPE=Release"]
+    options = [
+        "-DSCN_FX_PYTHON=OFF",
+        "-DSCN_FX_EXAMPLES=ON",
+        "-DCMAKE_BUILD_TYPE=Release",
+        "-DSCN_FX_CUDA=off",
+    ]
     for command in (
         [cmake, "-S", ROOT, "-B", build, *options],
         [cmake, "--build", build, "--parallel", "2"],

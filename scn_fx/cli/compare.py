@@ -33,6 +33,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--format", "point_format", type=click.Choice([*POINT_FORMATS, "tensor"]), help="Point format.")
 @click.option("--limit", default=1, type=click.IntRange(1), help="Use at most this many frames.")
 @click.option("--precision", type=click.Choice(["fp32"]), help="Run the engine in fp32.")
+@click.option("--device", default="cpu", help="Where the engine runs: cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of the engine.")
 @click.option("--identical", is_flag=True, help="Accept equal bits only.")
 @click.option("--cosine", type=click.FloatRange(-1, 1), help="Smallest cosine to accept.")
@@ -84,7 +85,7 @@ def _limits(options: dict[str, Any]) -> Limits | None:
 def _compare_model(file: Path, options: dict[str, Any], limits: Limits | None, as_json: bool) -> bool:
     from scn_fx.runtime import Engine, compare
 
-    engine = Engine(file, precision=options["precision"], threads=options["threads"])
+    engine = Engine(file, options["device"], precision=options["precision"], threads=options["threads"])
     with working("capturing the model") as say:
         from scn_fx.cli.models import load_model
 

@@ -68,8 +68,8 @@ class DemoReport:
     """Bytes by path."""
     nodes: int
     convolutions: int
-    threads: int
-    isa: str
+    threads: int | None
+    isa: str | None
     seconds: float
     repeats: int = _REPEATS
 

@@ -14,7 +14,7 @@ import click
 from scn_fx import __version__
 from scn_fx.cli.output import json_option, print_json, print_table, table
 
-__all__ = ["command", "environment"]
+__all__ = ["command", "cuda_rows", "cuda_version", "environment"]
 
 _PACKAGES: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("numpy", ("numpy",), "", "everything"),
@@ -49,8 +49,10 @@ def command(as_json: bool) -> None:
     print_table(made)
     made = table("Machine", ("", " "))
     made.show_header = False
-    for key in ("scn_fx", "python", "platform", "cpu", "processors", "engine", "instruction_sets", "cuda"):
+    for key in ("scn_fx", "python", "platform", "cpu", "processors", "engine", "instruction_sets"):
         made.add_row(key.replace("_", " ").replace("scn fx", "scn-fx"), str(found[key]))
+    for name, text in cuda_rows(found["cuda"]):
+        made.add_row(name, text)
     print_table(made)
 
 
@@ -61,8 +63,10 @@ def environment() -> dict[str, Any]:
 
         features: dict[str, Any] = _core.cpu_features()
         engine, sets = f"CPU, {features['isa']}", ", ".join(features["supported"])
+        cuda: dict[str, Any] = _core.cuda_info()
     except ImportError as error:
         engine, sets = f"missing: {error}. Install scn-fx with pip, or run `make ext`", "none"
+        cuda = {"built": False, "devices": [], "problem": "The engine is missing."}
     return {
         "scn_fx": __version__,
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
@@ -71,12 +75,36 @@ def environment() -> dict[str, Any]:
         "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "engine": engine,
         "instruction_sets": sets,
-        "cuda": "this build has no CUDA backend",
+        "cuda": cuda,
         "packages": [
             {"package": name, "version": _version(names), "extra": extra or None, "purpose": purpose}
             for name, names, extra, purpose in _PACKAGES
         ],
     }
+
+
+def cuda_rows(info: dict[str, Any]) -> list[tuple[str, str]]:
+    """What `_core.cuda_info` says, as rows of a table: the build, the driver, each device, what is wrong."""
+    rows = []
+    if info["built"]:
+        ptx = f", PTX for {info['ptx']} and newer" if info["ptx"] else ""
+        built = f"CUDA {cuda_version(info['compiler'])}, code for {', '.join(info['architectures'])}{ptx}"
+        driver = f"for CUDA {cuda_version(info['driver'])}" if info["driver"] else "none"
+        rows += [("cuda", built), ("cuda driver", driver)]
+        for number, device in enumerate(info["devices"]):
+            memory = f"{device['memory'] / 2**30:.0f} GiB, {device['multiprocessors']} multiprocessors"
+            text = f"{device['name']}, architecture {device['architecture']}, {memory}: "
+            rows.append(
+                (f"cuda:{number}", text + ("usable" if device["fits"] else "no code for it in this build"))
+            )
+    if info["problem"]:
+        rows.append(("no cuda" if info["built"] else "cuda", info["problem"]))
+    return rows
+
+
+def cuda_version(number: int) -> str:
+    """13.0 from 13000."""
+    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def _version(names: tuple[str, ...]) -> str | None:

@@ -33,6 +33,7 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--precision", type=click.Choice(["fp32"]), help="Run everything in fp32, not in the file's precisions."
 )
+@click.option("--device", default="cpu", help="Where to run: cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; all processors if left out.")
 @click.option("--repeat", default=1, type=click.IntRange(1), help="Timed runs, after one to warm up.")
 @json_option
@@ -45,6 +46,7 @@ def command(
     point_format: str | None,
     output: Path | None,
     precision: str | None,
+    device: str,
     threads: int | None,
     repeat: int,
     as_json: bool,
@@ -60,7 +62,7 @@ def command(
 
     if output is not None and output.suffix not in (".npz", ".tensor"):
         raise ArgumentError(f"--output must end in .npz or .tensor, got {str(output)!r}.")
-    engine = Engine(file, precision=precision, threads=threads)
+    engine = Engine(file, device, precision=precision, threads=threads)
     frame = load_frame(features, indices, points, grid, point_format)
     with working("running") as say:
         result = engine(frame.features, frame.indices)
@@ -80,6 +82,7 @@ def command(
         "voxels": len(frame.indices),
         "outputs": [_describe(entry) for entry in outputs],
         "precision": precision or "as in the file",
+        "device": engine.device,
         "threads": engine.threads,
         "isa": engine.isa,
         "runs": repeat,
@@ -100,7 +103,8 @@ def command(
     best, median = facts["milliseconds"], facts["milliseconds_median"]
     spread = f" best, {median:.1f} ms median of {repeat}" if repeat > 1 else ""
     made.add_row("time", f"{best:.1f} ms{spread}")
-    made.add_row("engine", f"{facts['threads']} threads, {facts['isa']}, precision {facts['precision']}")
+    where = f"{facts['threads']} threads, {facts['isa']}" if engine.threads else engine.device
+    made.add_row("engine", f"{where}, precision {facts['precision']}")
     print_table(made)
     for path in files:
         click.echo(f"saved {path} ({megabytes(file_size(path))})")

@@ -2,15 +2,97 @@
 #include "engine.h"
 
 namespace scn {
+namespace {
+
+using Lock = std::lock_guard<std::recursive_mutex>;
+
+int64_t elements(const std::vector<int64_t>& dims) {
+  int64_t n = 1;
+  for (int64_t d : dims) n *= d;
+  return n;
+}
+
+}  // namespace
 
 Engine::Engine(const OnnxModel& model, const EngineOptions& options)
     : plan_(std::make_unique<Plan>(
-          build_plan(read_network(model, {options.float32, options.spatial_shape}), options.trace))),
-      executor_(std::make_unique<CpuExecutor>(*plan_, options.threads)) {}
+          build_plan(read_network(model, {options.float32, options.spatial_shape}), options.trace))) {
+  if (options.cuda) {
+    cuda_ = make_cuda_executor(*plan_, options.cuda_options);
+    staging_ = std::make_unique<CudaStaging>(options.cuda_options.device);
+  } else {
+    executor_ = std::make_unique<CpuExecutor>(*plan_, options.threads);
+  }
+}
 
 std::vector<Result> Engine::run(const FrameView& frame, std::vector<StageTime>* times) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  return executor_->run(frame, times);
+  const Lock lock(mutex_);
+  if (!cuda_) return executor_->run(frame, times);
+  if (times) {
+    *times = profile(upload(frame, nullptr), nullptr);
+  } else {
+    enqueue_host(frame, nullptr);
+  }
+  return fetch();
 }
+
+void Engine::enqueue(const FrameView& frame, void* stream) {
+  const Lock lock(mutex_);
+  cuda().enqueue(frame, stream);
+  stream_ = stream;
+}
+
+void Engine::enqueue_host(const FrameView& frame, void* stream) {
+  const Lock lock(mutex_);
+  enqueue(upload(frame, stream), stream);
+}
+
+FrameView Engine::upload(const FrameView& frame, void* stream) {
+  const Lock lock(mutex_);
+  cuda();  // throws on the CPU
+  FrameView copy = frame;
+  const int64_t row = int64_t(frame.channels) * (frame.half ? 2 : 4);
+  copy.features = staging_->upload(0, frame.features, frame.sites * row, stream);
+  copy.indices = static_cast<const Site*>(
+      staging_->upload(1, frame.indices, frame.sites * int64_t(sizeof(Site)), stream));
+  return copy;
+}
+
+std::vector<Result> Engine::fetch() {
+  const Lock lock(mutex_);
+  CudaExecutor& executor = cuda();
+  executor.synchronize();
+  std::vector<Result> out;
+  for (const DeviceResult& from : executor.results()) {
+    Result to;
+    to.dims = from.dims;
+    to.half = from.half;
+    to.sparse = from.sparse;
+    if (from.sparse) {
+      to.dims[0] = executor.sites_of(from);
+      to.sites.resize(size_t(to.dims[0]));
+      cuda_to_host(executor.device(), to.sites.data(), from.sites, to.dims[0] * int64_t(sizeof(Site)),
+                   stream_);
+    }
+    const int64_t bytes = elements(to.dims) * (to.half ? 2 : 4);
+    to.data.reset(new char[size_t(bytes)]);
+    cuda_to_host(executor.device(), to.data.get(), from.data, bytes, stream_);
+    out.push_back(std::move(to));
+  }
+  return out;
+}
+
+std::vector<StageTime> Engine::profile(const FrameView& frame, void* stream) {
+  const Lock lock(mutex_);
+  stream_ = stream;
+  return cuda().profile(frame, stream);
+}
+
+CudaExecutor& Engine::cuda() {
+  if (!cuda_) fail(ErrorKind::kArgument, "This engine runs on the CPU; make one with EngineOptions::cuda.");
+  return *cuda_;
+}
+
+BufferBytes Engine::buffer_bytes() const { return cuda_ ? cuda_->buffer_bytes() : executor_->buffer_bytes(); }
 
 }  // namespace scn

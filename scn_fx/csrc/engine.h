@@ -4,6 +4,9 @@
 //   scn::Engine engine(scn::load_onnx("scn.onnx"), {});
 //   scn::FrameView frame{features, /*half=*/true, sites, channels, indices};
 //   std::vector<scn::Result> results = engine.run(frame);
+//
+// With options.cuda it runs on a GPU: run() takes and returns host memory all the same, enqueue() device
+// memory.
 #pragma once
 
 #include <memory>
@@ -11,6 +14,7 @@
 #include <vector>
 
 #include "cpu/executor.h"
+#include "cuda/backend.h"
 #include "error.h"
 #include "onnx/model.h"
 #include "plan/plan.h"
@@ -20,8 +24,10 @@ namespace scn {
 struct EngineOptions {
   bool float32 = false;           // everything in float32 instead of the file's precisions
   bool trace = false;             // keep every node's value, fuse nothing
-  int threads = 0;                // 0: one per usable processor
+  int threads = 0;                // of the CPU; 0: one per usable processor
   Triple spatial_shape{0, 0, 0};  // grid (z, y, x) of the input, for files that do not say
+  bool cuda = false;              // run on a GPU, with these options
+  CudaOptions cuda_options;
 };
 
 /// A loaded network. Calls from several threads take turns.
@@ -29,16 +35,35 @@ class Engine {
  public:
   Engine(const OnnxModel& model, const EngineOptions& options);
 
-  /// One result per output of the file; with trace, one per node instead.
+  /// Runs a frame in host memory. One result per output of the file; with trace, one per node instead.
   std::vector<Result> run(const FrameView& frame, std::vector<StageTime>* times = nullptr);
 
+  /// CUDA: enqueues a frame in device memory on a stream (cudaStream_t), see CudaExecutor::enqueue.
+  void enqueue(const FrameView& frame, void* stream);
+  /// CUDA: the same for a frame in host memory, which has been read when this returns.
+  void enqueue_host(const FrameView& frame, void* stream);
+  /// CUDA: waits for the frame enqueued last and copies its results to the host.
+  std::vector<Result> fetch();
+  /// CUDA: stages of a frame in device memory; waits.
+  std::vector<StageTime> profile(const FrameView& frame, void* stream);
+  /// CUDA: device copies of a frame in host memory, valid until the next call of this or of enqueue_host.
+  FrameView upload(const FrameView& frame, void* stream);
+  /// CUDA: stream of the frame enqueued last.
+  void* stream() const { return stream_; }
+
   const Plan& plan() const { return *plan_; }
-  const CpuExecutor& executor() const { return *executor_; }
+  bool on_cuda() const { return cuda_ != nullptr; }
+  BufferBytes buffer_bytes() const;
+  const CpuExecutor& executor() const { return *executor_; }  // of an engine on the CPU
+  CudaExecutor& cuda();                                       // of an engine on a GPU
 
  private:
   std::unique_ptr<Plan> plan_;
   std::unique_ptr<CpuExecutor> executor_;
-  std::mutex mutex_;
+  std::unique_ptr<CudaExecutor> cuda_;
+  std::unique_ptr<CudaStaging> staging_;
+  void* stream_ = nullptr;
+  std::recursive_mutex mutex_;
 };
 
 }  // namespace scn

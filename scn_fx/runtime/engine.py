@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """`scn_fx.Engine`: runs an ONNX file of the libspconv dialect.
 
-Needs numpy alone; torch tensors work when torch is there.
+Needs numpy alone; torch tensors, CuPy and DLPack arrays work when their library is there.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from scn_fx import _core
-from scn_fx.errors import ArgumentError, SiteError
+from scn_fx.errors import ArgumentError
+from scn_fx.runtime.backend import Backend, Options
+from scn_fx.runtime.cpu import CpuBackend
+from scn_fx.runtime.cuda import CudaBackend
 
 __all__ = ["Engine", "NodeTrace", "StageTime"]
 
@@ -44,155 +47,159 @@ class StageTime:
     macs: int
 
 
-def _is_torch(array: Any) -> bool:
-    return type(array).__module__.partition(".")[0] == "torch"
-
-
-def _to_numpy(array: Any, what: str) -> np.ndarray:
-    """A C-contiguous numpy view (or copy) of a numpy, torch or DLPack array in host memory."""
-    if isinstance(array, np.ndarray):
-        return np.ascontiguousarray(array)
-    if _is_torch(array):
-        if array.device.type != "cpu":
-            raise SiteError(
-                f"{what} lies on {array.device}, but this engine runs on the CPU. Pass {what}.cpu() instead."
-            )
-        return np.ascontiguousarray(array.detach().numpy())
-    if hasattr(array, "__dlpack__"):
-        return np.ascontiguousarray(np.from_dlpack(array))
-    raise SiteError(f"{what} must be a numpy, torch or DLPack array, got {type(array).__name__}.")
-
-
-def _like(array: np.ndarray, example: Any) -> Any:
-    if not _is_torch(example):
-        return array
-    import torch
-
-    return torch.from_numpy(array)
-
-
 class Engine:
-    """Runs a sparse convolution network from its ONNX file.
+    """Runs a sparse convolution network from its ONNX file, on the CPU or on an NVIDIA GPU.
+
+    On a GPU, a call with arrays in GPU memory only enqueues the frame on a stream and returns at once. Its
+    results are arrays of the same library, in GPU memory, ready for work on that stream. What the GPU finds
+    wrong with such a frame (duplicate or outside sites, too many sites, NaN or infinite features, overflow)
+    is raised later: by `synchronize()`, by the next call, or by a sparse result, whose size has to be known.
+    Until then its results are meaningless. A call with arrays in host memory waits and raises at once.
+
+    The frames of one engine belong on one stream: those of another would overwrite results in use. Use one
+    engine per stream.
 
     Args:
         model: path of an ONNX file in the libspconv dialect, or its bytes.
-        device: where to run; this build has ``"cpu"``.
+        device: where to run: ``"cpu"``, ``"cuda"`` (the first GPU), ``"cuda:1"``, or a `torch.device`.
         precision: None runs the file's own precisions (float16 where it says none); ``"fp32"`` runs
             everything in float32, for reference and debugging.
-        threads: CPU threads, at least 1; None takes one per processor that this process may use.
+        threads: CPU threads, at least 1; None takes one per processor that this process may use. A GPU
+            ignores it.
         spatial_shape: grid (z, y, x) of the input, only for files that do not say it
             (no ``input_spatial_shape``).
+        graph: replay a CUDA graph instead of launching kernels one by one. The CPU ignores this and what
+            follows.
+        max_batch_size: the largest batch size to reserve GPU memory for; None takes the exported one.
+        max_voxels: the largest number of input voxels to reserve GPU memory for; None takes the largest
+            ``output_bound`` of the file's layers.
 
     Raises:
         OnnxError: the file is no ONNX model, is damaged, or holds what the engine cannot run.
-        ArgumentError: impossible options.
+        ArgumentError: impossible options, or a device that cannot be used; says why.
     """
 
     def __init__(
         self,
         model: str | os.PathLike[str] | bytes,
-        device: str = "cpu",
+        device: Any = "cpu",
         *,
         precision: str | None = None,
         threads: int | None = None,
         spatial_shape: Sequence[int] | None = None,
+        graph: bool = True,
+        max_batch_size: int | None = None,
+        max_voxels: int | None = None,
     ) -> None:
-        if str(device) != "cpu":
-            raise ArgumentError(
-                f"device must be 'cpu': this build has no backend for {str(device)!r}. See `scn-fx env`."
-            )
-        if threads is not None and threads < 1:
-            raise ArgumentError(f"threads must be at least 1 (or None for all processors), got {threads}.")
+        number = _gpu_number(device)
+        for name, value in (
+            ("threads", threads),
+            ("max_batch_size", max_batch_size),
+            ("max_voxels", max_voxels),
+        ):
+            if value is not None and value < 1:
+                raise ArgumentError(f"{name} must be at least 1 (or None to leave it open), got {value}.")
         if precision not in (None, "fp32"):
             raise ArgumentError(
                 f"precision must be None (what the file says) or 'fp32', got {precision!r}. "
                 "Other precisions are chosen before export, with quant.calibrate."
             )
-        self._source = model if isinstance(model, bytes) else os.fspath(model)
-        self._precision = precision or ""
-        self._threads = threads or 0
-        self._spatial_shape = None if spatial_shape is None else [int(n) for n in spatial_shape]
-        self._core = _core.Engine(
-            self._source, self._precision, self._threads, spatial_shape=self._spatial_shape
+        self._options = Options(
+            source=model if isinstance(model, bytes) else os.fspath(model),
+            precision=precision or "",
+            spatial_shape=None if spatial_shape is None else [int(n) for n in spatial_shape],
+            threads=threads or 0,
+            graph=graph,
+            max_batch=max_batch_size or 0,
+            max_sites=max_voxels or 0,
+        )
+        self._backend: Backend = (
+            CpuBackend(self._options) if number is None else CudaBackend(self._options, number)
         )
 
     @property
     def source(self) -> str | bytes:
         """Path or bytes of the ONNX file."""
-        return self._source
+        return self._options.source
 
     @property
     def precision(self) -> str | None:
         """``"fp32"`` if everything runs in float32, None for the precisions of the file."""
-        return self._precision or None
+        return self._options.precision or None
 
     @property
     def device(self) -> str:
-        """Where this engine runs."""
-        return "cpu"
+        """Where this engine runs: ``"cpu"`` or, for example, ``"cuda:0"``."""
+        return self._backend.device
 
     @property
-    def threads(self) -> int:
-        """Number of CPU threads."""
-        return self._core.threads
+    def threads(self) -> int | None:
+        """Number of CPU threads; None on a GPU."""
+        return self._backend.threads
 
     @property
-    def isa(self) -> str:
-        """Instruction set of the CPU kernels: avx512vnni, avxvnni, avx2 or portable; SCN_FX_ISA overrides."""
-        return self._core.isa
+    def isa(self) -> str | None:
+        """Instruction set of the CPU kernels, see `scn-fx env`; SCN_FX_ISA overrides. None on a GPU."""
+        return self._backend.isa
 
     def describe(self) -> dict[str, Any]:
         """The plan as plain data: fused steps, stored forms of every value, kernel maps, memory in bytes."""
-        return self._core.describe()
+        return self._backend.describe()
 
-    def __call__(self, features: Any, indices: Any, batch_size: int | None = None) -> Any:
+    def __call__(
+        self,
+        features: Any,
+        indices: Any,
+        batch_size: int | None = None,
+        *,
+        stream: Any = None,
+        copy: bool = True,
+    ) -> Any:
         """Runs one frame.
 
         Args:
             features: float16 or float32 [N, C]; float32 is rounded to float16 first, as libspconv requires.
             indices: int32 [N, 4], rows of (batch, z, y, x), each site once, in any order. N may be 0.
             batch_size: number of samples; None takes the exported batch size.
+            stream: where to run on a GPU: a torch or CuPy stream, or a cudaStream_t as a number. None takes
+                the current stream of the library that `features` belong to (other libraries: the legacy
+                default stream). Keep the frame's arrays until the stream has done this work.
+            copy: on a GPU, False returns the engine's own memory, which the next frame overwrites.
 
         Returns:
             The dense map [B, …] in float16 (float32 with ``precision="fp32"``). For a sparse output a pair
             (features [M, C], indices int32 [M, 4]): sites of the input keep its order, others ascend by
-            (batch, z, y, x). A tuple of those when the file has several outputs. Arrays are torch tensors
-            when `features` is one, and numpy arrays otherwise.
+            (batch, z, y, x). A tuple of those when the file has several outputs. From host memory, arrays
+            are torch tensors when `features` is one, and numpy arrays otherwise. From GPU memory they are
+            torch tensors, CuPy arrays or objects with ``__dlpack__``, as `features` is; a sparse result then
+            waits for the frame, a dense one does not.
 
         Raises:
-            SiteError: wrong dtype, shape, range, or duplicate sites.
+            SiteError: wrong dtype, shape, range, place, or duplicate sites.
             NonFiniteError: NaN, infinity or values beyond float16 in the features.
             BoundError: a layer has more sites than its ``output_bound``.
             OverflowedError: a layer's result does not fit in float16.
         """
-        outputs = self._core.run(
-            _to_numpy(features, "features"), _to_numpy(indices, "indices"), self._batch(batch_size)
-        )
-        results = [
-            tuple(_like(part, features) for part in out) if isinstance(out, tuple) else _like(out, features)
-            for out in outputs
-        ]
+        results = self._backend.run(features, indices, self._batch(batch_size), stream, copy)
         return results[0] if len(results) == 1 else tuple(results)
+
+    def synchronize(self) -> None:
+        """Waits for every frame and raises what went wrong in one. On the CPU, does nothing."""
+        self._backend.synchronize()
 
     def trace(self, features: Any, indices: Any, batch_size: int | None = None) -> list[NodeTrace]:
         """Runs one frame without fusing anything and returns what every ONNX node computed, in file order.
 
         The arithmetic is the same as that of a call; the values are those that consumers see before
-        they quantise them: float32, or float16 where the node's output precision is fp16.
+        they quantise them: float32, or float16 where the node's output precision is fp16. They are numpy
+        arrays on every device.
         """
-        core = _core.Engine(
-            self._source, self._precision, self._threads, trace=True, spatial_shape=self._spatial_shape
-        )
-        nodes = core.trace(
-            _to_numpy(features, "features"), _to_numpy(indices, "indices"), self._batch(batch_size)
-        )
+        nodes = self._backend.trace(features, indices, self._batch(batch_size))
         return [NodeTrace(**node) for node in nodes]
 
     def profile(self, features: Any, indices: Any, batch_size: int | None = None) -> list[StageTime]:
         """Runs one frame and returns where its time went, stage by stage in the order of execution."""
-        stages = self._core.profile(
-            _to_numpy(features, "features"), _to_numpy(indices, "indices"), self._batch(batch_size)
-        )
+        stages = self._backend.profile(features, indices, self._batch(batch_size))
         return [StageTime(**stage) for stage in stages]
 
     @staticmethod
@@ -200,3 +207,12 @@ class Engine:
         if batch_size is not None and batch_size < 1:
             raise ArgumentError(f"batch_size must be at least 1, got {batch_size}.")
         return batch_size or 0
+
+
+def _gpu_number(device: Any) -> int | None:
+    """Which GPU a device means; None for the CPU."""
+    name = str(device)
+    found = re.fullmatch(r"cuda(?::(\d{1,3}))?", name)
+    if found is None and name != "cpu":
+        raise ArgumentError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {name!r}.")
+    return None if found is None else int(found[1] or 0)

@@ -211,9 +211,48 @@ def test_compare_needs_two_files_or_a_model(files: Files, tmp_path: Path) -> Non
 
 def test_env(monkeypatch: pytest.MonkeyPatch) -> None:
     found = invoke_json("env")
-    assert found["processors"] >= 1 and "no CUDA backend" in found["cuda"]
+    assert found["processors"] >= 1 and found["cuda"]["built"] in (True, False)
     assert {entry["package"] for entry in found["packages"]} >= {"torch", "spconv", "onnx", "nvidia-modelopt"}
     from scn_fx.cli import env
 
     monkeypatch.setattr(env, "_version", lambda names: None)
     assert "scn-fx[spconv-cpu]" in invoke("env").output
+
+
+def test_env_shows_cuda_in_build_driver_and_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    from scn_fx import _core
+
+    card = {"name": "H100", "architecture": 90, "memory": 80 << 30, "multiprocessors": 132, "fits": True}
+    info = {
+        "built": True,
+        "compiler": 13000,
+        "architectures": ["80", "90a"],
+        "ptx": 120,
+        "driver": 12090,
+        "devices": [card, {**card, "name": "V100", "architecture": 70, "fits": False}],
+        "problem": "",
+    }
+    monkeypatch.setattr(_core, "cuda_info", lambda: info)
+    text = " ".join(invoke("env").output.split())
+    for words in (
+        "CUDA 13.0, code for 80, 90a, PTX for 120 and newer",
+        "for CUDA 12.9",
+        "cuda:0 H100, architecture 90, 80 GiB, 132 multiprocessors: usable",
+        "cuda:1 V100, architecture 70, 80 GiB, 132 multiprocessors: no code for it in this build",
+    ):
+        assert words in text, words
+    assert invoke_json("env")["cuda"] == info
+    nothing = {**info, "driver": 0, "devices": [], "problem": "There is no NVIDIA driver on this machine."}
+    monkeypatch.setattr(_core, "cuda_info", lambda: nothing)
+    text = " ".join(invoke("env").output.split())
+    assert "cuda driver none" in text and "no cuda There is no NVIDIA driver on this machine." in text
+    monkeypatch.setattr(_core, "cuda_info", lambda: {**nothing, "built": False, "problem": "Not built."})
+    text = " ".join(invoke("env").output.split())
+    assert "cuda Not built." in text and "cuda driver" not in text
+
+
+def test_run_on_a_device_that_is_not_there(files: Files) -> None:
+    error = invoke("run", files["int8"], "--device", "cuda:99", code=1).stderr
+    assert "cuda:99" in error and "scn-fx env" in error
+    error = invoke("compare", files["int8"], "--model", MODEL, "--device", "tpu", code=1).stderr
+    assert "device must be 'cpu', 'cuda' or 'cuda:N', got 'tpu'" in error

@@ -15,7 +15,7 @@ namespace {
 
 // Entries of a tile's list. In LiDAR frames 64 output rows read up to about 430 distinct input rows in submanifold
 // layers and 650 in strided ones; what does not fit is looked up again by every layer, slowly but right.
-constexpr int32_t kLargestList = 704, kLargestOfWideRows = 448;
+constexpr int32_t kLargestList = 512, kLargestStridedList = 704, kLargestOfWideRows = 448;
 // Where shared memory is small, rows of a tile take at most this much.
 constexpr int32_t kSmallRowBudget = 36 * 1024;
 
@@ -36,13 +36,15 @@ DeviceLimits device_limits(int device) {
   int major = 0, minor = 0;
   check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "reading the device's limits");
   check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "reading the device's limits");
+  limits.early_launch = major >= 9;
   limits.hopper = kHopperBuilt && major == 9 && minor == 0;
   return limits;
 }
 
-int32_t list_capacity(int32_t volume, int32_t row_bytes, const DeviceLimits& limits) {
+int32_t list_capacity(const ConvGeometry& geometry, int32_t row_bytes, const DeviceLimits& limits) {
   const int32_t row = std::min(row_bytes, 128);
-  int32_t most = std::min(volume * kTileRows, row == 128 ? kLargestOfWideRows : kLargestList);
+  const int32_t largest = row == 128 ? kLargestOfWideRows : geometry.subm ? kLargestList : kLargestStridedList;
+  int32_t most = std::min(geometry.volume() * kTileRows, largest);
   if (limits.shared_bytes < 160 * 1024) most = std::min(most, kSmallRowBudget / row);
   return std::max(2 * kTileRows, (most + 3) / 4 * 4);
 }

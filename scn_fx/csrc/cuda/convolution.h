@@ -18,6 +18,7 @@ struct DeviceLimits {
   int32_t multiprocessors = 0;
   int32_t shared_bytes = 0;  // that one block may have
   bool hopper = false;       // wgmma kernels run here
+  bool early_launch = false;  // programmatic dependent launch
 };
 DeviceLimits device_limits(int device);
 
@@ -45,7 +46,7 @@ struct DeviceWeights {
 DeviceWeights device_weights(const WeightSource& source, const DeviceLimits& limits);
 
 /// Entries of a tile's list that a map should hold, if rows of up to `row_bytes` are read through it.
-int32_t list_capacity(int32_t volume, int32_t row_bytes, const DeviceLimits& limits);
+int32_t list_capacity(const ConvGeometry& geometry, int32_t row_bytes, const DeviceLimits& limits);
 
 /// Runs a layer over all tiles of its map. `x` are rows of weights.in_bytes bytes.
 void convolve(const MapView& map, const void* x, const DeviceWeights& weights, FinishView finish,

@@ -24,85 +24,156 @@ struct StagedResidual {
   int32_t stride;
 };
 
+/// v rounded to the nearest integer, ties to even, for |v| < 2^22: adding 1.5 * 2^23 leaves no bits for a fraction, and
+/// the sum's low bits are the integer in two's complement.
+constexpr float kRounder = 12582912.0f;
+
+__device__ __forceinline__ float clamped(float v) { return fminf(fmaxf(v, -128.0f), 127.0f); }
+__device__ __forceinline__ float quantised_fast(float v) { return __fsub_rn(__fadd_rn(clamped(v), kRounder), kRounder); }
+
 /// Two neighbouring elements of the other operand.
-__device__ __forceinline__ float2 residual_pair(const ResidualView& r, const char* row, int32_t column) {
-  if (r.kind == Operand::kInt8) {
+template <Operand kind>
+__device__ __forceinline__ float2 residual_pair(const char* row, int32_t column) {
+  if (kind == Operand::kInt8) {
     const char2 v = *reinterpret_cast<const char2*>(row + column);
     return make_float2(float(int8_t(v.x)), float(int8_t(v.y)));
   }
-  if (r.kind == Operand::kHalf) return __half22float2(*reinterpret_cast<const __half2*>(row + column * 2));
+  if (kind == Operand::kHalf) return __half22float2(*reinterpret_cast<const __half2*>(row + column * 2));
   return *reinterpret_cast<const float2*>(row + column * 4);
+}
+
+/// Rounds all values to float16; counts those that do not fit, in rows that exist.
+template <int Fragments>
+__device__ __forceinline__ void round_all(float (&y)[Fragments][4], bool low_row, bool high_row, int32_t& lost) {
+  float largest = 0.0f;
+#pragma unroll
+  for (int n = 0; n < Fragments; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) largest = fmaxf(largest, fabsf(y[n][i]));
+  }
+  if (!(largest < kHalfLimit)) {  // rare
+    for (int n = 0; n < Fragments; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) lost += (i < 2 ? low_row : high_row) && !(fabsf(y[n][i]) < kHalfLimit);
+    }
+  }
+#pragma unroll
+  for (int n = 0; n < Fragments; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) y[n][i] = __half2float(__float2half_rn(y[n][i]));
+  }
+}
+
+template <Operand kind, int Fragments>
+__device__ __forceinline__ void add_residual(const ResidualView& r, float (&y)[Fragments][4], const char* low,
+                                             const char* high, int32_t column) {
+  const float self_factor = r.self_factor, self_scale = r.self_scale, other_scale = r.other_scale;
+  const bool second = r.self_is_second;
+#pragma unroll
+  for (int n = 0; n < Fragments; ++n) {
+#pragma unroll
+    for (int pair = 0; pair < 2; ++pair) {
+      const float2 other = residual_pair<kind>(pair ? high : low, column + n * 8);
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        float& v = y[n][pair * 2 + i];
+        const float o = i ? other.y : other.x;
+        if (kind == Operand::kInt8) {
+          const float q = quantised_fast(__fmul_rn(v, self_factor));
+          // fma(first operand, its scale, second operand * its scale)
+          v = __fmaf_rn(second ? o : q, second ? other_scale : self_scale,
+                        __fmul_rn(second ? q : o, second ? self_scale : other_scale));
+        } else {
+          v = __fadd_rn(v, o);
+        }
+      }
+    }
+  }
 }
 
 /// Sums (fragments of 8 columns, laid out as mma.m16n8 does) become y: scale, bias, activation, Add.
 /// `row` is the output row of the fragment's row 0, `rows` the number of output rows, `column` the first column.
-template <typename T, int Fragments, typename Sum>
-__device__ __forceinline__ void finish_sums(const FinishView& f, const Sum (&sums)[Fragments][4],
+/// Padded channels come out as zero by themselves: their weights, scales, biases and residuals are zero.
+/// Takes the fragments from `First` on, of which `column` is the first column.
+template <typename T, int First, int Fragments, int All, typename Sum>
+__device__ __forceinline__ void finish_sums(const FinishView& f, const Sum (&sums)[All][4],
                                             float (&y)[Fragments][4], int32_t row, int32_t rows, int32_t column,
                                             const StagedResidual& staged, Lost& lost) {
-  const int32_t lane = threadIdx.x & 31, own_row = row + (lane >> 2);
+  const int32_t lane = threadIdx.x & 31, at = column + (lane & 3) * 2, in_fragment = lane >> 2;
+  const int32_t low_row = row + in_fragment, high_row = low_row + 8;
+  const float floor = f.relu ? 0.0f : -INFINITY;
 #pragma unroll
   for (int n = 0; n < Fragments; ++n) {
-    const int32_t at = column + n * 8 + (lane & 3) * 2;
-    const float2 bias = __ldg(reinterpret_cast<const float2*>(f.bias + at));
-    float2 scale = make_float2(0.0f, 0.0f);
-    if (sizeof(T) == 1) scale = __ldg(reinterpret_cast<const float2*>(f.scale + at));
+    const float2 bias = __ldg(reinterpret_cast<const float2*>(f.bias + at + n * 8));
+    float2 scale = make_float2(1.0f, 1.0f);
+    if (sizeof(T) == 1) scale = __ldg(reinterpret_cast<const float2*>(f.scale + at + n * 8));
 #pragma unroll
-    for (int pair = 0; pair < 2; ++pair) {
-      float v[2];
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const float sum = float(sums[n][pair * 2 + i]), b = i ? bias.y : bias.x;
-        v[i] = sizeof(T) == 1 ? __fmaf_rn(sum, i ? scale.y : scale.x, b) : __fadd_rn(sum, b);
-        if (f.relu) v[i] = relu(v[i]);
-      }
-      const int32_t out = own_row + pair * 8;
-      const bool real = out < rows;
-      if (f.through_half) {
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          int32_t beyond = 0;
-          v[i] = through_half(v[i], beyond);
-          if (real && at + i < f.channels) lost.before_add += beyond;
-        }
-      }
-      if (f.residual.kind != Operand::kNone && real) {
-        const char* const other =
-            staged.rows ? staged.rows + int64_t((lane >> 2) + pair * 8) * staged.stride
-                        : static_cast<const char*>(f.residual.other) + int64_t(out) * f.residual.stride;
-        const float2 pair_of = residual_pair(f.residual, other, at);
-        int32_t before = lost.before_add;
-        v[0] = add_operands(f.residual, v[0], pair_of.x, false, lost);
-        v[1] = add_operands(f.residual, v[1], pair_of.y, false, lost);
-        if (at >= f.channels) lost.before_add = before;
-      }
-      // What lies beyond the last channel or the last row is stored as zero, and not counted as lost.
-      y[n][pair * 2] = real && at < f.channels ? v[0] : 0.0f;
-      y[n][pair * 2 + 1] = real && at + 1 < f.channels ? v[1] : 0.0f;
+    for (int i = 0; i < 4; ++i) {
+      const float b = i & 1 ? bias.y : bias.x, sum = float(sums[First + n][i]);
+      y[n][i] = fmaxf(sizeof(T) == 1 ? __fmaf_rn(sum, i & 1 ? scale.y : scale.x, b) : __fadd_rn(sum, b), floor);
     }
+  }
+  if (f.through_half) round_all(y, low_row < rows, high_row < rows, lost.before_add);
+  const ResidualView& r = f.residual;
+  if (r.kind == Operand::kNone) return;
+  // Rows behind the last one read the last one's residual: their values are not stored.
+  const int32_t last = rows - 1 - row;
+  const char* const base = staged.rows ? staged.rows : static_cast<const char*>(r.other) + int64_t(row) * r.stride;
+  const char* const low = base + min(in_fragment, last) * r.stride;
+  const char* const high = base + min(in_fragment + 8, last) * r.stride;
+  if (last < 0) return;
+  if (r.kind != Operand::kInt8 && r.through_half) round_all(y, low_row < rows, high_row < rows, lost.before_add);
+  if (r.kind == Operand::kInt8) {
+    add_residual<Operand::kInt8>(r, y, low, high, at);
+  } else if (r.kind == Operand::kHalf) {
+    add_residual<Operand::kHalf>(r, y, low, high, at);
+  } else {
+    add_residual<Operand::kFloat>(r, y, low, high, at);
   }
 }
 
 /// Puts one form of y on the warp's stage.
 template <Form form, int Fragments>
 __device__ __forceinline__ void stage_form(const EmissionView& e, const float (&y)[Fragments][4], char* stage,
-                                           int32_t& lost) {
+                                           bool low_row, bool high_row, int32_t& lost) {
   constexpr int32_t kElement = form_size(form), kStride = stage_stride(Fragments * 8, kElement);
   const int32_t lane = threadIdx.x & 31;
+  const float floor = e.relu ? 0.0f : -INFINITY, factor = e.factor;
+  char* const low = stage + (lane >> 2) * kStride + (lane & 3) * 2 * kElement;
+  if (form == Form::kInt8 && !e.through_half) {
+#pragma unroll
+    for (int n = 0; n < Fragments; ++n) {
+#pragma unroll
+      for (int pair = 0; pair < 2; ++pair) {
+        uint32_t bits[2];
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const float v = __fmul_rn(fmaxf(y[n][pair * 2 + i], floor), factor);
+          bits[i] = __float_as_uint(__fadd_rn(clamped(v), kRounder));
+        }
+        *reinterpret_cast<uint16_t*>(low + pair * 8 * kStride + n * 8) = uint16_t(__byte_perm(bits[0], bits[1], 0x0040));
+      }
+    }
+    return;
+  }
+  const bool through = e.through_half;
 #pragma unroll
   for (int n = 0; n < Fragments; ++n) {
 #pragma unroll
     for (int pair = 0; pair < 2; ++pair) {
-      float v[2] = {y[n][pair * 2], y[n][pair * 2 + 1]};
+      char* const to = low + pair * 8 * kStride + n * 8 * kElement;
+      float v[2];
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        if (e.relu) v[i] = relu(v[i]);
-        if (e.through_half) v[i] = through_half(v[i], lost);
+        v[i] = fmaxf(y[n][pair * 2 + i], floor);
+        if (through) {
+          lost += (pair ? high_row : low_row) && !(fabsf(v[i]) < kHalfLimit);
+          if (form != Form::kHalf) v[i] = __half2float(__float2half_rn(v[i]));
+        }
+        if (form == Form::kInt8) v[i] = __fadd_rn(clamped(__fmul_rn(v[i], factor)), kRounder);
       }
-      char* const to = stage + ((lane >> 2) + pair * 8) * kStride + (n * 8 + (lane & 3) * 2) * kElement;
       if (form == Form::kInt8) {
-        *reinterpret_cast<char2*>(to) = make_char2(int8_t(__float2int_rn(quantised(__fmul_rn(v[0], e.factor)))),
-                                                   int8_t(__float2int_rn(quantised(__fmul_rn(v[1], e.factor)))));
+        *reinterpret_cast<uint16_t*>(to) = uint16_t(__byte_perm(__float_as_uint(v[0]), __float_as_uint(v[1]), 0x0040));
       } else if (form == Form::kHalf) {
         *reinterpret_cast<__half2*>(to) = __floats2half2_rn(v[0], v[1]);
       } else {
@@ -120,6 +191,16 @@ __device__ __forceinline__ void store_staged(const EmissionView& e, const char* 
   const int32_t chunks = min(Columns, e.columns - column) * element / 16;
   if (chunks <= 0) return;
   const int32_t present = min(rows - row, 16);
+  if ((chunks & (chunks - 1)) == 0) {  // all but a few widths
+    const int32_t shift = __ffs(chunks) - 1, lane = threadIdx.x & 31;
+    char* out = static_cast<char*>(e.out) + int64_t(row) * e.stride + column * element;
+    for (int32_t i = lane; i < present << shift; i += 32) {
+      const int32_t r = i >> shift, chunk = i & (chunks - 1);
+      *reinterpret_cast<uint4*>(out + r * e.stride + chunk * 16) =
+          *reinterpret_cast<const uint4*>(stage + r * stride + chunk * 16);
+    }
+    return;
+  }
   char* const out = static_cast<char*>(e.out) + int64_t(row) * e.stride + column * element;
   for (int32_t i = threadIdx.x & 31; i < present * chunks; i += 32) {
     const int32_t r = i / chunks, chunk = i - r * chunks;
@@ -156,16 +237,18 @@ __device__ __forceinline__ void emit_forms(const FinishView& f, const float (&y)
                                            const SitesView& sites, int32_t row, int32_t rows, int32_t column,
                                            Lost& lost) {
   int32_t stored = 0;
+  const int32_t low = row + ((threadIdx.x & 31) >> 2);
+  const bool low_row = low < rows, high_row = low + 8 < rows;
   for (int32_t which = 0; which < f.emission_count; ++which) {
     const EmissionView& e = f.emissions[which];
     int32_t once = 0;
     __syncwarp();
     if (e.form == Form::kInt8) {
-      stage_form<Form::kInt8>(e, y, stage, once);
+      stage_form<Form::kInt8>(e, y, stage, low_row, high_row, once);
     } else if (e.form == Form::kHalf) {
-      stage_form<Form::kHalf>(e, y, stage, once);
+      stage_form<Form::kHalf>(e, y, stage, low_row, high_row, once);
     } else {
-      stage_form<Form::kFloat>(e, y, stage, once);
+      stage_form<Form::kFloat>(e, y, stage, low_row, high_row, once);
     }
     stored = max(stored, once);
     __syncwarp();
@@ -176,6 +259,20 @@ __device__ __forceinline__ void emit_forms(const FinishView& f, const float (&y)
     }
   }
   lost.stored += stored;
+}
+
+/// Finishes and stores fragments [First, All) of a warp's 16 rows, up to eight at a time: more would not leave enough
+/// registers.
+template <typename T, int First, int All, typename Sum>
+__device__ __forceinline__ void finish_fragments(const FinishView& f, const Sum (&sums)[All][4], char* stage,
+                                                 const SitesView& sites, int32_t row, int32_t rows, int32_t column,
+                                                 const StagedResidual& staged, Lost& lost) {
+  constexpr int kCount = All - First < 8 ? All - First : 8;
+  float y[kCount][4];
+  finish_sums<T, First>(f, sums, y, row, rows, column, staged, lost);
+  emit_forms(f, y, stage, sites, row, rows, column, lost);
+  if constexpr (First + kCount < All)
+    finish_fragments<T, First + kCount>(f, sums, stage, sites, row, rows, column + kCount * 8, staged, lost);
 }
 
 }  // namespace scn::cuda

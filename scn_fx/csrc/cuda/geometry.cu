@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cuda/geometry.h"
-
 #include <algorithm>
 
 #include "cuda/check.h"
+#include "cuda/geometry.h"
 #include "cuda/lookup.cuh"
 
 namespace scn::cuda {
@@ -24,8 +23,8 @@ struct GrowthTable {
 
 SetTable table_of(const std::vector<SitesView>& sets) {
   if (sets.size() > size_t(kMaxSets)) {
-    fail(ErrorKind::kArgument, "The CUDA backend runs networks with up to ", kMaxSets, " sets of sites, this has ",
-         sets.size(), ". Run it on the CPU.");
+    fail(ErrorKind::kArgument, "The CUDA backend runs networks with up to ", kMaxSets,
+         " sets of sites, this has ", sets.size(), ". Run it on the CPU.");
   }
   SetTable table{};
   table.count = int32_t(sets.size());
@@ -41,7 +40,8 @@ __global__ void begin_kernel(DeviceFrame* frame, const DeviceFrame value, int32_
   }
 }
 
-// ---------------------------------------------------------------------------------------------------- marking
+// ----------------------------------------------------------------------------------------------------
+// marking
 
 /// Sets bits of one word of a line; returns those that were not set before, and counts them.
 __device__ __forceinline__ uint32_t set_bits(const SitesView& s, int32_t line, int32_t word, uint32_t bits) {
@@ -73,8 +73,8 @@ __device__ __forceinline__ int32_t output_coordinate(const GeometryView& g, int 
 
 /// Marks what one cell reaches and calls visit(set, site) for each cell that is new.
 template <typename Visit>
-__device__ __forceinline__ void expand(const SetTable& sets, const GrowthTable& growths, int32_t set, const Site& site,
-                                       const Visit& visit) {
+__device__ __forceinline__ void expand(const SetTable& sets, const GrowthTable& growths, int32_t set,
+                                       const Site& site, const Visit& visit) {
   for (int32_t i = 0; i < growths.count; ++i) {
     const Growth& growth = growths.growth[i];
     if (growth.from != set) continue;
@@ -109,16 +109,14 @@ __device__ __forceinline__ void expand(const SetTable& sets, const GrowthTable& 
 
 constexpr int kMarkThreads = 256, kQueue = 2048;
 
-/// Whoever marks a cell first also marks what it reaches in the next sets: a block keeps its new cells in a queue and
-/// works on them wave by wave.
-__global__ __launch_bounds__(kMarkThreads) void mark_kernel(const DeviceFrame* frame,
-                                                            const __grid_constant__ SetTable sets,
-                                                            const __grid_constant__ GrowthTable growths,
-                                                            int32_t* status) {
+/// Whoever marks a cell first also marks what it reaches in the next sets: a block keeps its new cells in a
+/// queue and works on them wave by wave.
+__global__ __launch_bounds__(kMarkThreads) void mark_kernel(const __grid_constant__ SetTable sets,
+                                                            const __grid_constant__ GrowthTable growths) {
   __shared__ int4 queue[kQueue];
   __shared__ int32_t tail;
-  const DeviceFrame view = *frame;
   const SitesView& first = sets.set[0];
+  const int32_t sites = *first.count;
   // A cell that the queue cannot take is expanded at once, and what it reaches after it.
   const auto push = [&](int32_t set, const Site& site) {
     const int32_t at = atomicAdd(&tail, 1);
@@ -126,7 +124,8 @@ __global__ __launch_bounds__(kMarkThreads) void mark_kernel(const DeviceFrame* f
     return at < kQueue;
   };
   const auto expand_deep = [&](int32_t set, const Site& site) {
-    // Cells wait in a ring of local memory; a full ring would lose cells, so each visit expands the deepest first.
+    // Cells wait in a ring of local memory; a full ring would lose cells, so each visit expands the deepest
+    // first.
     struct Entry {
       Site site;
       int32_t set, growth, offset;
@@ -149,7 +148,8 @@ __global__ __launch_bounds__(kMarkThreads) void mark_kernel(const DeviceFrame* f
       }
       const int32_t k = top.offset++;
       const SitesView& to = sets.set[growth.to];
-      const int32_t kx = k % g.kernel[2], rest = k / g.kernel[2], ky = rest % g.kernel[1], kz = rest / g.kernel[1];
+      const int32_t kx = k % g.kernel[2], rest = k / g.kernel[2], ky = rest % g.kernel[1],
+                    kz = rest / g.kernel[1];
       const int32_t z = output_coordinate(g, 0, top.site.z, kz, to.shape[0]);
       const int32_t y = output_coordinate(g, 1, top.site.y, ky, to.shape[1]);
       const int32_t x = output_coordinate(g, 2, top.site.x, kx, to.shape[2]);
@@ -161,25 +161,15 @@ __global__ __launch_bounds__(kMarkThreads) void mark_kernel(const DeviceFrame* f
       }
     }
   };
-  for (int32_t start = blockIdx.x * kMarkThreads; start < view.sites; start += gridDim.x * kMarkThreads) {
+  for (int32_t start = int32_t(blockIdx.x) * kMarkThreads; start < sites;
+       start += int32_t(gridDim.x) * kMarkThreads) {
     __syncthreads();
     if (threadIdx.x == 0) tail = 0;
     __syncthreads();
     const int32_t i = start + int32_t(threadIdx.x);
-    if (i < view.sites) {
-      const int4 row = reinterpret_cast<const int4*>(view.indices)[i];
-      const Site s{row.x, row.y, row.z, row.w};
-      const bool inside = uint32_t(s.batch) < uint32_t(view.batch) && uint32_t(s.z) < uint32_t(first.shape[0]) &&
-                          uint32_t(s.y) < uint32_t(first.shape[1]) && uint32_t(s.x) < uint32_t(first.shape[2]);
-      if (!inside) {
-        atomicAdd(&status[kOutside], 1);
-        atomicMin(&status[kFirstOutside], i);
-      } else if (!set_bits(first, line_of(first, s.batch, s.z, s.y), s.x >> 5, 1u << (s.x & 31))) {
-        atomicAdd(&status[kDuplicates], 1);
-        atomicMin(&status[kFirstDuplicate], i);
-      } else if (growths.count) {
-        push(0, s);  // one per thread: always room
-      }
+    if (i < sites) {
+      const int4 row = reinterpret_cast<const int4*>(first.sites)[i];
+      push(0, Site{row.x, row.y, row.z, row.w});  // one per thread: always room
     }
     __syncthreads();
     int32_t begin = 0, end = min(tail, kQueue);
@@ -199,9 +189,218 @@ __global__ __launch_bounds__(kMarkThreads) void mark_kernel(const DeviceFrame* f
   }
 }
 
-// ---------------------------------------------------------------------------------------------------- ranking
+// Most pyramids are a chain of strided convolutions whose boxes stay small: what a cell reaches in any later
+// set is a box of two lines by two lines or less. Then one thread marks all sets for its cell, without a
+// queue: it reads all words at once, and goes on to later sets only while it was the first to mark a cell.
+// (Whoever is first at a cell marks its whole box in the set after, so nothing is left out.)
 
-constexpr int kRankThreads = 512, kLinesPerWarp = kLinesPerGroup / (kRankThreads / 32), kWordChunks = 2;
+/// One axis of a growth: cells [low, high] reach cells [(low + before) / stride, (high + padding) / stride].
+struct Reach {
+  int32_t before, padding, last;
+  uint32_t reciprocal, same;  // n / stride is __umulhi(n, reciprocal) + (n & same)
+};
+
+struct Level {
+  RankWord* words;
+  int32_t *line_counts, *group_counts;
+  int32_t words_per_line, depth, height;
+  Reach reach[3];
+};
+
+struct Chain {
+  int32_t count;
+  Level level[kMaxGrowths];
+};
+
+__device__ __forceinline__ void grow(const Reach& r, int32_t& low, int32_t& high) {
+  const uint32_t from = uint32_t(max(low + r.before, 0)), to = uint32_t(high + r.padding);
+  low = int32_t(__umulhi(from, r.reciprocal) + (from & r.same));
+  high = min(int32_t(__umulhi(to, r.reciprocal) + (to & r.same)), r.last);
+}
+
+/// What a cell reaches in one set: bits of one word (`next`: and of the next) on up to 2 x 2 lines. All steps
+/// are written so that what they read comes from memory together.
+struct Marks {
+  int32_t line, at;  // the first line, its word
+  uint32_t bits, next;
+  uint32_t
+      need[4];  // what the words hold, then the bits to set, then those that were new; line (i / 2, i % 2)
+  uint32_t more[4];  // of the next words
+  bool one, both_y, both_z;
+
+  __device__ __forceinline__ bool exists(int i) const {
+    return one && (i % 2 == 0 || both_y) && (i / 2 == 0 || both_z);
+  }
+};
+
+__device__ __forceinline__ int32_t line_offset(const Level& level, int i) {
+  return (i % 2 ? 1 : 0) + (i / 2 ? level.height : 0);
+}
+
+__device__ __forceinline__ uint32_t* word_of(const Level& level, const Marks& m, int i) {
+  return &level.words[m.at + line_offset(level, i) * level.words_per_line].bits;
+}
+
+/// Sets the needed bits; what was there before is not known yet.
+__device__ __forceinline__ void set_marks(const Level& level, Marks& m, uint32_t (&held)[4]) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    held[i] = 0;
+    m.more[i] = 0xffffffffu;
+    if (m.need[i]) held[i] = atomicOr(word_of(level, m, i), m.need[i]);
+  }
+  if (m.next) {  // seldom: not read before
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (m.exists(i)) m.more[i] = atomicOr(word_of(level, m, i) + 2, m.next);
+    }
+  }
+}
+
+/// Counts what was new; returns whether anything was.
+__device__ __forceinline__ bool count_marks(const Level& level, const Marks& m, const uint32_t (&held)[4]) {
+  int32_t count[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    count[i] = __popc(m.need[i] & ~held[i]);
+    if (m.next) count[i] += __popc(m.next & ~m.more[i]);
+    if (count[i]) atomicAdd(&level.line_counts[m.line + line_offset(level, i)], count[i]);
+  }
+#pragma unroll
+  for (int i = 0; i < 4; i += 2) {  // neighbouring lines mostly share a group
+    const int32_t line = m.line + line_offset(level, i), group = line / kLinesPerGroup;
+    const bool same = (line + 1) / kLinesPerGroup == group;
+    const int32_t here = same ? count[i] + count[i + 1] : count[i];
+    if (here) atomicAdd(&level.group_counts[group], here);
+    if (!same && count[i + 1]) atomicAdd(&level.group_counts[group + 1], count[i + 1]);
+  }
+  return count[0] | count[1] | count[2] | count[3];
+}
+
+constexpr int kChainThreads = 128, kLevels = 4;
+
+/// Marks the caller's sites, and counts those that are outside or repeated.
+__global__ __launch_bounds__(kChainThreads) void mark_input_kernel(const DeviceFrame* frame,
+                                                                   const __grid_constant__ SitesView set,
+                                                                   int32_t* status) {
+  const DeviceFrame view = *frame;
+  for (int32_t i = int32_t(blockIdx.x) * kChainThreads + int32_t(threadIdx.x); i < view.sites;
+       i += int32_t(gridDim.x) * kChainThreads) {
+    const int4 row = __ldg(reinterpret_cast<const int4*>(view.indices) + i);
+    const bool inside = uint32_t(row.x) < uint32_t(view.batch) && uint32_t(row.y) < uint32_t(set.shape[0]) &&
+                        uint32_t(row.z) < uint32_t(set.shape[1]) && uint32_t(row.w) < uint32_t(set.shape[2]);
+    if (!inside) {
+      atomicAdd(&status[kOutside], 1);
+      atomicMin(&status[kFirstOutside], i);
+      continue;
+    }
+    const int32_t line = line_of(set, row.x, row.y, row.z);
+    const uint32_t bit = 1u << (row.w & 31);
+    if (atomicOr(&set.words[int64_t(line) * set.words_per_line + (row.w >> 5)].bits, bit) & bit) {
+      atomicAdd(&status[kDuplicates], 1);
+      atomicMin(&status[kFirstDuplicate], i);
+    } else {
+      atomicAdd(&set.line_counts[line], 1);
+      atomicAdd(&set.group_counts[line / kLinesPerGroup], 1);
+    }
+  }
+}
+
+__global__ __launch_bounds__(kChainThreads) void mark_chain_kernel(const __grid_constant__ SitesView first,
+                                                                   const __grid_constant__ Chain chain) {
+  const int32_t sites = *first.count;
+  for (int32_t i = int32_t(blockIdx.x) * kChainThreads + int32_t(threadIdx.x); i < sites;
+       i += int32_t(gridDim.x) * kChainThreads) {
+    const int4 row = reinterpret_cast<const int4*>(first.sites)[i];
+    int32_t z0 = row.y, z1 = z0, y0 = row.z, y1 = y0, x0 = row.w, x1 = x0;
+    bool alive = true, reaches = true;
+    for (int32_t begin = 0; begin < chain.count && alive; begin += kLevels) {
+      Marks marks[kLevels];
+#pragma unroll
+      for (int l = 0; l < kLevels; ++l) {
+        Marks& m = marks[l];
+        const Level& level = chain.level[min(begin + l, chain.count - 1)];
+        grow(level.reach[0], z0, z1);
+        grow(level.reach[1], y0, y1);
+        grow(level.reach[2], x0, x1);
+        reaches = reaches && begin + l < chain.count && z0 <= z1 && y0 <= y1 && x0 <= x1;
+        m.one = reaches;
+        m.both_y = y1 > y0;
+        m.both_z = z1 > z0;
+        m.line = (row.x * level.depth + z0) * level.height + y0;
+        m.at = m.line * level.words_per_line + (x0 >> 5);
+        const uint32_t bits = 0xffffffffu >> ((31 - (x1 - x0)) & 31);
+        m.bits = bits << (x0 & 31);
+        m.next = reaches ? __funnelshift_l(bits, 0, x0 & 31) : 0;
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          m.need[k] = 0xffffffffu;
+          if (m.exists(k)) m.need[k] = __ldcg(word_of(level, m, k));
+        }
+      }
+#pragma unroll
+      for (int l = 0; l < kLevels; ++l) {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) marks[l].need[k] = marks[l].bits & ~marks[l].need[k];
+      }
+      // The second and third sets go together: one by one, fewer cells would be marked twice, but later.
+      static_assert(kLevels == 4, "as below");
+      uint32_t held[2][4];
+      set_marks(chain.level[begin], marks[0], held[0]);
+      alive = count_marks(chain.level[begin], marks[0], held[0]);
+      if (alive && begin + 1 < chain.count) {
+        const Level &second = chain.level[begin + 1], &third = chain.level[min(begin + 2, chain.count - 1)];
+        set_marks(second, marks[1], held[0]);
+        set_marks(third, marks[2], held[1]);  // nothing to set if there is no such set
+        alive = count_marks(second, marks[1], held[0]);
+        if (begin + 2 < chain.count) alive = count_marks(third, marks[2], held[1]);
+      }
+      if (alive && begin + 3 < chain.count) {
+        set_marks(chain.level[begin + 3], marks[3], held[0]);
+        alive = count_marks(chain.level[begin + 3], marks[3], held[0]);
+      }
+    }
+  }
+}
+
+/// Fills `chain` if the growths are what mark_chain_kernel can do.
+bool chain_of(const std::vector<SitesView>& sets, const std::vector<Growth>& growths, Chain* chain) {
+  *chain = Chain{};
+  int64_t widths[3] = {1, 1, 1};  // of the largest box
+  int32_t from = 0;
+  for (const Growth& growth : growths) {
+    const GeometryView& g = growth.geometry;
+    if (growth.from != from || g.divides) return false;
+    from = growth.to;
+    const SitesView& set = sets[size_t(growth.to)];
+    Level& level = chain->level[chain->count++];
+    level.words = set.words;
+    level.line_counts = set.line_counts;
+    level.group_counts = set.group_counts;
+    level.words_per_line = set.words_per_line;
+    level.depth = set.shape[0];
+    level.height = set.shape[1];
+    for (int axis = 0; axis < 3; ++axis) {
+      const int64_t kernel = g.kernel[axis], stride = g.stride[axis], padding = g.padding[axis];
+      widths[axis] = (widths[axis] + kernel - 2) / stride + 1;
+      const int64_t largest = int64_t(sets[size_t(growth.from)].shape[axis]) + padding + stride;
+      if (kernel > 1 && g.dilation[axis] != 1) return false;
+      if (padding < 0 || largest * stride >= int64_t(1) << 31 || widths[axis] > 2) return false;
+      Reach& reach = level.reach[axis];
+      reach.before = int32_t(padding - kernel + stride);
+      reach.padding = int32_t(padding);
+      reach.last = set.shape[axis] - 1;
+      reach.reciprocal = stride == 1 ? 0 : uint32_t((int64_t(1) << 32) / stride + 1);
+      reach.same = stride == 1 ? 0xffffffffu : 0;
+    }
+  }
+  return true;
+}
+
+// ----------------------------------------------------------------------------------------------------
+// ranking
+
+constexpr int kRankThreads = 256, kLineLanes = 8, kLaneWords = 6;
 
 __device__ __forceinline__ int32_t warp_inclusive(int32_t v) {
   const int32_t lane = threadIdx.x & 31;
@@ -217,89 +416,113 @@ struct GroupTable {
   int32_t first[kMaxSets + 1];  // block numbers
 };
 
-/// Ranks 32 words of a line (one per lane) whose first site has rank `start`; returns how many sites they hold.
-__device__ __forceinline__ int32_t rank_words(const SitesView& s, int32_t line, int32_t word, uint32_t bits,
-                                              int32_t start) {
-  const int32_t own = __popc(bits), inclusive = warp_inclusive(own);
-  int32_t rank = start + inclusive - own;
-  if (bits) {
-    s.words[int64_t(line) * s.words_per_line + word].base = rank;
-    const int32_t y = line % s.shape[1], rest = line / s.shape[1], z = rest % s.shape[0], batch = rest / s.shape[0];
-    for (uint32_t left = bits; left; left &= left - 1, ++rank) {
-      if (rank < s.capacity)
-        reinterpret_cast<int4*>(s.sites)[rank] = make_int4(batch, z, y, word * 32 + __ffs(int32_t(left)) - 1);
-    }
-  }
-  return __shfl_sync(0xffffffffu, inclusive, 31);
-}
-
-/// A block ranks one group of lines.
+/// A block ranks one group of lines; kLineLanes threads share a line.
 __global__ __launch_bounds__(kRankThreads) void rank_kernel(const __grid_constant__ SetTable sets,
                                                             const __grid_constant__ GroupTable groups,
                                                             int32_t* status) {
+  static_assert(kLinesPerGroup == 64, "two warps count the lines of a group");
   __shared__ int32_t sums[kRankThreads / 32];
+  __shared__ int4
+      place[2][32];  // lines with sites, by half of the group: batch, z, y, sites before it in its half
+  __shared__ int32_t lines[2], sites[2];
+  __shared__ uint32_t words[kLaneWords][kRankThreads];  // what each thread has read
   int32_t which = 0;
   while (int32_t(blockIdx.x) >= groups.first[which + 1]) ++which;
   const SitesView& s = sets.set[which];
   const int32_t group = int32_t(blockIdx.x) - groups.first[which];
   const int32_t last = groups.first[which + 1] - groups.first[which] - 1;
+  const int32_t thread = threadIdx.x, lane = thread & 31, warp = thread >> 5;
+  const int32_t own_line = group * kLinesPerGroup + thread;  // of two warps
+  const int32_t count = thread < kLinesPerGroup && own_line < s.lines ? s.line_counts[own_line] : 0;
   const int32_t own = s.group_counts[group];
   if (!own && group != last) return;
   int32_t before = 0;
-  for (int32_t i = threadIdx.x; i < group; i += kRankThreads) before += s.group_counts[i];
-  before = __shfl_sync(0xffffffffu, warp_inclusive(before), 31);
-  const int32_t lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+#pragma unroll 4
+  for (int32_t i = thread; i < group; i += kRankThreads) before += s.group_counts[i];
+  if (warp < 2) {
+    const uint32_t used = __ballot_sync(0xffffffffu, count != 0);
+    const int32_t inclusive = warp_inclusive(count);
+    if (count) {
+      const int32_t rest = own_line / s.shape[1], batch = rest / s.shape[0];
+      place[warp][__popc(used & ((1u << lane) - 1))] =
+          make_int4(batch, rest - batch * s.shape[0], own_line - rest * s.shape[1], inclusive - count);
+    }
+    if (lane == 31) {
+      lines[warp] = __popc(used);
+      sites[warp] = inclusive;
+    }
+  }
+#pragma unroll
+  for (int d = 16; d; d /= 2) before += __shfl_xor_sync(0xffffffffu, before, d);
   if (lane == 0) sums[warp] = before;
   __syncthreads();
   before = 0;
 #pragma unroll
   for (int w = 0; w < kRankThreads / 32; ++w) before += sums[w];
-  if (group == last && threadIdx.x == 0) {
-    status[kFound + which] = before + own;
+  if (group == last && thread == 0) {
+    status[kFound + s.number] = before + own;
     *s.count = min(before + own, s.capacity);
   }
-  if (!own) return;
 
-  const int32_t first_line = group * kLinesPerGroup;
-  const int32_t low = first_line + lane < s.lines ? s.line_counts[first_line + lane] : 0;
-  const int32_t high = first_line + 32 + lane < s.lines ? s.line_counts[first_line + 32 + lane] : 0;
-  const int32_t low_inclusive = warp_inclusive(low);
-  const int32_t high_inclusive = warp_inclusive(high) + __shfl_sync(0xffffffffu, low_inclusive, 31);
-  const int32_t first_in_warp = warp * kLinesPerWarp;  // a warp's lines lie in one half of the group
-  const int32_t counts = first_in_warp < 32 ? low : high;
-  const int32_t starts = (first_in_warp < 32 ? low_inclusive - low : high_inclusive - high) + before;
-
-  uint32_t bits[kLinesPerWarp][kWordChunks];
+  const int32_t in_first = lines[0], used = in_first + lines[1];
+  const int32_t part = thread % kLineLanes;
+  const int32_t per_lane = min((s.words_per_line + kLineLanes - 1) / kLineLanes, kLaneWords);
+  // Whole warps go on together: their lanes exchange counts.
+  for (int32_t slot = thread / kLineLanes; slot - lane / kLineLanes < used;
+       slot += kRankThreads / kLineLanes) {
+    const bool exists = slot < used;
+    const int half = slot >= in_first;
+    const int4 at = exists ? place[half][half ? slot - in_first : slot] : make_int4(0, 0, 0, 0);
+    int32_t start = before + at.w + (half ? sites[0] : 0);
+    RankWord* const line = s.words + int64_t(line_of(s, at.x, at.y, at.z)) * s.words_per_line;
+    for (int32_t first = 0; first < s.words_per_line; first += per_lane * kLineLanes) {
+      const int32_t begin = first + part * per_lane;
+      uint32_t bits[kLaneWords];
 #pragma unroll
-  for (int i = 0; i < kLinesPerWarp; ++i) {
-    const int32_t count = __shfl_sync(0xffffffffu, counts, (first_in_warp + i) & 31);
+      for (int i = 0; i < kLaneWords; ++i) {
+        bits[i] = 0;
+        if (exists && i < per_lane && begin + i < s.words_per_line) bits[i] = line[begin + i].bits;
+      }
+      int32_t found = 0;
+      uint32_t filled = 0;  // a bit per word
 #pragma unroll
-    for (int c = 0; c < kWordChunks; ++c) {
-      const int32_t word = c * 32 + lane;
-      bits[i][c] = count && word < s.words_per_line
-                       ? s.words[int64_t(first_line + first_in_warp + i) * s.words_per_line + word].bits
-                       : 0;
-    }
-  }
+      for (int i = 0; i < kLaneWords; ++i) {
+        if (bits[i]) {
+          found += __popc(bits[i]);
+          filled |= 1u << i;
+          words[i][thread] = bits[i];
+        }
+      }
+      int32_t inclusive = found;
 #pragma unroll
-  for (int i = 0; i < kLinesPerWarp; ++i) {
-    const int32_t count = __shfl_sync(0xffffffffu, counts, (first_in_warp + i) & 31);
-    int32_t start = __shfl_sync(0xffffffffu, starts, (first_in_warp + i) & 31);
-    if (!count) continue;
-    const int32_t line = first_line + first_in_warp + i;
-#pragma unroll
-    for (int c = 0; c < kWordChunks; ++c) {
-      if (c * 32 < s.words_per_line) start += rank_words(s, line, c * 32 + lane, bits[i][c], start);
-    }
-    for (int32_t word = kWordChunks * 32; word < s.words_per_line; word += 32) {
-      const bool exists = word + lane < s.words_per_line;
-      const uint32_t more = exists ? s.words[int64_t(line) * s.words_per_line + word + lane].bits : 0;
-      start += rank_words(s, line, word + lane, more, start);
+      for (int d = 1; d < kLineLanes; d *= 2) {
+        const int32_t below = __shfl_up_sync(0xffffffffu, inclusive, d, kLineLanes);
+        if (part >= d) inclusive += below;
+      }
+      const int32_t total = __shfl_sync(0xffffffffu, inclusive, kLineLanes - 1, kLineLanes);
+      uint32_t left = 0;
+      int32_t word = 0;
+      const int32_t end = start + inclusive;
+      for (int32_t rank = end - found; rank < end; ++rank) {
+        if (!left) {
+          const int32_t i = __ffs(int32_t(filled)) - 1;
+          filled &= filled - 1;
+          left = words[i][thread];
+          word = begin + i;
+          line[word].base = rank;
+        }
+        if (rank < s.capacity)
+          reinterpret_cast<int4*>(s.sites)[rank] =
+              make_int4(at.x, at.y, at.z, word * 32 + __ffs(int32_t(left)) - 1);
+        left &= left - 1;
+      }
+      start += total;
     }
   }
 }
 
-// ---------------------------------------------------------------------------------------------------- kernel maps
+// ---------------------------------------------------------------------------------------------------- kernel
+// maps
 
 struct MapTable {
   int32_t count;
@@ -307,7 +530,8 @@ struct MapTable {
 };
 
 constexpr int kMapThreads = 128, kParts = kMapThreads / kTileRows;
-constexpr int kBitmapWords = 1024;  // 32768 rows between a tile's first and last input rows, per plane of offsets
+constexpr int kBitmapWords =
+    1024;  // 32768 rows between a tile's first and last input rows, per plane of offsets
 constexpr int kMaxPlanes = 32;
 
 /// Rows of the input set that the offsets of one run along x read; `found(k, row)` is called for each offset.
@@ -358,7 +582,7 @@ __device__ __forceinline__ void neighbours(const MapView& m, const Site& site, b
 __global__ __launch_bounds__(kMapThreads) void map_kernel(const __grid_constant__ MapTable maps) {
   extern __shared__ int32_t entries[];  // [volume, kTileRows] input rows or -1
   __shared__ uint32_t bitmap[kBitmapWords];
-  __shared__ int32_t before[kBitmapWords];           // sites before each word
+  __shared__ int32_t before[kBitmapWords];  // sites before each word
   __shared__ int32_t lowest[kMaxPlanes], highest[kMaxPlanes];
   __shared__ int32_t segment_word[kMaxPlanes], segment_row[kMaxPlanes], plane_segment[kMaxPlanes];
   __shared__ int32_t words, segments, length, first_tile[kMaxMaps + 1], sums[kMapThreads / 32];
@@ -497,39 +721,345 @@ __global__ __launch_bounds__(kMapThreads) void map_kernel(const __grid_constant_
   }
 }
 
-// ---------------------------------------------------------------------------------------------------- clearing
+// The usual kernels (3 x 3 x 3 and a few more, not transposed, no dilation along x) take a shorter way: a
+// thread has one output row and all its runs along x. The rows that a run finds are consecutive, so a run is
+// its first row and a mask.
+
+constexpr int kRunThreads = kTileRows, kRunWarps = kRunThreads / 32;
+constexpr int kFlags = 4 * kBitmapWords;  // rows that can be flagged in bytes of the bitmap's memory
+
+struct RunTable {
+  int32_t count;
+  int32_t shape[kMaxMaps];  // run_shape()
+  MapView map[kMaxMaps];
+};
+
+/// Which of the shapes below a map has, -1 for others.
+int32_t run_shape(const GeometryView& g) {
+  static constexpr int32_t kShapes[][3] = {{3, 3, 3}, {3, 1, 1}, {1, 3, 3}, {2, 2, 2}};
+  if (g.divides || (g.dilation[2] != 1 && g.kernel[2] != 1)) return -1;
+  for (int32_t i = 0; i < 4; ++i) {
+    if (g.kernel[0] == kShapes[i][0] && g.kernel[1] == kShapes[i][1] && g.kernel[2] == kShapes[i][2])
+      return i;
+  }
+  return -1;
+}
+
+struct RunShared {
+  uint4 flags[kFlags / 16];   // zero between tiles; a byte per row, or a bit per row where rows are far apart
+  uint2 table[kBitmapWords];  // bits of 32 rows, listed rows before them
+  int32_t low[3][kRunWarps], high[3][kRunWarps];  // rows of a plane that one warp reads
+  int32_t length;
+  int32_t count[kMaxMaps], first_tile[kMaxMaps + 1];
+};
+
+__device__ __forceinline__ int32_t warp_min(int32_t v) {
+#if __CUDA_ARCH__ >= 800
+  return __reduce_min_sync(0xffffffffu, v);
+#else
+#pragma unroll
+  for (int d = 16; d; d /= 2) v = min(v, __shfl_xor_sync(0xffffffffu, v, d));
+  return v;
+#endif
+}
+
+__device__ __forceinline__ int32_t warp_max(int32_t v) { return ~warp_min(~v); }
+
+template <int KX>
+__device__ __forceinline__ int32_t bits_in(uint32_t mask) {
+  if (KX == 1) return int32_t(mask);
+  if (KX > 3) return __popc(mask);
+  return int32_t(0xe994u >> (2 * mask) & 3u);  // popc is slow
+}
+
+template <int KZ, int KY, int KX>
+__device__ __forceinline__ void map_runs(const MapView& m, int32_t tile, int32_t count, RunShared& shared) {
+  constexpr int kRuns = KZ * KY;
+  constexpr int32_t kNoWord = 1 << 28;
+  const GeometryView& g = m.geometry;
+  const SitesView& in = m.input;
+  const int32_t thread = threadIdx.x, lane = thread & 31, warp = thread >> 5;
+  const int32_t out = tile * kTileRows + thread;
+  const bool present = out < count;
+  const int32_t rows = *in.count;
+
+  int32_t first[kRuns];
+  uint32_t mask[kRuns];
+  {
+    const int4 at =
+        present ? __ldg(reinterpret_cast<const int4*>(m.output.sites) + out) : make_int4(0, 0, 0, 0);
+    const int32_t z0 = at.y * g.stride[0] - g.padding[0], y0 = at.z * g.stride[1] - g.padding[1];
+    const int32_t x0 = at.w * g.stride[2] - g.padding[2];
+    const int32_t low = max(x0, 0), high = min(x0 + KX, in.shape[2]) - 1;
+    const bool inside = present && low <= high, both = low >> 5 != high >> 5;
+    const uint2* const words = reinterpret_cast<const uint2*>(in.words);
+    const int32_t word = ((at.x * in.shape[0] + z0) * in.shape[1] + y0) * in.words_per_line + (low >> 5);
+    const int32_t y_step = g.dilation[1] * in.words_per_line;
+    const int32_t z_step = g.dilation[0] * in.shape[1] * in.words_per_line;
+    uint2 left[kRuns], right[kRuns];
+#pragma unroll
+    for (int r = 0; r < kRuns; ++r) {
+      const bool exists = inside && uint32_t(z0 + r / KY * g.dilation[0]) < uint32_t(in.shape[0]) &&
+                          uint32_t(y0 + r % KY * g.dilation[1]) < uint32_t(in.shape[1]);
+      const uint2* const from = words + (word + r / KY * z_step + r % KY * y_step);
+      left[r] = right[r] = make_uint2(0, 0);
+      if (exists) left[r] = __ldg(from);
+      if (KX > 1 && exists && both) right[r] = __ldg(from + 1);
+    }
+    const uint32_t wanted = (2u << (high - low)) - 1;
+#pragma unroll
+    for (int r = 0; r < kRuns; ++r) {
+      const uint32_t above = left[r].x >> (low & 31);
+      const uint32_t before = left[r].x & ((1u << (low & 31)) - 1);
+      mask[r] = (__funnelshift_r(left[r].x, right[r].x, low & 31) & wanted) << (low - x0);
+      first[r] = int32_t(above ? left[r].y + __popc(before) : right[r].y);
+      if (!inside) mask[r] = 0;
+    }
+  }
+  if (rows == in.capacity) {  // perhaps not all sites are listed
+#pragma unroll
+    for (int r = 0; r < kRuns; ++r) {
+      while (mask[r] && first[r] + __popc(mask[r]) > rows) mask[r] ^= 1u << (31 - __clz(int32_t(mask[r])));
+    }
+  }
+#pragma unroll
+  for (int p = 0; p < KZ; ++p) {
+    int32_t low = kNoRow, high = -1;
+#pragma unroll
+    for (int r = p * KY; r < p * KY + KY; ++r) {
+      if (mask[r]) {
+        low = min(low, first[r]);
+        high = max(high, first[r] + bits_in<KX>(mask[r]) - 1);
+      }
+    }
+    low = warp_min(low);
+    high = warp_max(high);
+    if (lane == 0) {
+      shared.low[p][warp] = low;
+      shared.high[p][warp] = high;
+    }
+  }
+  __syncthreads();
+
+  // The planes' rows in whole words of 32, ascending and overlapping ones once: word w of plane p becomes w +
+  // shift[p].
+  int32_t begin[3], end[3], plane_begin[KZ];
+#pragma unroll
+  for (int p = 0; p < 3; ++p) {
+    begin[p] = end[p] = kNoWord;
+    if (p >= KZ) continue;
+    const int32_t low = min(shared.low[p][0], shared.low[p][1]),
+                  high = max(shared.high[p][0], shared.high[p][1]);
+    if (high >= 0) {
+      begin[p] = low >> 5;
+      end[p] = (high >> 5) + 1;
+    }
+    plane_begin[p] = begin[p];
+  }
+  const auto order = [&](int a, int b) {
+    if (begin[a] <= begin[b]) return;
+    const int32_t other_begin = begin[a], other_end = end[a];
+    begin[a] = begin[b];
+    end[a] = end[b];
+    begin[b] = other_begin;
+    end[b] = other_end;
+  };
+  if (KZ > 1) order(0, 1);
+  if (KZ > 2) {
+    order(1, 2);
+    order(0, 1);
+  }
+  const int32_t start1 = min(begin[1], end[0]) - begin[0], end01 = max(end[0], end[1]);
+  const int32_t words01 = start1 + end01 - begin[1];
+  const int32_t start2 = words01 - max(0, end01 - begin[2]);
+  const int32_t words = start2 + max(end01, end[2]) - begin[2];
+  const int32_t shift0 = -begin[0], shift1 = start1 - begin[1], shift2 = start2 - begin[2];
+  int32_t shift[KZ];
+#pragma unroll
+  for (int p = 0; p < KZ; ++p) {
+    const int32_t b = plane_begin[p];
+    shift[p] = b == begin[0] ? shift0 : b == begin[1] ? shift1 : shift2;
+  }
+  if (words > kBitmapWords) {
+    if (thread == 0) m.list_length[tile] = kWide;
+    __syncthreads();
+    return;
+  }
+
+  const bool bytes = words * 32 <= kFlags;
+  if (bytes) {  // neighbouring threads store to neighbouring bytes: no conflicts, no atomics
+    uint8_t* const flags = reinterpret_cast<uint8_t*>(shared.flags);
+#pragma unroll
+    for (int r = 0; r < kRuns; ++r) {
+      const int32_t found = bits_in<KX>(mask[r]), at = shift[r / KY] * 32 + first[r];
+#pragma unroll
+      for (int i = 0; i < KX; ++i) {
+        if (i < found) flags[at + i] = 1;
+      }
+    }
+  } else {
+    uint32_t* const bitmap = reinterpret_cast<uint32_t*>(shared.flags);
+#pragma unroll
+    for (int r = 0; r < kRuns; ++r) {
+      if (!mask[r]) continue;
+      const uint32_t found = (1u << __popc(mask[r])) - 1;
+      const int32_t at = shift[r / KY] + (first[r] >> 5);
+      const uint32_t over = __funnelshift_l(found, 0, first[r] & 31);
+      atomicOr(&bitmap[at], found << (first[r] & 31));
+      if (over) atomicOr(&bitmap[at + 1], over);
+    }
+  }
+  __syncthreads();
+  if (warp == 0) {
+    int32_t total = 0;
+    for (int32_t base = 0; base < words; base += 32) {
+      const int32_t w = base + lane;
+      uint32_t bits = 0;
+      if (w < words && bytes) {
+        uint4* const at = &shared.flags[2 * w];
+        const uint4 a = at[0], b = at[1];
+        at[0] = at[1] = make_uint4(0, 0, 0, 0);
+        const uint32_t quads[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+#pragma unroll
+        for (int q = 0; q < 8; ++q)  // the four flags meet in the upper byte
+          bits |= quads[q] * 0x01020408u >> 24 << (4 * q);
+      } else if (w < words) {
+        uint32_t* const at = reinterpret_cast<uint32_t*>(shared.flags) + w;
+        bits = *at;
+        *at = 0;
+      }
+      const int32_t own = __popc(bits), inclusive = warp_inclusive(own);
+      if (w < words) shared.table[w] = make_uint2(bits, uint32_t(total + inclusive - own));
+      total += __shfl_sync(0xffffffffu, inclusive, 31);
+    }
+    if (lane == 0) {
+      shared.length = total;
+      m.list_length[tile] = total > m.list_capacity ? kWide : total;
+    }
+  }
+  __syncthreads();
+  if (shared.length > m.list_capacity) return;
+
+  uint16_t* local = m.local + int64_t(tile) * (kRuns * KX * kTileRows) + thread;
+#pragma unroll
+  for (int r = 0; r < kRuns; ++r) {
+    uint2 entry = make_uint2(0, 0);
+    if (mask[r]) entry = shared.table[shift[r / KY] + (first[r] >> 5)];
+    uint32_t position = entry.y + __popc(entry.x & ((1u << (first[r] & 31)) - 1));
+#pragma unroll
+    for (int kx = 0; kx < KX; ++kx, local += kTileRows) {
+      const bool found = mask[r] >> kx & 1;
+      position += found;
+      *local = uint16_t(found ? position : 0);
+    }
+  }
+  int32_t* const list = m.list + int64_t(tile) * m.list_capacity;
+  for (int32_t w = warp; w < words; w += kRunWarps) {
+    const uint2 entry = shared.table[w];
+    const int32_t row = (w - (w >= start2 ? shift2 : w >= start1 ? shift1 : shift0)) * 32 + lane;
+    if (entry.x >> lane & 1) list[entry.y + __popc(entry.x & ((1u << lane) - 1))] = row;
+  }
+}
+
+__global__ __launch_bounds__(kRunThreads) void map_runs_kernel(const __grid_constant__ RunTable maps) {
+  __shared__ RunShared shared;
+  const int32_t thread = threadIdx.x;
+  for (int32_t i = thread; i < kFlags / 16; i += kRunThreads) shared.flags[i] = make_uint4(0, 0, 0, 0);
+  if (thread < 32) {
+    const int32_t count = thread < maps.count ? *maps.map[thread].output.count : 0;
+    const int32_t tiles = warp_inclusive((count + kTileRows - 1) / kTileRows);
+    if (thread < kMaxMaps) {
+      shared.count[thread] = count;
+      shared.first_tile[thread + 1] = tiles;
+    }
+    if (thread == 0) shared.first_tile[0] = 0;
+  }
+  __syncthreads();
+  const int32_t tiles = shared.first_tile[maps.count];
+  int32_t which = 0;
+  for (int32_t number = blockIdx.x; number < tiles; number += gridDim.x) {
+    while (number >= shared.first_tile[which + 1]) ++which;
+    const MapView& m = maps.map[which];
+    const int32_t tile = number - shared.first_tile[which], count = shared.count[which];
+    switch (maps.shape[which]) {
+      case 0:
+        map_runs<3, 3, 3>(m, tile, count, shared);
+        break;
+      case 1:
+        map_runs<3, 1, 1>(m, tile, count, shared);
+        break;
+      case 2:
+        map_runs<1, 3, 3>(m, tile, count, shared);
+        break;
+      default:
+        map_runs<2, 2, 2>(m, tile, count, shared);
+        break;
+    }
+  }
+}
+
+// ----------------------------------------------------------------------------------------------------
+// clearing
 
 constexpr int kClearThreads = 256;
 
+/// Threads take the sites of all sets in turn. Of neighbouring sites on a word or a line, the first one
+/// clears it.
 __global__ __launch_bounds__(kClearThreads) void clear_kernel(const __grid_constant__ SetTable sets,
                                                               const int32_t* status) {
-  const int64_t first = int64_t(blockIdx.x) * kClearThreads + threadIdx.x, step = int64_t(gridDim.x) * kClearThreads;
-  for (int32_t which = 0; which < sets.count; ++which) {
+  __shared__ int64_t first_item[kMaxSets + 1];
+  __shared__ bool whole[kMaxSets];  // not every site is listed
+  if (threadIdx.x < 32) {
+    static_assert(kMaxSets <= 32, "a warp counts the items");
+    const int32_t lane = threadIdx.x;
+    int64_t items = 0;
+    if (lane < sets.count) {
+      const SitesView& s = sets.set[lane];
+      const int32_t count = *s.count;
+      const bool all = status[kFound + s.number] > s.capacity;
+      items = all ? int64_t(s.lines) * s.words_per_line : count;
+      whole[lane] = all;
+    }
+#pragma unroll
+    for (int d = 1; d < 32; d *= 2) {
+      const int64_t below = __shfl_up_sync(0xffffffffu, items, d);
+      if (lane >= d) items += below;
+    }
+    if (lane < kMaxSets) first_item[lane + 1] = items;
+    if (lane == 0) first_item[0] = 0;
+  }
+  __syncthreads();
+  const int64_t items = first_item[sets.count], step = int64_t(gridDim.x) * kClearThreads;
+  int32_t which = 0;
+  for (int64_t item = int64_t(blockIdx.x) * kClearThreads + threadIdx.x; item < items; item += step) {
+    while (item >= first_item[which + 1]) ++which;
     const SitesView& s = sets.set[which];
-    if (status[kFound + which] > s.capacity) {  // not every site is listed
-      const int64_t words = int64_t(s.lines) * s.words_per_line;
-      for (int64_t i = first; i < words; i += step) s.words[i] = RankWord{0, 0};
-      for (int64_t i = first; i < s.lines; i += step) {
+    const int64_t i = item - first_item[which];
+    if (whole[which]) {
+      s.words[i] = RankWord{0, 0};
+      if (i < s.lines) {
         s.line_counts[i] = 0;
         s.group_counts[i / kLinesPerGroup] = 0;
       }
       continue;
     }
-    const int32_t count = *s.count;
-    for (int64_t i = first; i < count; i += step) {
-      const int4 at = reinterpret_cast<const int4*>(s.sites)[i];
-      const int32_t line = line_of(s, at.x, at.y, at.z);
-      s.words[int64_t(line) * s.words_per_line + (at.w >> 5)] = RankWord{0, 0};
-      s.line_counts[line] = 0;
-      s.group_counts[line / kLinesPerGroup] = 0;
-    }
+    const int4* const sites = reinterpret_cast<const int4*>(s.sites);
+    const int4 at = __ldg(sites + i), other = i ? __ldg(sites + i - 1) : make_int4(-1, 0, 0, 0);
+    const bool same_line = at.x == other.x && at.y == other.y && at.z == other.z;
+    if (same_line && at.w >> 5 == other.w >> 5) continue;
+    const int32_t line = line_of(s, at.x, at.y, at.z);
+    s.words[int64_t(line) * s.words_per_line + (at.w >> 5)] = RankWord{0, 0};
+    if (same_line) continue;
+    s.line_counts[line] = 0;
+    s.group_counts[line / kLinesPerGroup] = 0;
   }
 }
 
 int multiprocessors() {
   int device = 0, count = 0;
   check(cudaGetDevice(&device), "asking for the device");
-  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "reading the device's limits");
+  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
+        "reading the device's limits");
   return count;
 }
 
@@ -545,17 +1075,29 @@ void begin_frame(DeviceFrame* frame, const DeviceFrame& value, int32_t* status, 
   check_launch("begin");
 }
 
-void mark_sites(const DeviceFrame* frame, const std::vector<SitesView>& sets, const std::vector<Growth>& growths,
-                int32_t* status, cudaStream_t stream) {
+void mark_input(const DeviceFrame* frame, const SitesView& input, int32_t* status, cudaStream_t stream) {
+  mark_input_kernel<<<blocks_for(input.capacity, kChainThreads, int64_t(multiprocessors()) * 16), kChainThreads, 0,
+                      stream>>>(frame, input, status);
+  check_launch("marking the input's sites");
+}
+
+void mark_outputs(const std::vector<SitesView>& sets, const std::vector<Growth>& growths, cudaStream_t stream) {
+  if (growths.empty()) return;
   if (growths.size() > size_t(kMaxGrowths)) {
     fail(ErrorKind::kArgument, "The CUDA backend runs networks with up to ", kMaxGrowths,
          " strided or transposed convolutions that make new sites, this has ", growths.size(), ". Run it on the CPU.");
+  }
+  Chain chain;
+  if (chain_of(sets, growths, &chain)) {
+    const uint32_t blocks = blocks_for(sets[0].capacity, kChainThreads, int64_t(multiprocessors()) * 16);
+    mark_chain_kernel<<<blocks, kChainThreads, 0, stream>>>(sets[0], chain);
+    return check_launch("marking sites");
   }
   GrowthTable table{};
   table.count = int32_t(growths.size());
   std::copy(growths.begin(), growths.end(), table.growth);
   const uint32_t blocks = blocks_for(sets[0].capacity, kMarkThreads, int64_t(multiprocessors()) * 8);
-  mark_kernel<<<blocks, kMarkThreads, 0, stream>>>(frame, table_of(sets), table, status);
+  mark_kernel<<<blocks, kMarkThreads, 0, stream>>>(table_of(sets), table);
   check_launch("marking sites");
 }
 
@@ -563,33 +1105,60 @@ void rank_sites(const std::vector<SitesView>& sets, int32_t* status, cudaStream_
   GroupTable groups{};
   for (size_t i = 0; i < sets.size(); ++i)
     groups.first[i + 1] = groups.first[i] + (sets[i].lines + kLinesPerGroup - 1) / kLinesPerGroup;
-  rank_kernel<<<uint32_t(groups.first[sets.size()]), kRankThreads, 0, stream>>>(table_of(sets), groups, status);
+  rank_kernel<<<uint32_t(groups.first[sets.size()]), kRankThreads, 0, stream>>>(table_of(sets), groups,
+                                                                                status);
   check_launch("ranking sites");
 }
 
 void build_maps(const std::vector<MapView>& maps, cudaStream_t stream) {
-  for (size_t begin = 0; begin < maps.size(); begin += kMaxMaps) {
-    MapTable table{};
-    int64_t tiles = 0;
-    int32_t volume = 0;
-    for (size_t i = begin; i < std::min(maps.size(), begin + kMaxMaps); ++i) {
-      table.map[table.count++] = maps[i];
-      tiles += (maps[i].output.capacity + kTileRows - 1) / kTileRows;
-      volume = std::max(volume, maps[i].geometry.volume);
+  MapTable table{};
+  RunTable runs{};
+  int64_t tiles = 0, run_tiles = 0;
+  int32_t volume = 0;
+  const auto launch = [&] {
+    if (table.count) {
+      const int32_t shared = volume * kTileRows * int32_t(sizeof(int32_t));
+      if (shared > 32 * 1024) {
+        check(cudaFuncSetAttribute(map_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
+              "asking for the shared memory of a kernel map (its kernel may have too many offsets for this "
+              "device)");
+      }
+      const uint32_t blocks = blocks_for(tiles, 1, int64_t(multiprocessors()) * 12);
+      map_kernel<<<blocks, kMapThreads, size_t(shared), stream>>>(table);
+      check_launch("kernel maps");
     }
-    const int32_t shared = volume * kTileRows * int32_t(sizeof(int32_t));
-    if (shared > 32 * 1024) {
-      check(cudaFuncSetAttribute(map_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
-            "asking for the shared memory of a kernel map (its kernel may have too many offsets for this device)");
+    if (runs.count) {
+      const uint32_t blocks = blocks_for(run_tiles, 1, int64_t(multiprocessors()) * 16);
+      map_runs_kernel<<<blocks, kRunThreads, 0, stream>>>(runs);
+      check_launch("kernel maps");
     }
-    const uint32_t blocks = blocks_for(tiles, 1, int64_t(multiprocessors()) * 12);
-    map_kernel<<<blocks, kMapThreads, size_t(shared), stream>>>(table);
-    check_launch("kernel maps");
+    table = {};
+    runs = {};
+    tiles = run_tiles = 0;
+    volume = 0;
+  };
+  for (const MapView& map : maps) {
+    const int64_t own = (map.output.capacity + kTileRows - 1) / kTileRows;
+    const int32_t shape = run_shape(map.geometry);
+    if (shape < 0) {
+      table.map[table.count++] = map;
+      tiles += own;
+      volume = std::max(volume, map.geometry.volume);
+    } else {
+      runs.shape[runs.count] = shape;
+      runs.map[runs.count++] = map;
+      run_tiles += own;
+    }
+    if (table.count == kMaxMaps || runs.count == kMaxMaps) launch();
   }
+  launch();
 }
 
 void clear_sites(const std::vector<SitesView>& sets, const int32_t* status, cudaStream_t stream) {
-  clear_kernel<<<uint32_t(multiprocessors() * 4), kClearThreads, 0, stream>>>(table_of(sets), status);
+  int64_t sites = 0;
+  for (const SitesView& set : sets) sites += set.capacity;
+  const uint32_t blocks = blocks_for(sites, kClearThreads, int64_t(multiprocessors()) * 8);
+  clear_kernel<<<blocks, kClearThreads, 0, stream>>>(table_of(sets), status);
   check_launch("clearing sites");
 }
 

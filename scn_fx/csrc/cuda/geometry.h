@@ -20,18 +20,21 @@ struct Growth {
 void begin_frame(DeviceFrame* frame, const DeviceFrame& value, int32_t* status, int32_t status_entries,
                  cudaStream_t stream);
 
-/// Step 2: checks the caller's indices and marks the cells of every set (set 0: the caller's sites). Needs words,
-/// line_counts and group_counts that are zero.
-void mark_sites(const DeviceFrame* frame, const std::vector<SitesView>& sets, const std::vector<Growth>& growths,
-                int32_t* status, cudaStream_t stream);
+/// Step 2: checks the caller's indices and marks their cells in set 0. Needs words, line_counts and group_counts that
+/// are zero.
+void mark_input(const DeviceFrame* frame, const SitesView& input, int32_t* status, cudaStream_t stream);
 
-/// Step 3: ranks, ascending sites and counts of every set.
+/// Step 3: ranks, ascending sites and counts of some sets whose cells are marked.
 void rank_sites(const std::vector<SitesView>& sets, int32_t* status, cudaStream_t stream);
 
-/// Step 4: kernel maps. Throws for kernels with more offsets than shared memory can hold.
+/// Step 4: marks the cells of every set that follows from set 0, which is ranked. Needs what mark_input needs; then step
+/// 3 for those sets. All of it can run beside the layers on set 0.
+void mark_outputs(const std::vector<SitesView>& sets, const std::vector<Growth>& growths, cudaStream_t stream);
+
+/// Step 5: kernel maps of ranked sets. Throws for kernels with more offsets than shared memory can hold.
 void build_maps(const std::vector<MapView>& maps, cudaStream_t stream);
 
-/// Last step: words, line_counts and group_counts are zero again.
+/// Last step: words, line_counts and group_counts of some sets are zero again.
 void clear_sites(const std::vector<SitesView>& sets, const int32_t* status, cudaStream_t stream);
 
 }  // namespace scn::cuda

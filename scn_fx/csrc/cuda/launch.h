@@ -2,6 +2,8 @@
 // What launches of large kernels share.
 #pragma once
 
+#include <cuda_runtime.h>
+
 #include "cuda/convolution.h"
 
 namespace scn::cuda {
@@ -11,5 +13,23 @@ void allow_shared(const void* kernel, int32_t bytes, const DeviceLimits& limits)
 
 /// Blocks that a multiprocessor holds at a time, at least 1.
 int32_t blocks_per_multiprocessor(const void* kernel, int32_t threads, int32_t shared_bytes);
+
+/// Launches a kernel that waits for its dependency itself: on devices that can, its blocks prepare themselves while the
+/// kernel before ends.
+template <typename... Parameters>
+void launch_early(void (*kernel)(Parameters...), dim3 grid, int32_t threads, int32_t shared_bytes,
+                  const DeviceLimits& limits, cudaStream_t stream, const Parameters&... parameters) {
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = dim3(uint32_t(threads));
+  config.dynamicSmemBytes = size_t(shared_bytes);
+  config.stream = stream;
+  config.attrs = &early;
+  config.numAttrs = limits.early_launch ? 1 : 0;
+  check(cudaLaunchKernelEx(&config, kernel, parameters...), "launching a kernel");
+}
 
 }  // namespace scn::cuda

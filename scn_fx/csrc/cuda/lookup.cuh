@@ -34,7 +34,8 @@ __device__ __forceinline__ int32_t row_at(const SitesView& s, int32_t line, int3
 /// Input row that offset `k` (x fastest) of the output site reads, or -1.
 __device__ __forceinline__ int32_t find_neighbour(const MapView& m, const Site& site, int32_t k) {
   const GeometryView& g = m.geometry;
-  const int32_t kx = k % g.kernel[2], rest = k / g.kernel[2], ky = rest % g.kernel[1], kz = rest / g.kernel[1];
+  const int32_t kx = k % g.kernel[2], rest = k / g.kernel[2], ky = rest % g.kernel[1],
+                kz = rest / g.kernel[1];
   const int32_t z = input_coordinate(g, 0, site.z, kz, m.input.shape[0]);
   const int32_t y = input_coordinate(g, 1, site.y, ky, m.input.shape[1]);
   const int32_t x = input_coordinate(g, 2, site.x, kx, m.input.shape[2]);

@@ -87,6 +87,19 @@ __device__ __forceinline__ void wait_copies() {
 #endif
 }
 
+/// Programmatic dependent launch, where the hardware has it: waits until the kernels this one depends on have ended and
+/// their writes are visible; lets the kernels that depend on this one start their preparations.
+__device__ __forceinline__ void wait_for_dependency() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void launch_dependents() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
 /// Position of a 16-byte chunk in its row in shared memory, so that the rows of a fragment meet different banks.
 __device__ __forceinline__ uint32_t swizzled(uint32_t row, uint32_t chunk, int32_t chunk_shift) {
   return chunk ^ ((row >> (3 - chunk_shift)) & ((1u << chunk_shift) - 1));

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cuda/rows.h"
-
 #include <algorithm>
 
 #include "cuda/check.h"
 #include "cuda/finish.cuh"
 #include "cuda/lookup.cuh"
+#include "cuda/rows.h"
 
 namespace scn::cuda {
 namespace {
@@ -31,8 +30,8 @@ __device__ __forceinline__ void put(uint32_t (&chunk)[4], Form form, int32_t i, 
   }
 }
 
-/// Stores `value(column)` in every form of the finish, whole padded rows. Counts what does not fit in float16 once
-/// per value.
+/// Stores `value(column)` in every form of the finish, whole padded rows. Counts what does not fit in float16
+/// once per value.
 template <typename Value>
 __device__ __forceinline__ void emit_row(const FinishView& f, int32_t row, const Value& value, Lost& lost) {
   for (int32_t which = 0; which < f.emission_count; ++which) {
@@ -85,6 +84,57 @@ __global__ void load_kernel(const DeviceFrame* frame, const __grid_constant__ Si
   }
 }
 
+constexpr int kFewChannels = 8;
+
+/// load_kernel for rows of one 16-byte chunk in float16: every value is read once, and before it is known
+/// which row it goes to.
+template <typename T>
+__device__ __forceinline__ void load_few(const DeviceFrame& view, const SitesView& set, int32_t channels,
+                                         char* out, int32_t stride, int32_t* row_of_input, int32_t* status) {
+  const int32_t rows = *set.count;
+  for (int32_t i = blockIdx.x * kThreads + threadIdx.x; i < view.sites; i += gridDim.x * kThreads) {
+    const Site s = view.indices[i];
+    const T* const features = static_cast<const T*>(view.features) + int64_t(i) * channels;
+    float v[kFewChannels];
+#pragma unroll
+    for (int c = 0; c < kFewChannels; ++c) {
+      v[c] = 0.0f;
+      if (c < channels) v[c] = float(__ldg(features + c));
+    }
+    const bool inside = uint32_t(s.batch) < uint32_t(view.batch) && uint32_t(s.z) < uint32_t(set.shape[0]) &&
+                        uint32_t(s.y) < uint32_t(set.shape[1]) && uint32_t(s.x) < uint32_t(set.shape[2]);
+    int32_t row = inside ? row_at(set, line_of(set, s.batch, s.z, s.y), s.x) : -1;
+    if (row >= rows) row = -1;
+    row_of_input[i] = row;
+    int32_t bad = 0;
+    uint32_t chunk[4] = {0, 0, 0, 0};
+#pragma unroll
+    for (int c = 0; c < kFewChannels; ++c) {
+      bad += !(fabsf(v[c]) < kHalfLimit);
+      put(chunk, Form::kHalf, c, v[c]);
+    }
+    if (bad) {
+      atomicAdd(&status[kNonFinite], bad);
+      atomicMin(&status[kFirstNonFinite], i);
+    }
+    if (row >= 0)
+      *reinterpret_cast<uint4*>(out + int64_t(row) * stride) =
+          make_uint4(chunk[0], chunk[1], chunk[2], chunk[3]);
+  }
+}
+
+__global__ __launch_bounds__(kThreads) void load_few_kernel(const DeviceFrame* frame,
+                                                            const __grid_constant__ SitesView set,
+                                                            int32_t channels, char* out, int32_t stride,
+                                                            int32_t* row_of_input, int32_t* status) {
+  const DeviceFrame view = *frame;
+  if (view.half) {
+    load_few<__half>(view, set, channels, out, stride, row_of_input, status);
+  } else {
+    load_few<float>(view, set, channels, out, stride, row_of_input, status);
+  }
+}
+
 __global__ void add_kernel(const char* self, Operand kind, int32_t stride, const int32_t* count,
                            const __grid_constant__ FinishView f) {
   const int32_t rows = *count;
@@ -98,8 +148,8 @@ __global__ void add_kernel(const char* self, Operand kind, int32_t stride, const
         f, row,
         [&](int32_t c) {
           Lost ignored;
-          return add_operands(f.residual, other_operand(as_self, row, c), other_operand(f.residual, row, c), true,
-                              ignored);
+          return add_operands(f.residual, other_operand(as_self, row, c), other_operand(f.residual, row, c),
+                              true, ignored);
         },
         lost);
   }
@@ -111,7 +161,8 @@ __global__ void scatter_kernel(const char* rows, int32_t stride, const __grid_co
                                const __grid_constant__ SitesView set) {
   const int32_t count = *set.count;
   const int64_t items = int64_t(count) * e.columns;
-  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < items; i += int64_t(gridDim.x) * kThreads) {
+  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < items;
+       i += int64_t(gridDim.x) * kThreads) {
     const int32_t column = int32_t(i / count), row = int32_t(i - int64_t(column) * count);
     const Site s = set.sites[row];
     const int64_t cell = (int64_t(s.z) * set.shape[1] + s.y) * set.shape[2] + s.x;
@@ -122,7 +173,8 @@ __global__ void scatter_kernel(const char* rows, int32_t stride, const __grid_co
 
 template <typename T>
 __global__ void transpose_kernel(const T* in, T* out, const __grid_constant__ TransposeView v) {
-  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < v.count; i += int64_t(gridDim.x) * kThreads) {
+  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < v.count;
+       i += int64_t(gridDim.x) * kThreads) {
     int64_t rest = i, offset = 0;
     for (int axis = v.axes - 1; axis >= 0; --axis) {
       offset += rest % v.out_dims[axis] * v.in_strides[axis];
@@ -138,7 +190,8 @@ __global__ void pack_kernel(const DeviceFrame* frame, const char* rows, int32_t 
                             Site* sites) {
   const int32_t count = row_of_input ? frame->sites : *set.count;
   const int64_t items = int64_t(count) * channels;
-  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < items; i += int64_t(gridDim.x) * kThreads) {
+  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < items;
+       i += int64_t(gridDim.x) * kThreads) {
     const int32_t to = int32_t(i / channels), c = int32_t(i - int64_t(to) * channels);
     const int32_t row = row_of_input ? row_of_input[to] : to;
     values[i] = row < 0 ? T(0) : reinterpret_cast<const T*>(rows + int64_t(row) * stride)[c];
@@ -187,15 +240,22 @@ __global__ void publish_kernel(const DeviceFrame* frame, const int32_t* status, 
 
 void load_rows(const DeviceFrame* frame, const SitesView& set, int32_t channels, const FinishView& finish,
                int32_t* row_of_input, int32_t* status, cudaStream_t stream) {
-  load_kernel<<<uint32_t(blocks_for(set.capacity)), kThreads, 0, stream>>>(frame, set, channels, finish, row_of_input,
-                                                                           status);
+  const uint32_t blocks = uint32_t(blocks_for(set.capacity));
+  const EmissionView& e = finish.emissions[0];
+  if (channels <= kFewChannels && finish.emission_count == 1 && e.form == Form::kHalf && !e.dense &&
+      !e.relu && e.columns == kFewChannels) {
+    load_few_kernel<<<blocks, kThreads, 0, stream>>>(frame, set, channels, static_cast<char*>(e.out),
+                                                     e.stride, row_of_input, status);
+  } else {
+    load_kernel<<<blocks, kThreads, 0, stream>>>(frame, set, channels, finish, row_of_input, status);
+  }
   check_launch("load");
 }
 
-void add_rows(const void* self, Operand self_kind, int32_t self_stride, const SitesView& set, const FinishView& finish,
-              cudaStream_t stream) {
-  add_kernel<<<uint32_t(blocks_for(set.capacity)), kThreads, 0, stream>>>(static_cast<const char*>(self), self_kind,
-                                                                          self_stride, set.count, finish);
+void add_rows(const void* self, Operand self_kind, int32_t self_stride, const SitesView& set,
+              const FinishView& finish, cudaStream_t stream) {
+  add_kernel<<<uint32_t(blocks_for(set.capacity)), kThreads, 0, stream>>>(
+      static_cast<const char*>(self), self_kind, self_stride, set.count, finish);
   check_launch("add");
 }
 
@@ -214,17 +274,18 @@ void scatter_rows(const void* rows, int32_t stride, const EmissionView& dense, c
 void transpose_dense(const void* in, void* out, const TransposeView& view, cudaStream_t stream) {
   const uint32_t blocks = uint32_t(blocks_for(view.count));
   if (view.element == 2) {
-    transpose_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<const uint16_t*>(in), static_cast<uint16_t*>(out),
-                                                      view);
+    transpose_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<const uint16_t*>(in),
+                                                      static_cast<uint16_t*>(out), view);
   } else {
-    transpose_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<const uint32_t*>(in), static_cast<uint32_t*>(out),
-                                                      view);
+    transpose_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<const uint32_t*>(in),
+                                                      static_cast<uint32_t*>(out), view);
   }
   check_launch("transpose");
 }
 
 void pack_rows(const DeviceFrame* frame, const void* rows, int32_t stride, int32_t element, int32_t channels,
-               const SitesView& set, const int32_t* row_of_input, void* values, Site* sites, cudaStream_t stream) {
+               const SitesView& set, const int32_t* row_of_input, void* values, Site* sites,
+               cudaStream_t stream) {
   const uint32_t blocks = uint32_t(blocks_for(int64_t(set.capacity) * channels));
   const char* const from = static_cast<const char*>(rows);
   if (element == 2) {

@@ -5,53 +5,12 @@
 // multiprocessor share.
 #pragma once
 
-#include "cuda/finish.cuh"
+#include "cuda/fragment_finish.cuh"
 #include "cuda/lookup.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/tensor_params.h"
 
 namespace scn::cuda {
-
-__device__ __forceinline__ int32_t form_size(Form form) {
-  return form == Form::kInt8 ? 1 : form == Form::kHalf ? 2 : 4;
-}
-
-/// Copies the block's columns of the staged rows to memory, 16 bytes at a time.
-template <int N, int Threads>
-__device__ __forceinline__ void store_rows(const EmissionView& e, const char* stage, int32_t stage_stride,
-                                           int32_t first_row, int32_t present, int32_t first_column) {
-  const int32_t element = form_size(e.form);
-  const int32_t chunks = min(N, e.columns - first_column) * element / 16;
-  char* const out = static_cast<char*>(e.out) + int64_t(first_row) * e.stride + first_column * element;
-  for (int32_t i = threadIdx.x; i < present * chunks; i += Threads) {
-    const int32_t row = i / chunks, chunk = i - row * chunks;
-    *reinterpret_cast<uint4*>(out + int64_t(row) * e.stride + chunk * 16) =
-        *reinterpret_cast<const uint4*>(stage + row * stage_stride + chunk * 16);
-  }
-}
-
-/// Writes the block's columns of the staged rows to the cells of a dense map. Lanes follow the rows: sites that
-/// follow each other often lie side by side in the map.
-template <int N, int Threads>
-__device__ __forceinline__ void store_dense(const EmissionView& e, const char* stage, int32_t stage_stride,
-                                            const SitesView& sites, int32_t first_row, int32_t present,
-                                            int32_t first_column) {
-  static_assert(Threads % kTileRows == 0, "a thread keeps its row");
-  const int32_t row = threadIdx.x % kTileRows;
-  if (row >= present) return;
-  const Site s = sites.sites[first_row + row];
-  const int64_t cell = (int64_t(s.z) * sites.shape[1] + s.y) * sites.shape[2] + s.x;
-  const int32_t columns = min(N, e.columns - first_column);
-  int64_t at = (int64_t(s.batch) * e.columns + first_column) * e.cells + cell;
-  for (int32_t column = threadIdx.x / kTileRows; column < columns; column += Threads / kTileRows) {
-    const int64_t to = at + int64_t(column) * e.cells;
-    if (e.form == Form::kHalf) {
-      static_cast<uint16_t*>(e.out)[to] = reinterpret_cast<const uint16_t*>(stage + row * stage_stride)[column];
-    } else {
-      static_cast<uint32_t*>(e.out)[to] = reinterpret_cast<const uint32_t*>(stage + row * stage_stride)[column];
-    }
-  }
-}
 
 template <typename T, int N, int WarpsM, int WarpsN, int SplitK>
 struct TensorShape {
@@ -62,8 +21,7 @@ struct TensorShape {
   static constexpr int kFinishM = kM / SplitK;        // of those, finished by each of the warps that share them
   static_assert(kM % SplitK == 0 && kN % 2 == 0, "fragments must divide evenly");
   static constexpr int kExchange = kWarps * (kM - kFinishM) * kN * 4 * 128;  // bytes
-  __host__ __device__ static constexpr int stage_stride(int element) { return N * element + 16; }
-  __host__ __device__ static constexpr int stage_bytes(int element) { return kTileRows * stage_stride(element); }
+  static constexpr int kStage = stage_bytes(kN * 8 < 64 ? kN * 8 : 64, 4);  // of one warp, bytes
 };
 
 template <typename T, int N, int WarpsM, int WarpsN, int SplitK, bool OneChunk>
@@ -81,8 +39,8 @@ __global__ __launch_bounds__(TensorShape<T, N, WarpsM, WarpsN, SplitK>::kThreads
   // Row 0 is zero: what missing neighbours read. The rest doubles as the exchange and the stage of the finish.
   const uint32_t rows = shared_address(shared);
   char* const scratch = shared + (1 << row_shift);
-  const int32_t table_at = max(max((map.list_capacity + 1) << row_shift, (1 << row_shift) + Shape::kExchange),
-                               (1 << row_shift) + Shape::stage_bytes(4));
+  const int32_t table_at = max((map.list_capacity + 1) << row_shift,
+                               (1 << row_shift) + max(Shape::kExchange, Shape::kWarps * Shape::kStage));
   uint16_t* const table = reinterpret_cast<uint16_t*>(shared + (table_at + 15 & ~15));
 
   const int32_t thread = threadIdx.x, lane = thread & 31, warp = thread >> 5;
@@ -99,6 +57,7 @@ __global__ __launch_bounds__(TensorShape<T, N, WarpsM, WarpsN, SplitK>::kThreads
   for (int32_t i = thread; i < kTileRows; i += Shape::kThreads) table[volume * kTileRows + i] = 0;
 
   Lost lost;
+  bool waited = false;
   for (int32_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
     Sum sums[Shape::kM][Shape::kN][4] = {};
     const int32_t length = map.list_length[tile];
@@ -109,19 +68,34 @@ __global__ __launch_bounds__(TensorShape<T, N, WarpsM, WarpsN, SplitK>::kThreads
       for (int32_t first = 0; first < volume; first += wide ? group : volume) {
         const int32_t last = wide ? min(first + group, volume) : volume;
         __syncthreads();  // nobody reads rows, table or stage any more
+        if (!wide && pass == 0) {
+          const char* const from = reinterpret_cast<const char*>(map.local + int64_t(tile) * volume * kTileRows);
+          for (int32_t i = thread; i < volume * (kTileRows * 2 / 16); i += Shape::kThreads)
+            copy_async(shared_address(table) + i * 16, from + i * 16);
+        }
+        if (!waited) {  // maps are complete when the layer before starts; what it computes is, when it has ended
+          wait_for_dependency();
+          if (thread == 0) launch_dependents();
+          waited = true;
+        }
         if (!wide) {
           const int32_t* const list = map.list + int64_t(tile) * map.list_capacity;
-          for (int32_t i = thread; i < length << chunk_shift; i += Shape::kThreads) {
-            const int32_t entry = i >> chunk_shift, chunk = i & ((1 << chunk_shift) - 1);
-            const uint32_t row = uint32_t(entry) + 1;
-            copy_async(rows + (row << row_shift) + (swizzled(row, chunk, chunk_shift) << 4),
-                       x + int64_t(list[entry]) * p.x_stride + chunk * 16);
-          }
-          if (pass == 0) {
-            const char* const from =
-                reinterpret_cast<const char*>(map.local + int64_t(tile) * volume * kTileRows);
-            for (int32_t i = thread; i < volume * (kTileRows * 2 / 16); i += Shape::kThreads)
-              copy_async(shared_address(table) + i * 16, from + i * 16);
+          const int32_t chunk = thread & ((1 << chunk_shift) - 1), at_once = Shape::kThreads >> chunk_shift;
+          constexpr int kAhead = 8;  // list entries of a thread that are loaded together
+          for (int32_t begin = thread >> chunk_shift; begin < length; begin += kAhead * at_once) {
+            int32_t entry[kAhead];
+#pragma unroll
+            for (int i = 0; i < kAhead; ++i) {
+              const int32_t at = begin + i * at_once;
+              entry[i] = at < length ? __ldg(list + at) : -1;
+            }
+#pragma unroll
+            for (int i = 0; i < kAhead; ++i) {
+              const uint32_t row = uint32_t(begin + i * at_once) + 1;
+              if (entry[i] >= 0)
+                copy_async(rows + (row << row_shift) + (swizzled(row, chunk, chunk_shift) << 4),
+                           x + int64_t(entry[i]) * p.x_stride + chunk * 16);
+            }
           }
         } else {
           for (int32_t i = thread; i < (last - first) * kTileRows; i += Shape::kThreads) {
@@ -154,16 +128,23 @@ __global__ __launch_bounds__(TensorShape<T, N, WarpsM, WarpsN, SplitK>::kThreads
 #pragma unroll
           for (int n = 0; n < kQuads; ++n) next[n] = __ldg(w + (uint32_t(unit * per_offset) * (N / 16) + n) * 32);
         }
+        const auto rows_of = [&](uint32_t(&row)[Shape::kM], int32_t unit) {
+#pragma unroll
+          for (int m = 0; m < Shape::kM; ++m) {
+            row[m] = table[(OneChunk ? 2 * unit - first + half : unit - first) * kTileRows +
+                           (warp_m * Shape::kM + m) * 16 + row_in_fragment];
+          }
+        };
+        uint32_t next_row[Shape::kM];
+        if (unit < last_unit) rows_of(next_row, unit);
         for (; unit < last_unit; unit += SplitK) {
           uint32_t address[Shape::kM], turn[Shape::kM];
 #pragma unroll
           for (int m = 0; m < Shape::kM; ++m) {
-            const int32_t slot = (OneChunk ? 2 * unit - first + half : unit - first) * kTileRows +
-                                 (warp_m * Shape::kM + m) * 16 + row_in_fragment;
-            const uint32_t row = table[slot];
-            address[m] = rows + (row << row_shift);
-            turn[m] = OneChunk ? 0 : swizzled(row, 0, chunk_shift);
+            address[m] = rows + (next_row[m] << row_shift);
+            turn[m] = OneChunk ? 0 : swizzled(next_row[m], 0, chunk_shift);
           }
+          if (unit + SplitK < last_unit) rows_of(next_row, unit + SplitK);
           for (int32_t step = 0; step < per_offset; ++step) {
             uint4 b[kQuads];
 #pragma unroll
@@ -225,82 +206,16 @@ __global__ __launch_bounds__(TensorShape<T, N, WarpsM, WarpsN, SplitK>::kThreads
       }
     }
 
-    const FinishView& f = p.finish;
-    const int32_t first_column = blockIdx.y * N, first_row = tile * kTileRows;
-    const int32_t present = min(count - first_row, kTileRows);
-    // y in place of the sums
-    float y[Shape::kFinishM][Shape::kN][4];
+    __syncthreads();  // the stages lie where rows and sums lay
+    char* const stage = scratch + warp * Shape::kStage;
+    const int32_t first_column = blockIdx.y * N + warp_n * Shape::kN * 8;
 #pragma unroll
     for (int m = 0; m < Shape::kM; ++m) {
       if (SplitK > 1 && m / Shape::kFinishM != warp_k) continue;
-#pragma unroll
-      for (int n = 0; n < Shape::kN; ++n) {
-        const int32_t column = first_column + (warp_n * Shape::kN + n) * 8 + (lane & 3) * 2;
-        const float2 bias = *reinterpret_cast<const float2*>(f.bias + column);
-        float2 scale = make_float2(0.0f, 0.0f);
-        if (sizeof(T) == 1) scale = *reinterpret_cast<const float2*>(f.scale + column);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-          const int32_t row = (warp_m * Shape::kM + m) * 16 + (lane >> 2) + (i >> 1) * 8;
-          const Sum sum = sums[m][n][i];
-          const float b = i & 1 ? bias.y : bias.x;
-          float v = sizeof(T) == 1 ? __fmaf_rn(float(sum), i & 1 ? scale.y : scale.x, b) : __fadd_rn(float(sum), b);
-          if (f.relu) v = relu(v);
-          if (row < present && column + (i & 1) < f.channels) {
-            if (f.through_half) v = through_half(v, lost.before_add);
-            if (f.residual.kind != Operand::kNone)
-              v = add_operands(f.residual, v, other_operand(f.residual, first_row + row, column + (i & 1)), false, lost);
-          } else {
-            v = 0.0f;
-          }
-          y[m % Shape::kFinishM][n][i] = v;
-        }
-      }
+      const int32_t row = tile * kTileRows + (warp_m * Shape::kM + m) * 16;
+      finish_fragments<T, 0>(p.finish, sums[m], stage, map.output, row, count, first_column, StagedResidual{nullptr, 0},
+                             lost);
     }
-    int32_t stored[Shape::kFinishM][Shape::kN];
-#pragma unroll
-    for (int m = 0; m < Shape::kFinishM; ++m)
-#pragma unroll
-      for (int n = 0; n < Shape::kN; ++n) stored[m][n] = 0;
-
-    for (int32_t which = 0; which < f.emission_count; ++which) {
-      const EmissionView& e = f.emissions[which];
-      const int32_t element = form_size(e.form), stride = Shape::stage_stride(element);
-      __syncthreads();
-#pragma unroll
-      for (int m = 0; m < Shape::kFinishM; ++m) {
-#pragma unroll
-        for (int n = 0; n < Shape::kN; ++n) {
-          int32_t once = 0;
-          const int32_t whole_m = SplitK > 1 ? warp_k * Shape::kFinishM + m : m;
-          const int32_t column = (warp_n * Shape::kN + n) * 8 + (lane & 3) * 2;
-#pragma unroll
-          for (int pair = 0; pair < 2; ++pair) {
-            const int32_t row = (warp_m * Shape::kM + whole_m) * 16 + (lane >> 2) + pair * 8;
-            const float v0 = emitted(e, y[m][n][pair * 2], once), v1 = emitted(e, y[m][n][pair * 2 + 1], once);
-            char* const to = scratch + row * stride + column * element;
-            if (e.form == Form::kInt8) {
-              *reinterpret_cast<char2*>(to) = make_char2(int8_t(int32_t(v0)), int8_t(int32_t(v1)));
-            } else if (e.form == Form::kHalf) {
-              *reinterpret_cast<__half2*>(to) = __halves2half2(__float2half_rn(v0), __float2half_rn(v1));
-            } else {
-              *reinterpret_cast<float2*>(to) = make_float2(v0, v1);
-            }
-          }
-          stored[m][n] = max(stored[m][n], once);
-        }
-      }
-      __syncthreads();
-      if (e.dense) {
-        store_dense<N, Shape::kThreads>(e, scratch, stride, map.output, first_row, present, first_column);
-      } else {
-        store_rows<N, Shape::kThreads>(e, scratch, stride, first_row, present, first_column);
-      }
-    }
-#pragma unroll
-    for (int m = 0; m < Shape::kFinishM; ++m)
-#pragma unroll
-      for (int n = 0; n < Shape::kN; ++n) lost.stored += stored[m][n];
   }
   report_lost(p.finish, lost);
 }

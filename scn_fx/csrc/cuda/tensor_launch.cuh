@@ -15,15 +15,14 @@ void launch(TensorParams& p, int32_t column_blocks, const DeviceLimits& limits, 
   using Shape = TensorShape<T, N, WarpsM, WarpsN, SplitK>;
   const auto kernel = tensor_convolution<T, N, WarpsM, WarpsN, SplitK, OneChunk>;
   const int32_t row = 16 << p.chunk_shift;
-  int32_t shared = std::max({(p.map.list_capacity + 1) * row, row + Shape::kExchange, row + Shape::stage_bytes(4)});
+  int32_t shared = std::max({(p.map.list_capacity + 1) * row, row + Shape::kExchange, row + Shape::kWarps * Shape::kStage});
   shared = (shared + 15) / 16 * 16 + (p.map.geometry.volume + 1) * kTileRows * 2;
   const void* const symbol = reinterpret_cast<const void*>(kernel);
   allow_shared(symbol, shared, limits);
   const int32_t tiles = (p.map.output.capacity + kTileRows - 1) / kTileRows;
   const int32_t blocks = std::max(
       1, std::min(tiles, blocks_per_multiprocessor(symbol, Shape::kThreads, shared) * limits.multiprocessors));
-  kernel<<<dim3(uint32_t(blocks), uint32_t(column_blocks)), Shape::kThreads, size_t(shared), stream>>>(p);
-  check_launch("convolution");
+  launch_early(kernel, dim3(uint32_t(blocks), uint32_t(column_blocks)), Shape::kThreads, shared, limits, stream, p);
 }
 
 template <typename T, int N, int WarpsM, int WarpsN, int SplitK>
@@ -39,7 +38,7 @@ template <typename T>
 void launch_tensor(TensorParams& p, int32_t padded, const DeviceLimits& limits, cudaStream_t stream) {
   switch (std::min(padded, 128)) {
     case 16:
-      return launch_chunks<T, 16, 2, 1, 2>(p, 1, limits, stream);
+      return launch_chunks<T, 16, 1, 1, 1>(p, 1, limits, stream);
     case 32:
       return launch_chunks<T, 32, 2, 1, 2>(p, 1, limits, stream);
     case 64:

@@ -26,6 +26,7 @@ struct SitesView {
   int32_t* count;         // sites; at most `capacity`, whatever was found
   int32_t capacity, lines, words_per_line;
   int32_t batch, shape[3];
+  int32_t number;         // of the set in its network
 };
 constexpr int32_t kLinesPerGroup = 64;
 

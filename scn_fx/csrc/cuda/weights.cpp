@@ -82,10 +82,11 @@ std::vector<char> pack_blocks(int32_t padded, int32_t volume, int32_t row_bytes,
 
 /// Whether the Hopper kernels have a place for the weights of such a layer.
 bool suits_hopper(int32_t padded, int32_t volume, int32_t row_bytes) {
-  if (padded > 32) return volume <= 256;  // a ring of groups
+  if (volume > 256) return false;
+  if (padded > 32) return true;  // a ring of groups
   const int64_t pass_bytes = std::min(row_bytes, 128);
   const int64_t groups = (volume * pass_bytes + 127) / 128 * (row_bytes / pass_bytes);
-  return groups * padded * 128 <= 72 * 1024 && volume <= 256;
+  return groups * padded * 128 <= 72 * 1024;
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Checked views of numpy arrays, and new arrays for results.
+// Checked views of numpy and device arrays, and new arrays for results.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -17,13 +17,17 @@ namespace scn::python {
 
 namespace nb = nanobind;
 using Array = nb::ndarray<nb::ro, nb::device::cpu, nb::c_contig>;
+/// On any device, in any order: to be checked.
+using AnyArray = nb::ndarray<nb::ro>;
 
-inline bool is_float(const Array& a, int bits) {
+template <typename A>
+bool is_float(const A& a, int bits) {
   return a.dtype().code == uint8_t(nb::dlpack::dtype_code::Float) && a.dtype().bits == bits &&
          a.dtype().lanes == 1;
 }
 
-inline std::string dtype_name(const Array& a) {
+template <typename A>
+std::string dtype_name(const A& a) {
   const char* kind = "dtype code ";
   switch (nb::dlpack::dtype_code(a.dtype().code)) {
     case nb::dlpack::dtype_code::Int:
@@ -47,14 +51,16 @@ inline std::string dtype_name(const Array& a) {
   return kind + std::to_string(a.dtype().bits);
 }
 
-inline std::string shape_name(const Array& a) {
+template <typename A>
+std::string shape_name(const A& a) {
   std::string out = "[";
   for (size_t i = 0; i < a.ndim(); ++i) out += (i ? ", " : "") + std::to_string(a.shape(i));
   return out + "]";
 }
 
 /// The int32 data of an array with `columns` columns (any number when 0).
-inline const int32_t* int32_rows(const Array& a, size_t columns, const char* what) {
+template <typename A>
+const int32_t* int32_rows(const A& a, size_t columns, const char* what) {
   if (a.dtype() != nb::dtype<int32_t>() || a.ndim() != 2 || (columns && a.shape(1) != columns)) {
     fail(ErrorKind::kSite, what, " must be an int32 array of shape [N, ",
          columns ? std::to_string(columns) : "K", "], got ", dtype_name(a), " ", shape_name(a),

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "error.h"
+#include "python/cuda_binding.h"
 #include "python/engine_binding.h"
 #include "python/functions_binding.h"
 
@@ -51,4 +52,5 @@ NB_MODULE(_core, m) {
   });
   scn::python::bind_functions(m);
   scn::python::bind_engine(m);
+  scn::python::bind_cuda(m);
 }

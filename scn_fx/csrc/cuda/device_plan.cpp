@@ -1,0 +1,427 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cuda/device_plan.h"
+
+#include <algorithm>
+#include <climits>
+
+#include "error.h"
+
+namespace scn::cuda {
+namespace {
+
+GeometryView geometry_view(const ConvGeometry& g) {
+  GeometryView v{};
+  for (size_t axis = 0; axis < 3; ++axis) {
+    v.kernel[axis] = g.kernel[axis];
+    v.stride[axis] = g.stride[axis];
+    v.padding[axis] = g.padding[axis];
+    v.dilation[axis] = g.dilation[axis];
+  }
+  v.volume = g.volume();
+  v.divides = g.transposed != g.inverse;
+  return v;
+}
+
+int64_t product(const std::vector<int64_t>& dims) {
+  int64_t n = 1;
+  for (int64_t d : dims) n *= d;
+  return n;
+}
+
+}  // namespace
+
+DevicePlan::DevicePlan(const Plan& plan, const CudaOptions& options)
+    : plan_(plan), options_(options), limits_(device_limits(options.device)) {
+  batch_ = options.max_batch ? options.max_batch : std::max(plan.network.batch, 1);
+  if (batch_ < 1) fail(ErrorKind::kArgument, "max_batch must be at least 1, got ", batch_, ".");
+  prepare_weights_of_layers();
+  prepare_sets();
+  prepare_maps();
+  prepare_storages();
+  prepare_dense();
+  prepare_results();
+  plan_clearing();
+  frame_ = DeviceArray<DeviceFrame>(1);
+  status_ = DeviceArray<int32_t>(status_entries());
+  frame_.zero();
+  status_.zero();
+  check(cudaDeviceSynchronize(), "preparing the engine");
+}
+
+int32_t DevicePlan::status_entries() const {
+  return kFound + int32_t(plan_.network.sets.size()) + 2 * int32_t(plan_.steps.size());
+}
+
+int32_t* DevicePlan::overflow_of(size_t step) const {
+  return status_.data() + kFound + plan_.network.sets.size() + 2 * step;
+}
+
+void DevicePlan::prepare_weights_of_layers() {
+  const Network& net = plan_.network;
+  weights_.resize(net.nodes.size());
+  for (size_t i = 0; i < net.nodes.size(); ++i) {
+    const NodeSpec& n = net.nodes[i];
+    if (n.kind != NodeSpec::Kind::kConvolution) continue;
+    const int32_t volume = net.maps[size_t(n.map)].geometry.volume();
+    weights_[i] = device_weights({n.weight.data(), n.bias.data(), n.out_channels, volume, n.in_channels, n.precision,
+                                  n.amax[0], n.weight_amax.data(), n.name},
+                                 limits_);
+  }
+}
+
+void DevicePlan::prepare_sets() {
+  const Network& net = plan_.network;
+  std::vector<int32_t> site_limits;
+  int64_t largest = 1;
+  for (const MapSpec& map : net.maps) largest = std::max(largest, map.bound);
+  for (size_t s = 0; s < net.sets.size(); ++s) {
+    const Triple& shape = net.sets[s].shape;
+    const int64_t lines = int64_t(batch_) * shape[0] * shape[1], words = (shape[2] + 31) / 32;
+    const int64_t cells = lines * shape[2];
+    if (lines * words > int64_t(1) << 30 || cells <= 0) {
+      fail(ErrorKind::kArgument, "A grid of ", to_string(shape), " with batch ", batch_,
+           " has too many cells for the CUDA backend (its bitmaps hold 2^35). Use larger voxels, a smaller range, ",
+           "or device='cpu'.");
+    }
+    int64_t bound = net.sets[s].map >= 0 ? net.maps[size_t(net.sets[s].map)].bound
+                                         : options_.max_sites ? options_.max_sites : largest;
+    const int64_t capacity = std::max<int64_t>(1, std::min({bound, cells, int64_t(INT_MAX) / 256}));
+    for (const MapSpec& map : net.maps) {
+      if (map.geometry.subm && map.input_set == int(s)) bound = std::min(bound, map.bound);
+    }
+    SetMemory m;
+    m.words = DeviceArray<RankWord>(lines * words);
+    m.line_counts = DeviceArray<int32_t>(lines);
+    m.group_counts = DeviceArray<int32_t>((lines + kLinesPerGroup - 1) / kLinesPerGroup);
+    m.count = DeviceArray<int32_t>(1);
+    m.sites = DeviceArray<Site>(capacity);
+    m.words.zero();
+    m.line_counts.zero();
+    m.group_counts.zero();
+    m.count.zero();
+    SitesView v{};
+    v.words = m.words.data();
+    v.line_counts = m.line_counts.data();
+    v.group_counts = m.group_counts.data();
+    v.sites = m.sites.data();
+    v.count = m.count.data();
+    v.capacity = int32_t(capacity);
+    v.lines = int32_t(lines);
+    v.words_per_line = int32_t(words);
+    v.batch = batch_;
+    v.number = int32_t(s);
+    std::copy(shape.begin(), shape.end(), v.shape);
+    set_memory_.push_back(std::move(m));
+    sets_.push_back(v);
+    site_limits.push_back(int32_t(std::min<int64_t>(bound, INT_MAX)));
+  }
+  site_limits_ = to_device(site_limits);
+  row_of_input_ = DeviceArray<int32_t>(sets_[0].capacity);
+  for (const MapSpec& map : net.maps) {
+    if (map.partner >= 0 || map.geometry.subm) continue;
+    growths_.push_back({map.input_set, map.output_set, geometry_view(map.geometry)});
+  }
+}
+
+void DevicePlan::prepare_maps() {
+  const Network& net = plan_.network;
+  std::vector<int32_t> row_bytes_of(net.maps.size(), 16);
+  for (size_t i = 0; i < net.nodes.size(); ++i) {
+    const NodeSpec& n = net.nodes[i];
+    if (n.kind == NodeSpec::Kind::kConvolution)
+      row_bytes_of[size_t(n.map)] = std::max(row_bytes_of[size_t(n.map)], weights_[i].in_bytes);
+  }
+  for (size_t i = 0; i < net.maps.size(); ++i) {
+    const MapSpec& spec = net.maps[i];
+    MapView v{};
+    v.geometry = geometry_view(spec.geometry);
+    v.input = sets_[size_t(spec.input_set)];
+    v.output = sets_[size_t(spec.output_set)];
+    const int64_t tiles = (v.output.capacity + kTileRows - 1) / kTileRows;
+    v.list_capacity = list_capacity(spec.geometry, row_bytes_of[i], limits_);
+    MapMemory m;
+    m.local = DeviceArray<uint16_t>(tiles * v.geometry.volume * kTileRows);
+    m.list = DeviceArray<int32_t>(tiles * v.list_capacity);
+    m.list_length = DeviceArray<int32_t>(tiles);
+    v.local = m.local.data();
+    v.list = m.list.data();
+    v.list_length = m.list_length.data();
+    map_memory_.push_back(std::move(m));
+    maps_.push_back(v);
+    (spec.input_set == 0 && spec.output_set == 0 ? first_maps_ : later_maps_).push_back(v);
+  }
+}
+
+void DevicePlan::prepare_storages() {
+  std::vector<int64_t> bytes(size_t(plan_.slots), 0);
+  find_scattered();
+  for (size_t i = 0; i < plan_.storages.size(); ++i) {
+    if (scattered_[i] >= 0) continue;
+    const Storage& s = plan_.storages[i];
+    bytes[size_t(s.slot)] =
+        std::max(bytes[size_t(s.slot)], int64_t(sets_[size_t(s.set)].capacity) * stride_of(int(i)));
+  }
+  for (int64_t n : bytes) slots_.emplace_back(n);
+}
+
+void DevicePlan::find_scattered() {
+  scattered_.assign(plan_.storages.size(), -1);
+  for (size_t s = 0; s < plan_.storages.size(); ++s) {
+    int reader = -1, readers = 0;
+    for (size_t i = 0; i < plan_.steps.size(); ++i) {
+      const Step& step = plan_.steps[i];
+      if (step.input != int(s) && step.other != int(s)) continue;
+      reader = int(i);
+      ++readers;
+    }
+    for (const PlanOutput& out : plan_.outputs) readers += out.storage == int(s);
+    const Step& producer = plan_.steps[size_t(plan_.storages[s].first)];
+    if (readers == 1 && reader >= 0 && plan_.steps[size_t(reader)].kind == Step::Kind::kScatterDense &&
+        producer.kind == Step::Kind::kConvolution && !plan_.trace) {
+      scattered_[s] = reader;
+    }
+  }
+}
+
+std::vector<int64_t> DevicePlan::dense_dims(int value) const {
+  std::vector<int64_t> dims = plan_.network.values[size_t(value)].dims;
+  if (!dims.empty() && dims[0] == plan_.network.batch) dims[0] = batch_;
+  return dims;
+}
+
+void DevicePlan::prepare_dense() {
+  for (const DenseMap& map : plan_.dense) {
+    dense_.emplace_back(product(dense_dims(map.value)) * (map.half ? 2 : 4));
+  }
+}
+
+void DevicePlan::prepare_results() {
+  const Network& net = plan_.network;
+  for (const PlanOutput& output : plan_.outputs) {
+    const ValueSpec& value = net.values[size_t(output.value)];
+    DeviceResult r;
+    r.half = value.half;
+    if (output.dense >= 0) {
+      r.dims = dense_dims(output.value);
+      r.data = dense_[size_t(output.dense)].data();
+      packed_.emplace_back();
+    } else {
+      const Storage& s = plan_.storages[size_t(output.storage)];
+      const SitesView& set = sets_[size_t(s.set)];
+      packed_.emplace_back(int64_t(set.capacity) * s.channels * (r.half ? 2 : 4));
+      r.sparse = true;
+      r.dims = {set.capacity, s.channels};
+      r.data = packed_.back().data();
+      r.count = set.count;
+      r.sites = set.sites;
+      if (s.set == 0) {
+        if (!packed_sites_.size()) packed_sites_ = DeviceArray<Site>(set.capacity);
+        r.sites = packed_sites_.data();
+      }
+    }
+    results_.push_back(std::move(r));
+  }
+}
+
+void DevicePlan::plan_clearing() {
+  std::vector<size_t> last_use(sets_.size(), 0);
+  size_t convolutions = 0, last = 0;
+  for (size_t i = 0; i < plan_.steps.size(); ++i) {
+    const Step& step = plan_.steps[i];
+    if (step.kind != Step::Kind::kConvolution) continue;
+    const int map = plan_.network.nodes[size_t(step.node)].map;
+    last_use[size_t(plan_.network.maps[size_t(map)].input_set)] = last = i;
+    ++convolutions;
+  }
+  for (size_t s = 0; s < sets_.size(); ++s) {
+    const bool early = convolutions > 4 && last_use[s] + 3 <= last;
+    (early ? early_clear_ : late_clear_).push_back(sets_[s]);
+    if (early) early_clear_after_ = std::max(early_clear_after_, last_use[s]);
+  }
+  // The maps of all sets must have been built; the first layer on a later set has waited for that.
+  if (early_clear_after_ < first_side_step()) {
+    late_clear_ = sets_;
+    early_clear_.clear();
+  }
+}
+
+size_t DevicePlan::first_side_step() const {
+  for (size_t i = 0; i < plan_.steps.size(); ++i) {
+    if (needs_side(plan_.steps[i])) return i;
+  }
+  return plan_.steps.size();
+}
+
+bool DevicePlan::is_scatter_target(int dense) const {
+  for (const Step& step : plan_.steps) {
+    if (step.kind == Step::Kind::kScatterDense && step.dense_out == dense) return true;
+  }
+  return false;
+}
+
+bool DevicePlan::needs_side(const Step& step) const {
+  if (step.kind == Step::Kind::kScatterDense || step.kind == Step::Kind::kTranspose) return true;
+  if (step.kind != Step::Kind::kConvolution) return false;
+  for (int s : step.stores) {
+    if (scattered_[size_t(s)] >= 0) return true;
+  }
+  const MapSpec& map = plan_.network.maps[size_t(plan_.network.nodes[size_t(step.node)].map)];
+  return map.input_set != 0 || map.output_set != 0;
+}
+
+EmissionView DevicePlan::dense_emission(const Step& scatter) const {
+  const NodeSpec& n = plan_.network.nodes[size_t(scatter.node)];
+  const ValueSpec& out = plan_.network.values[size_t(n.output)];
+  const Storage& s = plan_.storages[size_t(scatter.input)];
+  const Triple& shape = plan_.network.sets[size_t(s.set)].shape;
+  EmissionView e{};
+  e.form = out.half ? Form::kHalf : Form::kFloat;
+  e.relu = s.relu;
+  e.through_half = s.half;
+  e.dense = true;
+  e.columns = s.channels;
+  e.cells = shape[0] * shape[1] * shape[2];
+  e.out = dense_[size_t(scatter.dense_out)].data();
+  return e;
+}
+
+FinishView DevicePlan::finish_of(size_t index) const {
+  const Step& step = plan_.steps[index];
+  FinishView f{};
+  f.overflow = overflow_of(index);
+  if (step.stores.size() > size_t(kMaxEmissions)) {
+    fail(ErrorKind::kArgument, plan_.network.nodes[size_t(step.node)].name, ": its result is read in ",
+         step.stores.size(), " different forms (ranges), the CUDA backend stores up to ", kMaxEmissions,
+         ". Calibrate its consumers with one range, or run it on the CPU.");
+  }
+  for (int id : step.stores) {
+    const Storage& s = plan_.storages[size_t(id)];
+    EmissionView& e = f.emissions[f.emission_count++];
+    if (scattered_[size_t(id)] >= 0) {
+      e = dense_emission(plan_.steps[size_t(scattered_[size_t(id)])]);
+      continue;
+    }
+    e.form = form_of(s);
+    e.relu = s.relu;
+    e.through_half = s.half;
+    e.factor = s.format == Format::kInt8 ? 127.0f / s.amax : 0.0f;
+    e.stride = stride_of(id);
+    e.columns = e.stride / form_bytes(e.form);
+    e.out = rows(id);
+  }
+  return f;
+}
+
+ResidualView DevicePlan::residual_of(const Step& step, const NodeSpec& add) const {
+  const Storage& other = plan_.storages[size_t(step.other)];
+  ResidualView r{};
+  r.other = rows(step.other);
+  r.stride = stride_of(step.other);
+  r.self_is_second = step.self_is_second;
+  if (add.precision == Precision::kInt8) {
+    const float self_amax = add.amax[step.self_is_second], other_amax = add.amax[!step.self_is_second];
+    r.kind = Operand::kInt8;
+    r.self_factor = 127.0f / self_amax;
+    r.self_scale = self_amax / 127.0f;
+    r.other_scale = other_amax / 127.0f;
+  } else {
+    r.kind = form_of(other) == Form::kHalf ? Operand::kHalf : Operand::kFloat;
+    r.through_half = add.precision == Precision::kFloat16;
+  }
+  return r;
+}
+
+void DevicePlan::run_step(size_t index, cudaStream_t stream) const {
+  const Step& step = plan_.steps[index];
+  switch (step.kind) {
+    case Step::Kind::kLoad: {
+      FinishView f = finish_of(index);
+      f.channels = plan_.network.values[size_t(plan_.network.features)].channels;
+      return load_rows(frame_.data(), sets_[0], f.channels, f, row_of_input_.data(), status_.data(), stream);
+    }
+    case Step::Kind::kConvolution: {
+      const NodeSpec& n = plan_.network.nodes[size_t(step.node)];
+      FinishView f = finish_of(index);
+      f.relu = n.relu;
+      f.channels = n.out_channels;
+      if (step.add >= 0) {
+        f.through_half = n.output_precision == Precision::kFloat16;
+        f.residual = residual_of(step, plan_.network.nodes[size_t(step.add)]);
+      }
+      return convolve(maps_[size_t(n.map)], rows(step.input), weights_[size_t(step.node)], f, limits_, stream);
+    }
+    case Step::Kind::kAdd: {
+      const NodeSpec& n = plan_.network.nodes[size_t(step.node)];
+      const Storage& self = plan_.storages[size_t(step.input)];
+      FinishView f = finish_of(index);
+      f.channels = self.channels;
+      f.residual = residual_of(step, n);
+      const Operand kind = form_of(self) == Form::kInt8 ? Operand::kInt8
+                           : form_of(self) == Form::kHalf ? Operand::kHalf
+                                                          : Operand::kFloat;
+      return add_rows(rows(step.input), kind, stride_of(step.input), sets_[size_t(self.set)], f, stream);
+    }
+    case Step::Kind::kScatterDense: {
+      if (scattered_[size_t(step.input)] >= 0) return;  // the convolution has done it
+      const Storage& s = plan_.storages[size_t(step.input)];
+      return scatter_rows(rows(step.input), stride_of(step.input), dense_emission(step), sets_[size_t(s.set)],
+                          stream);
+    }
+    case Step::Kind::kTranspose:
+      return transpose(step, stream);
+  }
+}
+
+void DevicePlan::transpose(const Step& step, cudaStream_t stream) const {
+  const NodeSpec& n = plan_.network.nodes[size_t(step.node)];
+  const std::vector<int64_t> dims = dense_dims(n.inputs[0]);
+  if (dims.size() > size_t(TransposeView::kMaxAxes)) {
+    fail(ErrorKind::kArgument, n.name, ": the CUDA backend transposes up to ", TransposeView::kMaxAxes,
+         " axes, this has ", dims.size(), ".");
+  }
+  TransposeView v{};
+  v.axes = int32_t(dims.size());
+  v.element = plan_.network.values[size_t(n.output)].half ? 2 : 4;
+  v.count = product(dims);
+  std::vector<int64_t> strides(dims.size(), 1);
+  for (size_t axis = dims.size() - 1; axis-- > 0;) strides[axis] = strides[axis + 1] * dims[axis + 1];
+  for (size_t axis = 0; axis < dims.size(); ++axis) {
+    v.out_dims[axis] = dims[size_t(n.dims[axis])];
+    v.in_strides[axis] = strides[size_t(n.dims[axis])];
+  }
+  transpose_dense(dense_[size_t(step.dense_in)].data(), dense_[size_t(step.dense_out)].data(), v, stream);
+}
+
+BufferBytes DevicePlan::buffer_bytes() const {
+  BufferBytes b;
+  for (const DeviceWeights& w : weights_) b.weights += w.bytes();
+  for (const auto& slot : slots_) b.activations += slot.bytes();
+  for (const auto& dense : dense_) b.activations += dense.bytes();
+  for (const auto& packed : packed_) b.activations += packed.bytes();
+  for (const MapMemory& m : map_memory_) b.kernel_maps += m.local.bytes() + m.list.bytes() + m.list_length.bytes();
+  for (const SetMemory& s : set_memory_) {
+    b.sites += s.words.bytes() + s.line_counts.bytes() + s.group_counts.bytes() + s.sites.bytes();
+  }
+  b.sites += row_of_input_.bytes() + packed_sites_.bytes();
+  return b;
+}
+
+void DevicePlan::clear_dense(cudaStream_t stream) const {
+  for (size_t d = 0; d < dense_.size(); ++d) {
+    if (!is_scatter_target(int(d))) continue;
+    check(cudaMemsetAsync(dense_[d].data(), 0, size_t(dense_[d].bytes()), stream), "clearing a dense map");
+  }
+}
+
+void DevicePlan::pack_results(cudaStream_t stream) const {
+  for (size_t i = 0; i < plan_.outputs.size(); ++i) {
+    const PlanOutput& output = plan_.outputs[i];
+    if (output.storage < 0) continue;
+    const Storage& s = plan_.storages[size_t(output.storage)];
+    pack_rows(frame_.data(), rows(output.storage), stride_of(output.storage), form_bytes(form_of(s)), s.channels,
+              sets_[size_t(s.set)], s.set == 0 ? row_of_input_.data() : nullptr, packed_[i].data(),
+              s.set == 0 ? packed_sites_.data() : nullptr, stream);
+  }
+}
+
+}  // namespace scn::cuda

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+// A plan on a device: weights, sites, kernel maps, activations and results, allocated once; and the launch of each
+// step over them.
+#pragma once
+
+#include <vector>
+
+#include "cuda/backend.h"
+#include "cuda/convolution.h"
+#include "cuda/geometry.h"
+#include "cuda/memory.h"
+#include "cuda/rows.h"
+
+namespace scn::cuda {
+
+struct SetMemory {
+  DeviceArray<RankWord> words;
+  DeviceArray<int32_t> line_counts, group_counts, count;
+  DeviceArray<Site> sites;
+};
+
+struct MapMemory {
+  DeviceArray<uint16_t> local;
+  DeviceArray<int32_t> list, list_length;
+};
+
+class DevicePlan {
+ public:
+  /// Allocates on the current device.
+  DevicePlan(const Plan& plan, const CudaOptions& options);
+
+  const Plan& plan() const { return plan_; }
+  /// Largest batch.
+  int32_t batch() const { return batch_; }
+  const std::vector<SitesView>& sets() const { return sets_; }
+  const std::vector<Growth>& growths() const { return growths_; }
+  /// Maps from set 0 to itself, and all others.
+  const std::vector<MapView>& first_maps() const { return first_maps_; }
+  const std::vector<MapView>& later_maps() const { return later_maps_; }
+  /// Sets whose bitmaps no layer looks at once step early_clear_after() has run, and the rest.
+  const std::vector<SitesView>& early_clear() const { return early_clear_; }
+  const std::vector<SitesView>& late_clear() const { return late_clear_; }
+  size_t early_clear_after() const { return early_clear_after_; }
+  std::vector<DeviceResult>& results() { return results_; }
+  const std::vector<DeviceResult>& results() const { return results_; }
+
+  DeviceFrame* frame() const { return frame_.data(); }
+  int32_t* status() const { return status_.data(); }
+  int32_t status_entries() const;
+  /// Sites that each set may have, on the device.
+  const int32_t* site_limits() const { return site_limits_.data(); }
+
+  /// Whether a step reads what is made beside the layers on set 0: a later kernel map or a cleared dense map.
+  bool needs_side(const Step& step) const;
+  /// Clears the dense maps that sites are written to.
+  void clear_dense(cudaStream_t stream) const;
+  void run_step(size_t index, cudaStream_t stream) const;
+  /// Sparse results without padding.
+  void pack_results(cudaStream_t stream) const;
+  BufferBytes buffer_bytes() const;
+
+ private:
+  int32_t* overflow_of(size_t step) const;
+  void prepare_weights_of_layers();
+  void prepare_sets();
+  void prepare_maps();
+  void prepare_storages();
+  void find_scattered();
+  void prepare_dense();
+  void prepare_results();
+  void plan_clearing();
+  size_t first_side_step() const;
+  static Form form_of(const Storage& s) {
+    return s.format == Format::kInt8 ? Form::kInt8 : s.half ? Form::kHalf : Form::kFloat;
+  }
+  int32_t stride_of(int storage) const {
+    const Storage& s = plan_.storages[size_t(storage)];
+    return row_bytes(s.channels, form_bytes(form_of(s)));
+  }
+  char* rows(int storage) const { return slots_[size_t(plan_.storages[size_t(storage)].slot)].data(); }
+  /// Dims of a dense value with the largest batch.
+  std::vector<int64_t> dense_dims(int value) const;
+  bool is_scatter_target(int dense) const;
+  EmissionView dense_emission(const Step& scatter) const;
+  FinishView finish_of(size_t index) const;
+  ResidualView residual_of(const Step& step, const NodeSpec& add) const;
+  void transpose(const Step& step, cudaStream_t stream) const;
+
+  const Plan& plan_;
+  const CudaOptions options_;
+  const DeviceLimits limits_;
+  int32_t batch_ = 1;
+  std::vector<DeviceWeights> weights_;  // by node
+  std::vector<SetMemory> set_memory_;
+  std::vector<SitesView> sets_;
+  DeviceArray<int32_t> site_limits_;  // by set
+  std::vector<Growth> growths_;
+  std::vector<MapMemory> map_memory_;
+  std::vector<MapView> maps_, first_maps_, later_maps_;
+  std::vector<int> scattered_;  // by storage: the ScatterDense step that its producer takes over, or -1
+  std::vector<DeviceArray<char>> slots_, dense_, packed_;
+  DeviceArray<int32_t> row_of_input_;
+  DeviceArray<Site> packed_sites_;
+  DeviceArray<DeviceFrame> frame_;
+  DeviceArray<int32_t> status_;
+  std::vector<DeviceResult> results_;
+  std::vector<SitesView> early_clear_, late_clear_;
+  size_t early_clear_after_ = 0;
+};
+
+}  // namespace scn::cuda

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "python/cuda_binding.h"
+
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "engine.h"
+#include "python/arrays.h"
+#include "python/engine_common.h"
+
+namespace scn::python {
+namespace {
+
+nb::dict info_dict() {
+  const CudaInfo info = cuda_info();
+  nb::list devices;
+  for (const CudaInfo::Device& device : info.devices) {
+    nb::dict d;
+    d["name"] = device.name;
+    d["architecture"] = device.architecture;
+    d["memory"] = device.memory;
+    d["multiprocessors"] = device.multiprocessors;
+    d["fits"] = device.fits;
+    devices.append(d);
+  }
+  nb::dict out;
+  out["built"] = info.built;
+  out["compiler"] = info.compiler;
+  out["architectures"] = info.architectures;
+  out["ptx"] = info.ptx;
+  out["driver"] = info.driver;
+  out["devices"] = devices;
+  out["problem"] = info.problem;
+  return out;
+}
+
+std::string place_name(const AnyArray& a) {
+  switch (a.device_type()) {
+    case nb::device::cpu::value:
+      return "the CPU";
+    case nb::device::cuda::value:
+    case nb::device::cuda_managed::value:
+      return "cuda:" + std::to_string(a.device_id());
+    default:
+      return "a device of DLPack type " + std::to_string(a.device_type());
+  }
+}
+
+bool is_contiguous(const AnyArray& a) {
+  int64_t expected = 1;
+  for (size_t i = a.ndim(); i-- > 0;) {
+    if (a.shape(i) > 1 && a.stride(i) != expected) return a.size() == 0;
+    expected *= int64_t(a.shape(i));
+  }
+  return true;
+}
+
+class PyCudaEngine {
+ public:
+  PyCudaEngine(const nb::object& source, const std::string& precision, int device, int32_t max_batch,
+               int64_t max_sites, bool graph, bool trace, const nb::object& spatial_shape) {
+    EngineOptions options = engine_options(precision, trace, spatial_shape);
+    options.cuda = true;
+    options.cuda_options = {device, max_batch, max_sites, graph};
+    const OnnxModel model = model_of(source);
+    nb::gil_scoped_release release;
+    engine_ = std::make_unique<Engine>(model, options);
+  }
+
+  void enqueue(const AnyArray& features, const AnyArray& indices, int32_t batch_size, uintptr_t stream) {
+    const FrameView frame = frame_view(features, indices, batch_size);
+    const bool host = on_host(features, indices);
+    nb::gil_scoped_release release;
+    if (host) {
+      engine_->enqueue_host(frame, to_stream(stream));
+    } else {
+      engine_->enqueue(frame, to_stream(stream));
+    }
+  }
+
+  /// Outputs in device memory. Views keep the engine alive; copies own their memory.
+  nb::list results(bool copy) {
+    nb::list out;
+    const Plan& plan = engine_->plan();
+    for (size_t i = 0; i < plan.network.outputs.size(); ++i) {
+      const DeviceResult& result = engine_->cuda().results()[output_position(plan, i)];
+      const nb::dlpack::dtype dtype = float_dtype(result.half ? 16 : 32);
+      if (!result.sparse) {
+        out.append(array(result.data, result.dims, dtype, copy));
+        continue;
+      }
+      std::vector<int64_t> dims = result.dims;
+      dims[0] = sites_of(result);
+      nb::object values = array(result.data, dims, dtype, copy);
+      void* rows = const_cast<Site*>(result.sites);
+      out.append(nb::make_tuple(values, array(rows, {dims[0], 4}, nb::dtype<int32_t>(), copy)));
+    }
+    return out;
+  }
+
+  nb::list to_host() {
+    std::vector<Result> results = fetch();
+    return outputs_list(engine_->plan(), results);
+  }
+
+  nb::list trace(const AnyArray& features, const AnyArray& indices, int32_t batch_size, uintptr_t stream) {
+    check_traces(engine_->plan());
+    enqueue(features, indices, batch_size, stream);
+    std::vector<Result> results = fetch();
+    return nodes_list(engine_->plan(), results);
+  }
+
+  nb::list profile(const AnyArray& features, const AnyArray& indices, int32_t batch_size, uintptr_t stream) {
+    const FrameView frame = frame_view(features, indices, batch_size);
+    const bool host = on_host(features, indices);
+    std::vector<StageTime> times;
+    {
+      nb::gil_scoped_release release;
+      times = engine_->profile(host ? engine_->upload(frame, to_stream(stream)) : frame, to_stream(stream));
+    }
+    return stages_list(times);
+  }
+
+  void synchronize() {
+    nb::gil_scoped_release release;
+    engine_->cuda().synchronize();
+  }
+
+  void order(uintptr_t earlier, uintptr_t later) {
+    cuda_order(device(), to_stream(earlier), to_stream(later));
+  }
+
+  nb::dict describe() const { return plan_dict(engine_->plan(), engine_->buffer_bytes()); }
+  int device() const { return engine_->cuda().device(); }
+
+ private:
+  static void* to_stream(uintptr_t stream) { return reinterpret_cast<void*>(stream); }
+
+  /// Whether a frame lies in host memory; throws unless it lies in one place, which this engine can read.
+  bool on_host(const AnyArray& features, const AnyArray& indices) const {
+    const bool host = features.device_type() == nb::device::cpu::value;
+    const std::string here = "cuda:" + std::to_string(device());
+    for (const auto& [array, what] : {std::pair(&features, "features"), std::pair(&indices, "indices")}) {
+      const std::string place = place_name(*array);
+      if (place != "the CPU" && place != here) {
+        fail(ErrorKind::kSite, what, " lie on ", place, ", but this engine runs on ", here,
+             ". Move them there, or make an engine for that device.");
+      }
+      if (!is_contiguous(*array)) {
+        fail(ErrorKind::kSite, what, " ", shape_name(*array),
+             " must be contiguous in C order. Make a contiguous copy first.");
+      }
+    }
+    if (place_name(features) != place_name(indices)) {
+      fail(ErrorKind::kSite, "features lie on ", place_name(features), ", but indices on ",
+           place_name(indices), ". Move them to one device.");
+    }
+    return host;
+  }
+
+  std::vector<Result> fetch() {
+    nb::gil_scoped_release release;
+    return engine_->fetch();
+  }
+
+  int64_t sites_of(const DeviceResult& result) {
+    nb::gil_scoped_release release;
+    return engine_->cuda().sites_of(result);
+  }
+
+  nb::object array(void* data, const std::vector<int64_t>& dims, nb::dlpack::dtype dtype, bool copy) {
+    const std::vector<size_t> shape(dims.begin(), dims.end());
+    nb::object owner = nb::find(this);
+    if (copy) {
+      int64_t bytes = dtype.bits / 8;
+      for (int64_t d : dims) bytes *= d;
+      data = cuda_copy(device(), data, bytes, engine_->stream());
+      owner = nb::capsule(new Copy{device(), data}, [](void* p) noexcept {
+        const Copy* mine = static_cast<const Copy*>(p);
+        cuda_free(mine->device, mine->data);
+        delete mine;
+      });
+    }
+    return nb::cast(nb::ndarray<>(data, shape.size(), shape.data(), owner, nullptr, dtype,
+                                  nb::device::cuda::value, device()));
+  }
+
+  struct Copy {
+    int device;
+    void* data;
+  };
+
+  std::unique_ptr<Engine> engine_;
+};
+
+}  // namespace
+
+void bind_cuda(nb::module_& m) {
+  using namespace nb::literals;
+  m.def("cuda_info", info_dict, "CUDA in this build, the driver and its devices; why none can be used.");
+  nb::class_<PyCudaEngine>(m, "CudaEngine")
+      .def(nb::init<const nb::object&, const std::string&, int, int32_t, int64_t, bool, bool,
+                    const nb::object&>(),
+           "source"_a, "precision"_a = "", "device"_a = 0, "max_batch"_a = 0, "max_sites"_a = 0,
+           "graph"_a = true, "trace"_a = false, "spatial_shape"_a = nb::none())
+      .def("enqueue", &PyCudaEngine::enqueue, "features"_a, "indices"_a, "batch_size"_a = 0, "stream"_a = 0)
+      .def("results", &PyCudaEngine::results, "copy"_a = false)
+      .def("to_host", &PyCudaEngine::to_host)
+      .def("trace", &PyCudaEngine::trace, "features"_a, "indices"_a, "batch_size"_a = 0, "stream"_a = 0)
+      .def("profile", &PyCudaEngine::profile, "features"_a, "indices"_a, "batch_size"_a = 0, "stream"_a = 0)
+      .def("synchronize", &PyCudaEngine::synchronize)
+      .def("order", &PyCudaEngine::order, "earlier"_a, "later"_a)
+      .def("describe", &PyCudaEngine::describe)
+      .def_prop_ro("device", &PyCudaEngine::device);
+}
+
+}  // namespace scn::python

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "python/engine_common.h"
+
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstring>
+
+namespace scn::python {
+namespace {
+
+nb::object values_of(Result& r) {
+  return to_numpy(std::move(r.data), std::vector<size_t>(r.dims.begin(), r.dims.end()),
+                  float_dtype(r.half ? 16 : 32));
+}
+
+nb::object sites_of(const Result& r) {
+  std::unique_ptr<int32_t[]> rows(new int32_t[r.sites.size() * 4]);
+  if (!r.sites.empty()) std::memcpy(rows.get(), r.sites.data(), r.sites.size() * sizeof(Site));
+  return int32_array(std::move(rows), r.sites.size(), 4);
+}
+
+}  // namespace
+
+OnnxModel model_of(const nb::object& source) {
+  if (nb::isinstance<nb::bytes>(source)) {
+    const nb::bytes bytes = nb::cast<nb::bytes>(source);
+    return parse_onnx(std::string(bytes.c_str(), bytes.size()));
+  }
+  return load_onnx(nb::cast<std::string>(nb::str(source)));
+}
+
+EngineOptions engine_options(const std::string& precision, bool trace, const nb::object& spatial_shape) {
+  if (!precision.empty() && precision != "fp32") {
+    fail(ErrorKind::kArgument,
+         "precision must be 'fp32' (run everything in float32) or empty (the precisions of the file), got '",
+         precision, "'.");
+  }
+  EngineOptions options;
+  options.float32 = precision == "fp32";
+  options.trace = trace;
+  if (!spatial_shape.is_none())
+    options.spatial_shape = triple(nb::cast<std::vector<int32_t>>(spatial_shape), "spatial_shape");
+  return options;
+}
+
+size_t output_position(const Plan& plan, size_t i) {
+  return plan.trace ? size_t(plan.network.values[size_t(plan.network.outputs[i])].producer) : i;
+}
+
+nb::list outputs_list(const Plan& plan, std::vector<Result>& results) {
+  nb::list out;
+  for (size_t i = 0; i < plan.network.outputs.size(); ++i) {
+    Result& r = results[output_position(plan, i)];
+    if (r.sparse) {
+      nb::object sites = sites_of(r);
+      out.append(nb::make_tuple(values_of(r), sites));
+    } else {
+      out.append(values_of(r));
+    }
+  }
+  return out;
+}
+
+void check_traces(const Plan& plan) {
+  if (!plan.trace)
+    fail(ErrorKind::kArgument, "Only an engine made with trace=True keeps the values of its nodes.");
+}
+
+nb::list nodes_list(const Plan& plan, std::vector<Result>& results) {
+  static const char* const kinds[] = {"SparseConvolution", "Add",     "Relu",
+                                      "ScatterDense",      "Reshape", "Transpose"};
+  nb::list out;
+  for (size_t i = 0; i < results.size(); ++i) {
+    Result& r = results[i];
+    nb::dict d;
+    d["name"] = plan.network.nodes[i].name;
+    d["op_type"] = kinds[size_t(plan.network.nodes[i].kind)];
+    d["indices"] = r.sparse ? sites_of(r) : nb::none();
+    d["values"] = values_of(r);
+    out.append(d);
+  }
+  return out;
+}
+
+nb::list stages_list(const std::vector<StageTime>& times) {
+  nb::list out;
+  for (const StageTime& t : times) {
+    nb::dict d;
+    d["kind"] = t.kind;
+    d["name"] = t.name;
+    d["seconds"] = t.seconds;
+    d["macs"] = t.macs;
+    out.append(d);
+  }
+  return out;
+}
+
+nb::dict plan_dict(const Plan& plan, const BufferBytes& bytes) {
+  static const char* const kinds[] = {"load", "convolution", "add", "scatter_dense", "transpose"};
+  nb::list steps, maps;
+  for (const Step& s : plan.steps) {
+    nb::dict d;
+    d["kind"] = kinds[size_t(s.kind)];
+    d["name"] = s.node < 0 ? std::string("input") : plan.network.nodes[size_t(s.node)].name;
+    if (s.node >= 0) d["precision"] = precision_name(plan.network.nodes[size_t(s.node)].precision);
+    if (s.add >= 0) d["fused_add"] = plan.network.nodes[size_t(s.add)].name;
+    nb::list stores;
+    for (int id : s.stores) {
+      const Storage& storage = plan.storages[size_t(id)];
+      nb::dict form;
+      form["format"] = storage.format == Format::kInt8 ? "int8" : storage.half ? "fp16" : "fp32";
+      form["relu"] = storage.relu;
+      form["channels"] = storage.channels;
+      form["slot"] = storage.slot;
+      if (storage.format == Format::kInt8) form["dynamic_range"] = storage.amax;
+      stores.append(form);
+    }
+    d["stores"] = stores;
+    steps.append(d);
+  }
+  for (const MapSpec& m : plan.network.maps) {
+    nb::dict d;
+    d["layer"] = m.layer;
+    d["rulebook"] = m.rulebook;
+    d["offsets"] = m.geometry.volume();
+    d["output_bound"] = m.bound;
+    d["input_spatial_shape"] =
+        std::vector<int32_t>(m.geometry.input_shape.begin(), m.geometry.input_shape.end());
+    d["output_spatial_shape"] =
+        std::vector<int32_t>(m.geometry.output_shape.begin(), m.geometry.output_shape.end());
+    maps.append(d);
+  }
+  nb::dict out;
+  out["steps"] = steps;
+  out["kernel_maps"] = maps;
+  nb::dict buffers;
+  buffers["weights"] = bytes.weights;
+  buffers["activations"] = bytes.activations;
+  buffers["kernel_maps"] = bytes.kernel_maps;
+  buffers["sites"] = bytes.sites;
+  out["buffer_bytes"] = buffers;
+  out["slots"] = plan.slots;
+  out["input_channels"] = plan.network.values[size_t(plan.network.features)].channels;
+  out["batch_size"] = plan.network.batch;
+  return out;
+}
+
+}  // namespace scn::python

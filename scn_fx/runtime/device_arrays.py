@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arrays in the memory of a GPU: torch, CuPy, and whatever else speaks DLPack.
+
+A library is never imported for this: who has its arrays has imported it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from scn_fx import _core
+from scn_fx.errors import ArgumentError, SiteError
+from scn_fx.runtime.host_arrays import is_torch
+
+__all__ = ["DeviceArray", "capsule", "current_stream", "lies_on_gpu", "makes_copies", "stream_handle", "wrap"]
+
+# Device types of DLPack.
+_HOST = (1, 3)  # ordinary and page-locked memory
+_GPU = (2, 13)  # CUDA memory, and managed one
+_NO_ORDER = -1
+_LEGACY = 1
+
+
+class DeviceArray:
+    """A result in GPU memory for callers without torch and CuPy: pass it to any library's ``from_dlpack``."""
+
+    def __init__(self, array: Any, core: _core.CudaEngine, stream: int) -> None:
+        self._array, self._core, self._stream = array, core, stream
+
+    def __dlpack__(self, *, stream: int | None = None, **options: Any) -> Any:
+        """A capsule; work that `stream` gets from now on waits for the frame."""
+        consumer = _LEGACY if stream is None else stream
+        if consumer not in (_NO_ORDER, self._stream or _LEGACY):
+            self._core.order(self._stream, consumer)
+        return self._array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """DLPack's numbers of the device."""
+        return self._array.__dlpack_device__()
+
+
+def _is_cupy(array: Any) -> bool:
+    return type(array).__module__.partition(".")[0] == "cupy"
+
+
+def lies_on_gpu(array: Any, what: str) -> bool:
+    """True for GPU memory, False for host memory.
+
+    Raises:
+        SiteError: neither, or no array at all.
+    """
+    if is_torch(array):
+        if array.device.type in ("cpu", "cuda"):
+            return array.device.type == "cuda"
+        raise SiteError(f"{what} lies on {array.device}; expected the CPU or a CUDA device. Move it first.")
+    if not hasattr(array, "__dlpack_device__"):
+        raise SiteError(f"{what} must be a numpy, torch, CuPy or DLPack array, got {type(array).__name__}.")
+    kind = int(array.__dlpack_device__()[0])
+    if kind not in _HOST + _GPU:
+        raise SiteError(f"{what} lies on a device of DLPack type {kind}; expected the CPU or CUDA (2).")
+    return kind in _GPU
+
+
+def stream_handle(stream: Any) -> int:
+    """The cudaStream_t behind a number, a torch stream or a CuPy stream.
+
+    Raises:
+        ArgumentError: it is none of these.
+    """
+    for name in ("cuda_stream", "ptr"):
+        stream = getattr(stream, name, stream)
+    if isinstance(stream, int) and not isinstance(stream, bool) and stream >= 0:
+        return stream
+    raise ArgumentError(
+        f"stream must be a torch or CuPy stream, or a cudaStream_t as a number, got {type(stream).__name__} "
+        f"{stream!r}."
+    )
+
+
+def current_stream(array: Any, device: int) -> int:
+    """The stream on which the library of this array works now; the legacy default stream for unknown ones."""
+    if is_torch(array):
+        return int(sys.modules["torch"].cuda.current_stream(device).cuda_stream)
+    if _is_cupy(array):
+        return int(sys.modules["cupy"].cuda.get_current_stream(device).ptr)
+    return 0
+
+
+def capsule(array: Any, device: int, stream: int) -> Any:
+    """A DLPack capsule of a GPU array in C order, whose data is ready for work on `stream`."""
+    if is_torch(array):
+        guard, array = sys.modules["torch"].cuda.device(device), array.detach().contiguous()
+    elif _is_cupy(array):
+        guard = sys.modules["cupy"].cuda.Device(device)
+        with guard:
+            array = sys.modules["cupy"].ascontiguousarray(array)
+    else:
+        return array.__dlpack__(stream=stream or _LEGACY)
+    if stream == current_stream(array, device):
+        return array.__dlpack__(stream=_NO_ORDER)
+    with guard:  # libraries order `stream` behind the current stream of the current device
+        return array.__dlpack__(stream=stream or _LEGACY)
+
+
+def makes_copies(example: Any) -> bool:
+    """Whether `wrap` copies with the library's own allocator; otherwise the engine has to."""
+    return is_torch(example) or _is_cupy(example)
+
+
+def wrap(array: Any, example: Any, core: _core.CudaEngine, stream: int, copy: bool) -> Any:
+    """A result of the engine as an array of the library of `example`, copied on `stream` if that can copy."""
+    if is_torch(example):
+        torch = sys.modules["torch"]
+        tensor = torch.from_dlpack(array.__dlpack__())
+        if not copy:
+            return tensor
+        with torch.cuda.stream(_torch_stream(torch, core.device, stream)):
+            return tensor.clone()
+    made = DeviceArray(array, core, stream)
+    if not _is_cupy(example):
+        return made
+    cupy = sys.modules["cupy"]
+    with cupy.cuda.Device(core.device), cupy.cuda.ExternalStream(stream):
+        result = cupy.from_dlpack(made)
+        return result.copy() if copy else result
+
+
+def _torch_stream(torch: Any, device: int, stream: int) -> Any:
+    now = torch.cuda.current_stream(device)
+    if now.cuda_stream == stream:
+        return now
+    return torch.cuda.ExternalStream(stream, device) if stream else torch.cuda.default_stream(device)
