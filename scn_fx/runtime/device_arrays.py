@@ -33,11 +33,16 @@ class DeviceArray:
         consumer = _LEGACY if stream is None else stream
         if consumer not in (_NO_ORDER, self._stream or _LEGACY):
             self._core.order(self._stream, consumer)
-        return self._array.__dlpack__(**options)
+        return _capsule_of(self._array, **options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         """DLPack's numbers of the device."""
-        return self._array.__dlpack_device__()
+        return _GPU[0], self._core.device
+
+
+def _capsule_of(result: Any, **options: Any) -> Any:
+    """The DLPack capsule of a result: older releases of nanobind return one, newer ones an object that makes it."""
+    return result.__dlpack__(**options) if hasattr(result, "__dlpack__") else result
 
 
 def _is_cupy(array: Any) -> bool:
@@ -112,7 +117,7 @@ def wrap(array: Any, example: Any, core: _core.CudaEngine, stream: int, copy: bo
     """A result of the engine as an array of the library of `example`, copied on `stream` if that can copy."""
     if is_torch(example):
         torch = sys.modules["torch"]
-        tensor = torch.from_dlpack(array.__dlpack__())
+        tensor = torch.from_dlpack(_capsule_of(array))
         if not copy:
             return tensor
         with torch.cuda.stream(_torch_stream(torch, core.device, stream)):
