@@ -41,7 +41,7 @@ class DeviceArray:
 
 
 def _capsule_of(result: Any, **options: Any) -> Any:
-    """The DLPack capsule of a result: older releases of nanobind return one, newer ones an object that makes it."""
+    """The DLPack capsule of a result: older releases of nanobind return it, newer ones what makes it."""
     return result.__dlpack__(**options) if hasattr(result, "__dlpack__") else result
 
 

@@ -11,8 +11,8 @@ namespace scn::cuda {
 inline void check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
   cudaGetLastError();  // an error that was reported must not be met again by the next call
-  fail(ErrorKind::kArgument, "CUDA, ", what, ": ", cudaGetErrorString(status), " (",
-       cudaGetErrorName(status), "). Run `scn-fx env` to see whether this build fits the device.");
+  fail(ErrorKind::kArgument, "CUDA, ", what, ": ", cudaGetErrorString(status), " (", cudaGetErrorName(status),
+       "). Run `scn-fx env` to see whether this build fits the device.");
 }
 
 /// After a kernel launch.

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cuda/convolution.h"
-
 #include <algorithm>
 #include <mutex>
 #include <set>
 #include <utility>
 
 #include "cuda/chain_convolution.cuh"
+#include "cuda/convolution.h"
 #include "cuda/launch.h"
 #include "cuda/tensor_params.h"
 
 namespace scn::cuda {
 namespace {
 
-// Entries of a tile's list. In LiDAR frames 64 output rows read up to about 430 distinct input rows in submanifold
-// layers and 650 in strided ones; what does not fit is looked up again by every layer, slowly but right.
+// Entries of a tile's list. In LiDAR frames 64 output rows read up to about 430 distinct input rows in
+// submanifold layers and 650 in strided ones; what does not fit is looked up again by every layer, slowly but
+// right.
 constexpr int32_t kLargestList = 512, kLargestStridedList = 704, kLargestOfWideRows = 448;
 // Where shared memory is small, rows of a tile take at most this much.
 constexpr int32_t kSmallRowBudget = 36 * 1024;
@@ -34,8 +34,10 @@ DeviceLimits device_limits(int device) {
   check(cudaDeviceGetAttribute(&limits.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
         "reading the device's limits");
   int major = 0, minor = 0;
-  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "reading the device's limits");
-  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "reading the device's limits");
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+        "reading the device's limits");
+  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device),
+        "reading the device's limits");
   limits.early_launch = major >= 9;
   limits.hopper = kHopperBuilt && major == 9 && minor == 0;
   return limits;
@@ -43,7 +45,9 @@ DeviceLimits device_limits(int device) {
 
 int32_t list_capacity(const ConvGeometry& geometry, int32_t row_bytes, const DeviceLimits& limits) {
   const int32_t row = std::min(row_bytes, 128);
-  const int32_t largest = row == 128 ? kLargestOfWideRows : geometry.subm ? kLargestList : kLargestStridedList;
+  const int32_t largest = row == 128      ? kLargestOfWideRows
+                          : geometry.subm ? kLargestList
+                                          : kLargestStridedList;
   int32_t most = std::min(geometry.volume() * kTileRows, largest);
   if (limits.shared_bytes < 160 * 1024) most = std::min(most, kSmallRowBudget / row);
   return std::max(2 * kTileRows, (most + 3) / 4 * 4);
@@ -90,7 +94,8 @@ void convolve(const MapView& map, const void* x, const DeviceWeights& w, FinishV
   if (w.hopper) {
     const bool done = w.product == Product::kTensorInt8 ? launch_hopper_int8(p, w.padded, limits, stream)
                                                         : launch_hopper_half(p, w.padded, limits, stream);
-    if (!done) fail(ErrorKind::kArgument, "A layer does not fit into the shared memory that was planned for it.");
+    if (!done)
+      fail(ErrorKind::kArgument, "A layer does not fit into the shared memory that was planned for it.");
     return;
   }
   if (w.product == Product::kTensorInt8) {

@@ -5,6 +5,7 @@
 #include <cuda_runtime_api.h>
 
 #include <string>
+#include <vector>
 
 #include "cpu/convolution.h"
 #include "cuda/finish.h"
@@ -16,8 +17,8 @@ namespace scn::cuda {
 /// What a launch depends on.
 struct DeviceLimits {
   int32_t multiprocessors = 0;
-  int32_t shared_bytes = 0;  // that one block may have
-  bool hopper = false;       // wgmma kernels run here
+  int32_t shared_bytes = 0;   // that one block may have
+  bool hopper = false;        // wgmma kernels run here
   bool early_launch = false;  // programmatic dependent launch
 };
 DeviceLimits device_limits(int device);
@@ -33,10 +34,10 @@ enum class Product {
 /// Weights as the kernels read them.
 struct DeviceWeights {
   Product product = Product::kTensorInt8;
-  int32_t padded = 0;      // output channels that are computed
+  int32_t padded = 0;  // output channels that are computed
   int32_t in_channels = 0;
-  int32_t in_bytes = 0;    // of an input row
-  bool hopper = false;     // packed for wgmma
+  int32_t in_bytes = 0;  // of an input row
+  bool hopper = false;   // packed for wgmma
   DeviceArray<char> packed;
   DeviceArray<float> scale, bias;
   int64_t bytes() const { return packed.bytes() + scale.bytes() + bias.bytes(); }

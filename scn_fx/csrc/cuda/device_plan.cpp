@@ -63,8 +63,8 @@ void DevicePlan::prepare_weights_of_layers() {
     const NodeSpec& n = net.nodes[i];
     if (n.kind != NodeSpec::Kind::kConvolution) continue;
     const int32_t volume = net.maps[size_t(n.map)].geometry.volume();
-    weights_[i] = device_weights({n.weight.data(), n.bias.data(), n.out_channels, volume, n.in_channels, n.precision,
-                                  n.amax[0], n.weight_amax.data(), n.name},
+    weights_[i] = device_weights({n.weight.data(), n.bias.data(), n.out_channels, volume, n.in_channels,
+                                  n.precision, n.amax[0], n.weight_amax.data(), n.name},
                                  limits_);
   }
 }
@@ -80,11 +80,13 @@ void DevicePlan::prepare_sets() {
     const int64_t cells = lines * shape[2];
     if (lines * words > int64_t(1) << 30 || cells <= 0) {
       fail(ErrorKind::kArgument, "A grid of ", to_string(shape), " with batch ", batch_,
-           " has too many cells for the CUDA backend (its bitmaps hold 2^35). Use larger voxels, a smaller range, ",
+           " has too many cells for the CUDA backend (its bitmaps hold 2^35). Use larger voxels, a smaller "
+           "range, ",
            "or device='cpu'.");
     }
     int64_t bound = net.sets[s].map >= 0 ? net.maps[size_t(net.sets[s].map)].bound
-                                         : options_.max_sites ? options_.max_sites : largest;
+                    : options_.max_sites ? options_.max_sites
+                                         : largest;
     const int64_t capacity = std::max<int64_t>(1, std::min({bound, cells, int64_t(INT_MAX) / 256}));
     for (const MapSpec& map : net.maps) {
       if (map.geometry.subm && map.input_set == int(s)) bound = std::min(bound, map.bound);
@@ -155,6 +157,18 @@ void DevicePlan::prepare_maps() {
 void DevicePlan::prepare_storages() {
   std::vector<int64_t> bytes(size_t(plan_.slots), 0);
   find_scattered();
+  read_as_float_.assign(plan_.storages.size(), 0);
+  for (const Step& step : plan_.steps) {
+    for (const int node : {step.kind == Step::Kind::kAdd ? -1 : step.node,
+                           step.kind == Step::Kind::kAdd ? step.node : step.add}) {
+      if (node < 0 || plan_.network.nodes[size_t(node)].precision != Precision::kFloat32) continue;
+      const NodeSpec::Kind kind = plan_.network.nodes[size_t(node)].kind;
+      if (kind == NodeSpec::Kind::kConvolution) read_as_float_[size_t(step.input)] = 1;
+      if (kind != NodeSpec::Kind::kAdd) continue;
+      read_as_float_[size_t(step.other)] = 1;
+      if (step.kind == Step::Kind::kAdd) read_as_float_[size_t(step.input)] = 1;
+    }
+  }
   for (size_t i = 0; i < plan_.storages.size(); ++i) {
     if (scattered_[i] >= 0) continue;
     const Storage& s = plan_.storages[i];
@@ -301,7 +315,7 @@ FinishView DevicePlan::finish_of(size_t index) const {
       e = dense_emission(plan_.steps[size_t(scattered_[size_t(id)])]);
       continue;
     }
-    e.form = form_of(s);
+    e.form = form_of(id);
     e.relu = s.relu;
     e.through_half = s.half;
     e.factor = s.format == Format::kInt8 ? 127.0f / s.amax : 0.0f;
@@ -313,7 +327,6 @@ FinishView DevicePlan::finish_of(size_t index) const {
 }
 
 ResidualView DevicePlan::residual_of(const Step& step, const NodeSpec& add) const {
-  const Storage& other = plan_.storages[size_t(step.other)];
   ResidualView r{};
   r.other = rows(step.other);
   r.stride = stride_of(step.other);
@@ -325,7 +338,7 @@ ResidualView DevicePlan::residual_of(const Step& step, const NodeSpec& add) cons
     r.self_scale = self_amax / 127.0f;
     r.other_scale = other_amax / 127.0f;
   } else {
-    r.kind = form_of(other) == Form::kHalf ? Operand::kHalf : Operand::kFloat;
+    r.kind = form_of(step.other) == Form::kHalf ? Operand::kHalf : Operand::kFloat;
     r.through_half = add.precision == Precision::kFloat16;
   }
   return r;
@@ -348,7 +361,8 @@ void DevicePlan::run_step(size_t index, cudaStream_t stream) const {
         f.through_half = n.output_precision == Precision::kFloat16;
         f.residual = residual_of(step, plan_.network.nodes[size_t(step.add)]);
       }
-      return convolve(maps_[size_t(n.map)], rows(step.input), weights_[size_t(step.node)], f, limits_, stream);
+      return convolve(maps_[size_t(n.map)], rows(step.input), weights_[size_t(step.node)], f, limits_,
+                      stream);
     }
     case Step::Kind::kAdd: {
       const NodeSpec& n = plan_.network.nodes[size_t(step.node)];
@@ -356,9 +370,9 @@ void DevicePlan::run_step(size_t index, cudaStream_t stream) const {
       FinishView f = finish_of(index);
       f.channels = self.channels;
       f.residual = residual_of(step, n);
-      const Operand kind = form_of(self) == Form::kInt8 ? Operand::kInt8
-                           : form_of(self) == Form::kHalf ? Operand::kHalf
-                                                          : Operand::kFloat;
+      const Operand kind = form_of(step.input) == Form::kInt8   ? Operand::kInt8
+                           : form_of(step.input) == Form::kHalf ? Operand::kHalf
+                                                                : Operand::kFloat;
       return add_rows(rows(step.input), kind, stride_of(step.input), sets_[size_t(self.set)], f, stream);
     }
     case Step::Kind::kScatterDense: {
@@ -398,7 +412,8 @@ BufferBytes DevicePlan::buffer_bytes() const {
   for (const auto& slot : slots_) b.activations += slot.bytes();
   for (const auto& dense : dense_) b.activations += dense.bytes();
   for (const auto& packed : packed_) b.activations += packed.bytes();
-  for (const MapMemory& m : map_memory_) b.kernel_maps += m.local.bytes() + m.list.bytes() + m.list_length.bytes();
+  for (const MapMemory& m : map_memory_)
+    b.kernel_maps += m.local.bytes() + m.list.bytes() + m.list_length.bytes();
   for (const SetMemory& s : set_memory_) {
     b.sites += s.words.bytes() + s.line_counts.bytes() + s.group_counts.bytes() + s.sites.bytes();
   }
@@ -418,8 +433,9 @@ void DevicePlan::pack_results(cudaStream_t stream) const {
     const PlanOutput& output = plan_.outputs[i];
     if (output.storage < 0) continue;
     const Storage& s = plan_.storages[size_t(output.storage)];
-    pack_rows(frame_.data(), rows(output.storage), stride_of(output.storage), form_bytes(form_of(s)), s.channels,
-              sets_[size_t(s.set)], s.set == 0 ? row_of_input_.data() : nullptr, packed_[i].data(),
+    pack_rows(frame_.data(), rows(output.storage), stride_of(output.storage),
+              form_bytes(form_of(output.storage)), s.channels, sets_[size_t(s.set)],
+              s.set == 0 ? row_of_input_.data() : nullptr, packed_[i].data(),
               s.set == 0 ? packed_sites_.data() : nullptr, stream);
   }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A plan on a device: weights, sites, kernel maps, activations and results, allocated once; and the launch of each
-// step over them.
+// A plan on a device: weights, sites, kernel maps, activations and results, allocated once; and the launch of
+// each step over them.
 #pragma once
 
 #include <vector>
@@ -70,12 +70,15 @@ class DevicePlan {
   void prepare_results();
   void plan_clearing();
   size_t first_side_step() const;
-  static Form form_of(const Storage& s) {
-    return s.format == Format::kInt8 ? Form::kInt8 : s.half ? Form::kHalf : Form::kFloat;
+  /// int8, or float16 where the plan rounds to it, unless a float32 layer reads the rows.
+  Form form_of(int storage) const {
+    const Storage& s = plan_.storages[size_t(storage)];
+    if (s.format == Format::kInt8) return Form::kInt8;
+    return s.half && !read_as_float_[size_t(storage)] ? Form::kHalf : Form::kFloat;
   }
   int32_t stride_of(int storage) const {
     const Storage& s = plan_.storages[size_t(storage)];
-    return row_bytes(s.channels, form_bytes(form_of(s)));
+    return row_bytes(s.channels, form_bytes(form_of(storage)));
   }
   char* rows(int storage) const { return slots_[size_t(plan_.storages[size_t(storage)].slot)].data(); }
   /// Dims of a dense value with the largest batch.
@@ -97,7 +100,8 @@ class DevicePlan {
   std::vector<Growth> growths_;
   std::vector<MapMemory> map_memory_;
   std::vector<MapView> maps_, first_maps_, later_maps_;
-  std::vector<int> scattered_;  // by storage: the ScatterDense step that its producer takes over, or -1
+  std::vector<char> read_as_float_;  // by storage
+  std::vector<int> scattered_;       // by storage: the ScatterDense step that its producer takes over, or -1
   std::vector<DeviceArray<char>> slots_, dense_, packed_;
   DeviceArray<int32_t> row_of_input_;
   DeviceArray<Site> packed_sites_;

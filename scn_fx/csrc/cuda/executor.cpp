@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs a plan on a CUDA device: everything is allocated when the executor is made, a frame only enqueues kernels.
+// Runs a plan on a CUDA device: everything is allocated when the executor is made, a frame only enqueues
+// kernels.
 #include <algorithm>
 #include <cstring>
 
@@ -56,7 +57,8 @@ class Executor final : public CudaExecutor {
     synchronize();
     const DeviceGuard guard(options_.device);
     int32_t count = 0;
-    check(cudaMemcpy(&count, result.count, sizeof(count), cudaMemcpyDeviceToHost), "reading a number of sites");
+    check(cudaMemcpy(&count, result.count, sizeof(count), cudaMemcpyDeviceToHost),
+          "reading a number of sites");
     return count;
   }
 
@@ -99,16 +101,18 @@ class Executor final : public CudaExecutor {
     if (frame.sites > device_.sets()[0].capacity) {
       const Triple& shape = net.sets[0].shape;
       if (frame.sites > int64_t(device_.batch()) * shape[0] * shape[1] * shape[2]) {
-        fail(ErrorKind::kSite, "The input: ", frame.sites, " sites are more than a grid of ", to_string(shape),
-             " with batch ", device_.batch(), " has cells, so some are duplicates. Each voxel may occur once.");
+        fail(ErrorKind::kSite, "The input: ", frame.sites, " sites are more than a grid of ",
+             to_string(shape), " with batch ", device_.batch(),
+             " has cells, so some are duplicates. Each voxel may occur once.");
       }
-      fail(ErrorKind::kBound, "The input: ", frame.sites, " sites, but this engine was made for ", device_.sets()[0].capacity,
+      fail(ErrorKind::kBound, "The input: ", frame.sites, " sites, but this engine was made for ",
+           device_.sets()[0].capacity,
            ". Pass a larger max_voxels, or capture the model with a larger output_bound.");
     }
     const int32_t batch = frame.batch ? frame.batch : net.batch ? net.batch : device_.batch();
     if (batch > device_.batch()) {
-      fail(ErrorKind::kArgument, "The frame has batch ", batch, ", but this engine was made for ", device_.batch(),
-           ". Pass max_batch_size=", batch, " when making it.");
+      fail(ErrorKind::kArgument, "The frame has batch ", batch, ", but this engine was made for ",
+           device_.batch(), ". Pass max_batch_size=", batch, " when making it.");
     }
     for (size_t i = 0; i < plan_.outputs.size(); ++i) {
       const PlanOutput& output = plan_.outputs[i];
@@ -116,8 +120,8 @@ class Executor final : public CudaExecutor {
       const ValueSpec& value = net.values[size_t(output.value)];
       if (batch != net.batch && (value.dims.empty() || value.dims[0] != net.batch)) {
         fail(ErrorKind::kArgument, value.name,
-             ": its shape does not start with the batch, so it only runs with the exported batch of ", net.batch,
-             ", not ", batch, ".");
+             ": its shape does not start with the batch, so it only runs with the exported batch of ",
+             net.batch, ", not ", batch, ".");
       }
       device_.results()[i].dims[0] = value.dims[0] == net.batch ? batch : value.dims[0];
     }
@@ -149,15 +153,16 @@ class Executor final : public CudaExecutor {
     check(cudaStreamSynchronize(stream), "uploading a graph");
   }
 
-  /// Everything behind begin(): into a capture, or at once. The sites and maps of later levels are made beside the
-  /// layers on the input's sites. With `stages`, nothing runs side by side.
+  /// Everything behind begin(): into a capture, or at once. The sites and maps of later levels are made
+  /// beside the layers on the input's sites. With `stages`, nothing runs side by side.
   void run(cudaStream_t stream, Stages* stages) {
     const auto stop = [&](const char* kind, const std::string& name) {
       if (stages) stages->stop(kind, name, stream);
     };
     const bool beside = stages == nullptr;
     const std::vector<SitesView>& sets = device_.sets();
-    const cudaStream_t side = beside ? cudaStream_t(side_) : stream, loading = beside ? cudaStream_t(load_) : stream;
+    const cudaStream_t side = beside ? cudaStream_t(side_) : stream,
+                       loading = beside ? cudaStream_t(load_) : stream;
     if (beside) wait_for(side, stream, forked_);
     device_.clear_dense(side);
     stop("clear_dense", "output");
@@ -202,8 +207,8 @@ class Executor final : public CudaExecutor {
     if (!joined) check(cudaStreamWaitEvent(stream, mapped_, 0), "waiting for an event");
     device_.pack_results(stream);
     stop("results", "output");
-    publish_failure(device_.frame(), device_.status(), device_.status_entries(), int32_t(sets.size()), device_.site_limits(),
-                    reinterpret_cast<FailureHeader*>(failure_.data()), stream);
+    publish_failure(device_.frame(), device_.status(), device_.status_entries(), int32_t(sets.size()),
+                    device_.site_limits(), reinterpret_cast<FailureHeader*>(failure_.data()), stream);
     if (!device_.late_clear().empty()) clear_sites(device_.late_clear(), device_.status(), stream);
     stop("clear_sites", "late");
   }

@@ -13,8 +13,8 @@ void check_bounds(const Network& net, const std::vector<int32_t>& status) {
     const int64_t found = status[size_t(kFound + map.output_set)];
     if (found <= map.bound) continue;
     fail(ErrorKind::kBound, map.layer, ": ", found, map.geometry.subm ? " sites" : " output sites",
-         ", but output_bound is ", map.bound, ". Capture the model again with output_bound=", found + found / 4,
-         " or more.");
+         ", but output_bound is ", map.bound,
+         ". Capture the model again with output_bound=", found + found / 4, " or more.");
   }
 }
 
@@ -25,15 +25,16 @@ void throw_failure(const Plan& plan, const FailureHeader& header, const std::vec
   const auto entry = [&](int32_t i) { return status[size_t(i)]; };
   if (entry(kNonFinite)) {
     fail(ErrorKind::kNonFinite, "The features hold ", entry(kNonFinite),
-         " values that are NaN, infinite or beyond float16 (65504); the first in row ", entry(kFirstNonFinite),
-         ". Clean the points before voxelising them.");
+         " values that are NaN, infinite or beyond float16 (65504); the first in row ",
+         entry(kFirstNonFinite), ". Clean the points before voxelising them.");
   }
   if (entry(kOutside)) {
     const Site& s = header.outside;
     fail(ErrorKind::kSite, "The input: ", entry(kOutside), " of ", header.sites,
-         " sites lie outside the grid; the first is (batch, z, y, x) = (", s.batch, ", ", s.z, ", ", s.y, ", ", s.x,
-         ") in row ", entry(kFirstOutside), ", expected batch < ", header.batch, " and z, y, x < ",
-         to_string(net.sets[0].shape), ". Check the voxel range, the order of the columns and the batch size.");
+         " sites lie outside the grid; the first is (batch, z, y, x) = (", s.batch, ", ", s.z, ", ", s.y,
+         ", ", s.x, ") in row ", entry(kFirstOutside), ", expected batch < ", header.batch, " and z, y, x < ",
+         to_string(net.sets[0].shape),
+         ". Check the voxel range, the order of the columns and the batch size.");
   }
   if (entry(kDuplicates)) {
     const Site& s = header.duplicate;

@@ -9,7 +9,9 @@
 
 namespace scn::cuda {
 
-/// Throws what the CPU backend would throw for this frame. `status` are the frame's entries (see StatusEntry).
-[[noreturn]] void throw_failure(const Plan& plan, const FailureHeader& header, const std::vector<int32_t>& status);
+/// Throws what the CPU backend would throw for this frame. `status` are the frame's entries (see
+/// StatusEntry).
+[[noreturn]] void throw_failure(const Plan& plan, const FailureHeader& header,
+                                const std::vector<int32_t>& status);
 
 }  // namespace scn::cuda

@@ -14,9 +14,7 @@ constexpr float kHalfLimit = 65520.0f;
 
 __device__ __forceinline__ float relu(float y) { return y > 0.0f ? y : 0.0f; }
 
-__device__ __forceinline__ float quantised(float v) {
-  return fminf(fmaxf(rintf(v), -128.0f), 127.0f);
-}
+__device__ __forceinline__ float quantised(float v) { return fminf(fmaxf(rintf(v), -128.0f), 127.0f); }
 
 /// y rounded to float16; counts what does not fit.
 __device__ __forceinline__ float through_half(float y, int32_t& lost) {
@@ -38,8 +36,8 @@ __device__ __forceinline__ float other_operand(const ResidualView& r, int32_t ro
 }
 
 /// The Add, with the value at hand not yet quantised (`self_quantised`: already).
-__device__ __forceinline__ float add_operands(const ResidualView& r, float self, float other, bool self_quantised,
-                                              Lost& lost) {
+__device__ __forceinline__ float add_operands(const ResidualView& r, float self, float other,
+                                              bool self_quantised, Lost& lost) {
   if (r.kind == Operand::kInt8) {
     if (!self_quantised) self = quantised(__fmul_rn(self, r.self_factor));
     return r.self_is_second ? __fmaf_rn(other, r.other_scale, __fmul_rn(self, r.self_scale))

@@ -2,9 +2,9 @@
 // Sites and kernel maps on the device: ordered output sites of all levels, then all maps, without the host.
 #pragma once
 
-#include <vector>
-
 #include <cuda_runtime_api.h>
+
+#include <vector>
 
 #include "cuda/views.h"
 
@@ -20,21 +20,22 @@ struct Growth {
 void begin_frame(DeviceFrame* frame, const DeviceFrame& value, int32_t* status, int32_t status_entries,
                  cudaStream_t stream);
 
-/// Step 2: checks the caller's indices and marks their cells in set 0. Needs words, line_counts and group_counts that
-/// are zero.
+/// Step 2: checks the caller's indices and marks their cells in set 0. Needs words and line_counts that are
+/// zero.
 void mark_input(const DeviceFrame* frame, const SitesView& input, int32_t* status, cudaStream_t stream);
 
-/// Step 3: ranks, ascending sites and counts of some sets whose cells are marked.
+/// Step 3: ranks, ascending sites and counts of some sets whose cells are marked; line_counts are zero again.
 void rank_sites(const std::vector<SitesView>& sets, int32_t* status, cudaStream_t stream);
 
-/// Step 4: marks the cells of every set that follows from set 0, which is ranked. Needs what mark_input needs; then step
-/// 3 for those sets. All of it can run beside the layers on set 0.
-void mark_outputs(const std::vector<SitesView>& sets, const std::vector<Growth>& growths, cudaStream_t stream);
+/// Step 4: marks the cells of every set that follows from set 0, which is ranked. Needs what mark_input
+/// needs; then step 3 for those sets. All of it can run beside the layers on set 0.
+void mark_outputs(const std::vector<SitesView>& sets, const std::vector<Growth>& growths,
+                  cudaStream_t stream);
 
 /// Step 5: kernel maps of ranked sets. Throws for kernels with more offsets than shared memory can hold.
 void build_maps(const std::vector<MapView>& maps, cudaStream_t stream);
 
-/// Last step: words, line_counts and group_counts of some sets are zero again.
+/// Last step: words of some sets are zero again.
 void clear_sites(const std::vector<SitesView>& sets, const int32_t* status, cudaStream_t stream);
 
 }  // namespace scn::cuda

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The convolution for Hopper. A block lives as long as the launch and runs two pipes, each of two producer warps and
-// a warpgroup. Producers copy the rows that the next tile reads to shared memory while the warpgroup multiplies:
-// inputs gathered row by row through ldmatrix, weights read by wgmma from shared memory, where they stay (small
-// layers) or pass through a ring that feeds both pipes (large ones).
+// The convolution for Hopper. A block lives as long as the launch and runs two pipes, each of two producer
+// warps and a warpgroup. Producers copy the rows that the next tile reads to shared memory while the
+// warpgroup multiplies: inputs gathered row by row through ldmatrix, weights read by wgmma from shared
+// memory, where they stay (small layers) or pass through a ring that feeds both pipes (large ones).
 #pragma once
 
 #include "cuda/fragment_finish.cuh"
@@ -24,14 +24,14 @@ struct StageHeader {
   int32_t tile;
   int32_t first_group, last_group;  // of the pass
   int32_t pass;
-  int32_t begins, ends;             // first, last stage of its tile
+  int32_t begins, ends;  // first, last stage of its tile
   int32_t pad[2];
 };
 
 /// Shared memory of a block, in bytes from its start.
 struct HopperLayout {
-  int32_t stages;                        // of each pipe
-  int32_t ring;                          // slots for groups of weights; 0: all weights stay
+  int32_t stages;  // of each pipe
+  int32_t ring;    // slots for groups of weights; 0: all weights stay
   int32_t weights;
   int32_t rows, table, residual, stage;  // parts of one stage, and all of it
   int32_t pipe_at, finish_at, finish_warp, barrier_at, total;
@@ -41,8 +41,8 @@ template <int N, bool Ring>
 struct HopperShape {
   static constexpr int kFragments = N / 8;
   static constexpr int kConsumerWarps = kPipes * 4;
-  // Four producer warps, so that a scheduler holds three warps and each thread 168 registers: two for the rows of each
-  // pipe, or one for each and one for the weights.
+  // Four producer warps, so that a scheduler holds three warps and each thread 168 registers: two for the
+  // rows of each pipe, or one for each and one for the weights.
   static constexpr int kRowWarps = Ring ? 1 : 2;
   static constexpr int kRowThreads = kRowWarps * 32;
   static constexpr int kThreads = (kConsumerWarps + 4) * 32;
@@ -65,10 +65,17 @@ class RowProducer {
   static constexpr int32_t kRowsAtOnce = kThreads / kChunks;
   static constexpr int32_t kAhead = Ring ? 16 : 6;  // list entries a thread holds before it needs them
 
-  __device__ __forceinline__ RowProducer(const TensorParams& p, const HopperLayout& layout, char* pipe, uint32_t full,
-                                         uint32_t empty, int32_t thread)
-      : p_(p), map_(p.map), layout_(layout), pipe_(pipe), full_(full), empty_(empty), thread_(thread),
-        chunk_(thread & (kChunks - 1)), first_row_(thread / kChunks) {
+  __device__ __forceinline__ RowProducer(const TensorParams& p, const HopperLayout& layout, char* pipe,
+                                         uint32_t full, uint32_t empty, int32_t thread)
+      : p_(p),
+        map_(p.map),
+        layout_(layout),
+        pipe_(pipe),
+        full_(full),
+        empty_(empty),
+        thread_(thread),
+        chunk_(thread & (kChunks - 1)),
+        first_row_(thread / kChunks) {
     volume_ = map_.geometry.volume;
     groups_ = (volume_ + kPerGroup - 1) / kPerGroup;
   }
@@ -174,9 +181,11 @@ class RowProducer {
   }
 
   __device__ __forceinline__ void copy_residual(char* base, int32_t tile, int32_t count) {
-    if (p_.finish.residual.kind == Operand::kNone) return;
-    const int32_t stride = p_.finish.residual.stride, bytes = min(kTileRows, count - tile * kTileRows) * stride;
-    const char* const from = static_cast<const char*>(p_.finish.residual.other) + int64_t(tile) * kTileRows * stride;
+    if (layout_.residual == 0) return;  // there is none, or it stays where it is
+    const int32_t stride = p_.finish.residual.stride,
+                  bytes = min(kTileRows, count - tile * kTileRows) * stride;
+    const char* const from =
+        static_cast<const char*>(p_.finish.residual.other) + int64_t(tile) * kTileRows * stride;
     const uint32_t to = shared_address(base + layout_.rows + layout_.table);
     for (int32_t i = thread_ * 16; i < bytes; i += kThreads * 16) copy_async(to + i, from + i);
   }
@@ -222,8 +231,10 @@ class RowProducer {
 };
 
 template <typename T, int N, int ChunkShift, bool Ring>
-__global__ __launch_bounds__(HopperShape<N, Ring>::kThreads, HopperShape<N, Ring>::kMinBlocks) void hopper_convolution(
-    const __grid_constant__ TensorParams p, const __grid_constant__ HopperLayout layout) {
+__global__ __launch_bounds__(
+    HopperShape<N, Ring>::kThreads,
+    HopperShape<N, Ring>::kMinBlocks) void hopper_convolution(const __grid_constant__ TensorParams p,
+                                                              const __grid_constant__ HopperLayout layout) {
 #if SCN_FX_HOPPER_CODE
   using Shape = HopperShape<N, Ring>;
   using Sum = typename Accumulator<T>::type;
@@ -237,8 +248,8 @@ __global__ __launch_bounds__(HopperShape<N, Ring>::kThreads, HopperShape<N, Ring
   const auto empty_of = [&](int pipe) { return full_of(pipe) + layout.stages * 8; };
   const uint32_t weights_full = barriers + kPipes * 2 * layout.stages * 8;
   const uint32_t weights_empty = weights_full + max(layout.ring, 1) * 8;
-  const char* const weights =
-      reinterpret_cast<const char*>(p.weights) + int64_t(blockIdx.y) * p.passes * groups * Shape::kGroupWeights;
+  const char* const weights = reinterpret_cast<const char*>(p.weights) +
+                              int64_t(blockIdx.y) * p.passes * groups * Shape::kGroupWeights;
 
   if (warp == 0) {
     const int32_t of_stages = kPipes * 2 * layout.stages, of_slots = max(layout.ring, 1);
@@ -267,8 +278,9 @@ __global__ __launch_bounds__(HopperShape<N, Ring>::kThreads, HopperShape<N, Ring
         hopper::barrier_expect(weights_full, bytes);
         hopper::copy_bulk(shared_address(shared), weights, bytes, weights_full);
       }
-      RowProducer<ChunkShift, Ring> rows(p, layout, shared + layout.pipe_at + pipe * layout.stages * layout.stage,
-                                         full_of(pipe), empty_of(pipe), producer % Shape::kRowWarps * 32 + lane);
+      RowProducer<ChunkShift, Ring> rows(
+          p, layout, shared + layout.pipe_at + pipe * layout.stages * layout.stage, full_of(pipe),
+          empty_of(pipe), producer % Shape::kRowWarps * 32 + lane);
       rows.run(first_tile, pipe, tile_step, tiles, count, [&] {
         // Maps are complete when the layer before has started; what it computes is, when it has ended.
         wait_for_dependency();
@@ -347,7 +359,7 @@ __global__ __launch_bounds__(HopperShape<N, Ring>::kThreads, HopperShape<N, Ring
         for (int i = 0; i < kLoads; ++i) row[i] = next_entry[(kPerGroup > 4 ? 2 * i : i) * kTileRows];
         next_entry += kPerGroup * kTileRows;
       };
-      const auto load_inputs = [&](uint32_t(&a)[4][4]) {
+      const auto load_inputs = [&](uint32_t (&a)[4][4]) {
 #pragma unroll
         for (int step = 0; step < 4; ++step) {
           const uint32_t r = row[step * kLoads / 4];
@@ -357,7 +369,7 @@ __global__ __launch_bounds__(HopperShape<N, Ring>::kThreads, HopperShape<N, Ring
         load_entries();
       };
       load_entries();
-      const auto multiply = [&](uint32_t(&a)[4][4], int32_t group) {
+      const auto multiply = [&](uint32_t (&a)[4][4], int32_t group) {
         uint64_t b = weight_base;
         if (Ring) {
           b += uint32_t(slot) * (Shape::kGroupWeights >> 4);
@@ -394,9 +406,12 @@ __global__ __launch_bounds__(HopperShape<N, Ring>::kThreads, HopperShape<N, Ring
 
       if (header.ends) {
         const int32_t row = header.tile * kTileRows + warp_row;
-        const StagedResidual staged{memory + layout.rows + layout.table + warp_row * p.finish.residual.stride,
-                                    p.finish.residual.stride};
-        finish_fragments<T, 0>(p.finish, sums, finish_stage, p.map.output, row, count, first_column, staged, lost);
+        const StagedResidual staged{
+            layout.residual ? memory + layout.rows + layout.table + warp_row * p.finish.residual.stride
+                            : nullptr,
+            p.finish.residual.stride};
+        finish_fragments<T, 0>(p.finish, sums, finish_stage, p.map.output, row, count, first_column, staged,
+                               lost);
       }
     }
     hopper::barrier_arrive(empty);

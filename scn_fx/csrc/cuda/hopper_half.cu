@@ -3,7 +3,8 @@
 
 namespace scn::cuda {
 
-bool launch_hopper_half(const TensorParams& params, int32_t padded, const DeviceLimits& limits, cudaStream_t stream) {
+bool launch_hopper_half(const TensorParams& params, int32_t padded, const DeviceLimits& limits,
+                        cudaStream_t stream) {
   return launch_hopper<__half>(params, padded, limits, stream);
 }
 

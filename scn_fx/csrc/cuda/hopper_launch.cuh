@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Launching the Hopper convolution: which shape of block serves a layer, and how its shared memory is divided.
+// Launching the Hopper convolution: which shape of block serves a layer, and how its shared memory is
+// divided.
 #pragma once
 
 #include <algorithm>
@@ -23,8 +24,6 @@ bool hopper_layout(const TensorParams& p, int32_t limit, HopperLayout* layout) {
   HopperLayout l{};
   l.rows = up((p.map.list_capacity + 1) << (ChunkShift + 4));
   l.table = (groups + 1) * kPerGroup * kTileRows * 2;  // and a spare group
-  l.residual = p.finish.residual.kind == Operand::kNone ? 0 : up(kTileRows * p.finish.residual.stride);
-  l.stage = l.rows + l.table + l.residual + 128;  // the header
   l.finish_warp = up(stage_bytes(std::min(N, 64), element));
   const auto try_with = [&](int32_t stages, int32_t ring) {
     l.stages = stages;
@@ -37,18 +36,25 @@ bool hopper_layout(const TensorParams& p, int32_t limit, HopperLayout* layout) {
     return l.total <= limit;
   };
   bool fits = false;
-  if (Ring) {
-    for (const auto& [stages, ring] : {std::pair{2, 6}, {2, 4}, {2, 3}, {1, 6}, {1, 4}, {1, 3}, {1, 2}})
-      fits = fits || try_with(stages, ring);
-  } else {
-    for (const int32_t stages : {3, 2, 1}) fits = fits || try_with(stages, 0);
+  const int32_t residual =
+      p.finish.residual.kind == Operand::kNone ? 0 : up(kTileRows * p.finish.residual.stride);
+  for (const int32_t staged : {residual, 0}) {  // without a place there, it is read from global memory
+    l.residual = fits ? l.residual : staged;
+    l.stage = l.rows + l.table + l.residual + 128;  // the header
+    if (Ring) {
+      for (const auto& [stages, ring] : {std::pair{2, 6}, {2, 4}, {2, 3}, {1, 6}, {1, 4}, {1, 3}, {1, 2}})
+        fits = fits || try_with(stages, ring);
+    } else {
+      for (const int32_t stages : {3, 2, 1}) fits = fits || try_with(stages, 0);
+    }
   }
   *layout = l;
   return fits;
 }
 
 template <typename T, int N, int ChunkShift, bool Ring>
-bool launch_hopper_as(const TensorParams& p, int32_t column_blocks, const DeviceLimits& limits, cudaStream_t stream) {
+bool launch_hopper_as(const TensorParams& p, int32_t column_blocks, const DeviceLimits& limits,
+                      cudaStream_t stream) {
   using Shape = HopperShape<N, Ring>;
   const auto kernel = hopper_convolution<T, N, ChunkShift, Ring>;
   HopperLayout layout{};
@@ -64,13 +70,14 @@ bool launch_hopper_as(const TensorParams& p, int32_t column_blocks, const Device
   const int32_t blocks =
       std::min((tiles + kPipes - 1) / kPipes,
                blocks_per_multiprocessor(symbol, Shape::kThreads, layout.total) * limits.multiprocessors);
-  launch_early(kernel, dim3(uint32_t(std::max(1, blocks)), uint32_t(column_blocks)), Shape::kThreads, layout.total,
-               limits, stream, p, layout);
+  launch_early(kernel, dim3(uint32_t(std::max(1, blocks)), uint32_t(column_blocks)), Shape::kThreads,
+               layout.total, limits, stream, p, layout);
   return true;
 }
 
 template <typename T, int ChunkShift>
-bool launch_hopper_chunks(const TensorParams& p, int32_t padded, const DeviceLimits& limits, cudaStream_t stream) {
+bool launch_hopper_chunks(const TensorParams& p, int32_t padded, const DeviceLimits& limits,
+                          cudaStream_t stream) {
   switch (std::min(padded, 128)) {
     case 16:
       return launch_hopper_as<T, 16, ChunkShift, false>(p, 1, limits, stream);

@@ -8,14 +8,15 @@
 
 namespace scn::cuda {
 
-/// Allows a kernel as much shared memory as a block can have, once per device. Throws if `bytes` is more than that.
+/// Allows a kernel as much shared memory as a block can have, once per device. Throws if `bytes` is more than
+/// that.
 void allow_shared(const void* kernel, int32_t bytes, const DeviceLimits& limits);
 
 /// Blocks that a multiprocessor holds at a time, at least 1.
 int32_t blocks_per_multiprocessor(const void* kernel, int32_t threads, int32_t shared_bytes);
 
-/// Launches a kernel that waits for its dependency itself: on devices that can, its blocks prepare themselves while the
-/// kernel before ends.
+/// Launches a kernel that waits for its dependency itself: on devices that can, its blocks prepare themselves
+/// while the kernel before ends.
 template <typename... Parameters>
 void launch_early(void (*kernel)(Parameters...), dim3 grid, int32_t threads, int32_t shared_bytes,
                   const DeviceLimits& limits, cudaStream_t stream, const Parameters&... parameters) {

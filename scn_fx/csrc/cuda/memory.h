@@ -15,7 +15,8 @@ class DeviceArray {
  public:
   DeviceArray() = default;
   explicit DeviceArray(int64_t count) : count_(count) {
-    if (count > 0) check(cudaMalloc(reinterpret_cast<void**>(&data_), size_t(count) * sizeof(T)), "allocating memory");
+    if (count > 0)
+      check(cudaMalloc(reinterpret_cast<void**>(&data_), size_t(count) * sizeof(T)), "allocating memory");
   }
   DeviceArray(DeviceArray&& other) noexcept { swap(other); }
   DeviceArray& operator=(DeviceArray&& other) noexcept {

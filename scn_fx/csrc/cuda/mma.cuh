@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tensor-core products and copies to shared memory. A step is 16 rows x 32 bytes of inputs (32 int8 or 16 float16
-// values) times 32 bytes x 8 columns of weights: in bytes, both types have the same fragments.
+// Tensor-core products and copies to shared memory. A step is 16 rows x 32 bytes of inputs (32 int8 or 16
+// float16 values) times 32 bytes x 8 columns of weights: in bytes, both types have the same fragments.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -34,10 +34,11 @@ __device__ __forceinline__ void load_fragment(uint32_t (&a)[4], uint32_t address
 __device__ __forceinline__ void multiply(int32_t (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
                                          int8_t) {
 #if __CUDA_ARCH__ >= 800
-  asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-               "{%0, %1, %2, %3};"
-               : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 #else
   const auto eighth = [](int32_t& c0, int32_t& c1, uint32_t x, uint32_t w) {
     asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
@@ -54,16 +55,18 @@ __device__ __forceinline__ void multiply(int32_t (&c)[4], const uint32_t (&a)[4]
 __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
                                          __half) {
 #if __CUDA_ARCH__ >= 800
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-               "{%0, %1, %2, %3};"
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 #else
   const auto half_step = [&c](uint32_t x0, uint32_t x1, uint32_t w) {
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
-                 "{%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(x0), "r"(x1), "r"(w));
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(x0), "r"(x1), "r"(w));
   };
   half_step(a[0], a[1], b0);
   half_step(a[2], a[3], b1);
@@ -87,8 +90,8 @@ __device__ __forceinline__ void wait_copies() {
 #endif
 }
 
-/// Programmatic dependent launch, where the hardware has it: waits until the kernels this one depends on have ended and
-/// their writes are visible; lets the kernels that depend on this one start their preparations.
+/// Programmatic dependent launch, where the hardware has it: waits until the kernels this one depends on have
+/// ended and their writes are visible; lets the kernels that depend on this one start their preparations.
 __device__ __forceinline__ void wait_for_dependency() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
@@ -100,7 +103,8 @@ __device__ __forceinline__ void launch_dependents() {
 #endif
 }
 
-/// Position of a 16-byte chunk in its row in shared memory, so that the rows of a fragment meet different banks.
+/// Position of a 16-byte chunk in its row in shared memory, so that the rows of a fragment meet different
+/// banks.
 __device__ __forceinline__ uint32_t swizzled(uint32_t row, uint32_t chunk, int32_t chunk_shift) {
   return chunk ^ ((row >> (3 - chunk_shift)) & ((1u << chunk_shift) - 1));
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The tensor-core convolution. A block takes one tile of 64 output rows after another: it copies the distinct input
-// rows of the tile to shared memory once, then every offset reads its rows there through ldmatrix, whose lanes may
-// point anywhere. Weights come fragment by fragment through the first-level cache, which the blocks of a
-// multiprocessor share.
+// The tensor-core convolution. A block takes one tile of 64 output rows after another: it copies the distinct
+// input rows of the tile to shared memory once, then every offset reads its rows there through ldmatrix,
+// whose lanes may point anywhere. Weights come fragment by fragment through the first-level cache, which the
+// blocks of a multiprocessor share.
 #pragma once
 
 #include "cuda/fragment_finish.cuh"
@@ -18,10 +18,10 @@ struct TensorShape {
   static constexpr int kThreads = kWarps * 32;
   static constexpr int kM = kTileRows / WarpsM / 16;  // fragments of a warp along the rows
   static constexpr int kN = N / WarpsN / 8;           // and along the columns
-  static constexpr int kFinishM = kM / SplitK;        // of those, finished by each of the warps that share them
+  static constexpr int kFinishM = kM / SplitK;  // of those, finished by each of the warps that share them
   static_assert(kM % SplitK == 0 && kN % 2 == 0, "fragments must divide evenly");
   static constexpr int kExchange = kWarps * (kM - kFinishM) * kN * 4 * 128;  // bytes
-  static constexpr int kStage = stage_bytes(kN * 8 < 64 ? kN * 8 : 64, 4);  // of one warp, bytes
+  static constexpr int kStage = stage_bytes(kN * 8 < 64 ? kN * 8 : 64, 4);   // of one warp, bytes
 };
 
 template <typename T, int N, int WarpsM, int WarpsN, int SplitK, bool OneChunk>
@@ -35,8 +35,10 @@ __global__ __launch_bounds__(TensorShape<T, N, WarpsM, WarpsN, SplitK>::kThreads
   const int32_t chunk_shift = OneChunk ? 0 : p.chunk_shift;
   const int32_t row_shift = chunk_shift + 4;
   const int32_t volume = map.geometry.volume;
-  const int32_t group = map.list_capacity / kTileRows & ~1;  // offsets of a wide tile that are loaded together
-  // Row 0 is zero: what missing neighbours read. The rest doubles as the exchange and the stage of the finish.
+  const int32_t group =
+      map.list_capacity / kTileRows & ~1;  // offsets of a wide tile that are loaded together
+  // Row 0 is zero: what missing neighbours read. The rest doubles as the exchange and the stage of the
+  // finish.
   const uint32_t rows = shared_address(shared);
   char* const scratch = shared + (1 << row_shift);
   const int32_t table_at = max((map.list_capacity + 1) << row_shift,
@@ -47,8 +49,7 @@ __global__ __launch_bounds__(TensorShape<T, N, WarpsM, WarpsN, SplitK>::kThreads
   const int32_t warp_k = warp % SplitK, warp_n = warp / SplitK % WarpsN, warp_m = warp / SplitK / WarpsN;
   const int32_t row_in_fragment = lane & 15, half = lane >> 4;
   const int32_t count = *map.output.count, tiles = (count + kTileRows - 1) / kTileRows;
-  const uint4* const weights = p.weights +
-                               int64_t(blockIdx.y) * p.passes * p.steps * (N / 16) * 32 +
+  const uint4* const weights = p.weights + int64_t(blockIdx.y) * p.passes * p.steps * (N / 16) * 32 +
                                warp_n * (N / WarpsN / 16) * 32 + lane;
 
   for (int32_t i = thread; i < 1 << chunk_shift; i += Shape::kThreads)
@@ -69,11 +70,13 @@ __global__ __launch_bounds__(TensorShape<T, N, WarpsM, WarpsN, SplitK>::kThreads
         const int32_t last = wide ? min(first + group, volume) : volume;
         __syncthreads();  // nobody reads rows, table or stage any more
         if (!wide && pass == 0) {
-          const char* const from = reinterpret_cast<const char*>(map.local + int64_t(tile) * volume * kTileRows);
+          const char* const from =
+              reinterpret_cast<const char*>(map.local + int64_t(tile) * volume * kTileRows);
           for (int32_t i = thread; i < volume * (kTileRows * 2 / 16); i += Shape::kThreads)
             copy_async(shared_address(table) + i * 16, from + i * 16);
         }
-        if (!waited) {  // maps are complete when the layer before starts; what it computes is, when it has ended
+        if (!waited) {  // maps are complete when the layer before starts; what it computes is, when it has
+                        // ended
           wait_for_dependency();
           if (thread == 0) launch_dependents();
           waited = true;
@@ -126,9 +129,10 @@ __global__ __launch_bounds__(TensorShape<T, N, WarpsM, WarpsN, SplitK>::kThreads
         int32_t unit = first_unit + warp_k;
         if (unit < last_unit) {
 #pragma unroll
-          for (int n = 0; n < kQuads; ++n) next[n] = __ldg(w + (uint32_t(unit * per_offset) * (N / 16) + n) * 32);
+          for (int n = 0; n < kQuads; ++n)
+            next[n] = __ldg(w + (uint32_t(unit * per_offset) * (N / 16) + n) * 32);
         }
-        const auto rows_of = [&](uint32_t(&row)[Shape::kM], int32_t unit) {
+        const auto rows_of = [&](uint32_t (&row)[Shape::kM], int32_t unit) {
 #pragma unroll
           for (int m = 0; m < Shape::kM; ++m) {
             row[m] = table[(OneChunk ? 2 * unit - first + half : unit - first) * kTileRows +
@@ -149,7 +153,8 @@ __global__ __launch_bounds__(TensorShape<T, N, WarpsM, WarpsN, SplitK>::kThreads
             uint4 b[kQuads];
 #pragma unroll
             for (int n = 0; n < kQuads; ++n) b[n] = next[n];
-            const int32_t following = step + 1 < per_offset ? unit * per_offset + step + 1 : (unit + SplitK) * per_offset;
+            const int32_t following =
+                step + 1 < per_offset ? unit * per_offset + step + 1 : (unit + SplitK) * per_offset;
             if (following < last_unit * per_offset) {
 #pragma unroll
               for (int n = 0; n < kQuads; ++n) next[n] = __ldg(w + (uint32_t(following) * (N / 16) + n) * 32);
@@ -157,7 +162,8 @@ __global__ __launch_bounds__(TensorShape<T, N, WarpsM, WarpsN, SplitK>::kThreads
             uint32_t a[Shape::kM][4];
 #pragma unroll
             for (int m = 0; m < Shape::kM; ++m)
-              load_fragment(a[m], OneChunk ? address[m] : address[m] + ((uint32_t(2 * step + half) ^ turn[m]) << 4));
+              load_fragment(
+                  a[m], OneChunk ? address[m] : address[m] + ((uint32_t(2 * step + half) ^ turn[m]) << 4));
 #pragma unroll
             for (int n = 0; n < kQuads; ++n) {
 #pragma unroll
@@ -187,7 +193,8 @@ __global__ __launch_bounds__(TensorShape<T, N, WarpsM, WarpsN, SplitK>::kThreads
 #pragma unroll
         for (int n = 0; n < Shape::kN; ++n) {
 #pragma unroll
-          for (int i = 0; i < 4; ++i) slot(owner, giver * Shape::kFinishM + m % Shape::kFinishM, n, i) = sums[m][n][i];
+          for (int i = 0; i < 4; ++i)
+            slot(owner, giver * Shape::kFinishM + m % Shape::kFinishM, n, i) = sums[m][n][i];
         }
       }
       __syncthreads();
@@ -213,8 +220,8 @@ __global__ __launch_bounds__(TensorShape<T, N, WarpsM, WarpsN, SplitK>::kThreads
     for (int m = 0; m < Shape::kM; ++m) {
       if (SplitK > 1 && m / Shape::kFinishM != warp_k) continue;
       const int32_t row = tile * kTileRows + (warp_m * Shape::kM + m) * 16;
-      finish_fragments<T, 0>(p.finish, sums[m], stage, map.output, row, count, first_column, StagedResidual{nullptr, 0},
-                             lost);
+      finish_fragments<T, 0>(p.finish, sums[m], stage, map.output, row, count, first_column,
+                             StagedResidual{nullptr, 0}, lost);
     }
   }
   report_lost(p.finish, lost);

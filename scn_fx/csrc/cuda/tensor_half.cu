@@ -3,7 +3,8 @@
 
 namespace scn::cuda {
 
-void launch_tensor_half(TensorParams& params, int32_t padded, const DeviceLimits& limits, cudaStream_t stream) {
+void launch_tensor_half(TensorParams& params, int32_t padded, const DeviceLimits& limits,
+                        cudaStream_t stream) {
   launch_tensor<__half>(params, padded, limits, stream);
 }
 

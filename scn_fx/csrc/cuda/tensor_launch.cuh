@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Launching the tensor-core convolution: which shape of block serves how many columns. One file per type includes
-// this, so that they compile side by side.
+// Launching the tensor-core convolution: which shape of block serves how many columns. One file per type
+// includes this, so that they compile side by side.
 #pragma once
 
 #include <algorithm>
@@ -15,14 +15,17 @@ void launch(TensorParams& p, int32_t column_blocks, const DeviceLimits& limits, 
   using Shape = TensorShape<T, N, WarpsM, WarpsN, SplitK>;
   const auto kernel = tensor_convolution<T, N, WarpsM, WarpsN, SplitK, OneChunk>;
   const int32_t row = 16 << p.chunk_shift;
-  int32_t shared = std::max({(p.map.list_capacity + 1) * row, row + Shape::kExchange, row + Shape::kWarps * Shape::kStage});
+  int32_t shared = std::max(
+      {(p.map.list_capacity + 1) * row, row + Shape::kExchange, row + Shape::kWarps * Shape::kStage});
   shared = (shared + 15) / 16 * 16 + (p.map.geometry.volume + 1) * kTileRows * 2;
   const void* const symbol = reinterpret_cast<const void*>(kernel);
   allow_shared(symbol, shared, limits);
   const int32_t tiles = (p.map.output.capacity + kTileRows - 1) / kTileRows;
   const int32_t blocks = std::max(
-      1, std::min(tiles, blocks_per_multiprocessor(symbol, Shape::kThreads, shared) * limits.multiprocessors));
-  launch_early(kernel, dim3(uint32_t(blocks), uint32_t(column_blocks)), Shape::kThreads, shared, limits, stream, p);
+      1,
+      std::min(tiles, blocks_per_multiprocessor(symbol, Shape::kThreads, shared) * limits.multiprocessors));
+  launch_early(kernel, dim3(uint32_t(blocks), uint32_t(column_blocks)), Shape::kThreads, shared, limits,
+               stream, p);
 }
 
 template <typename T, int N, int WarpsM, int WarpsN, int SplitK>

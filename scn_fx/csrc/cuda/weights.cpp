@@ -49,9 +49,9 @@ std::vector<char> pack_fragments(int32_t padded, int32_t volume, int32_t row_byt
   return packed;
 }
 
-/// Elements in the order in which wgmma reads them from shared memory: blocks of 8 columns x 16 bytes, the two halves
-/// of a 32-byte step side by side, then the next columns, then the next step. Passes are padded to whole groups of
-/// 128 bytes of K.
+/// Elements in the order in which wgmma reads them from shared memory: blocks of 8 columns x 16 bytes, the
+/// two halves of a 32-byte step side by side, then the next columns, then the next step. Passes are padded to
+/// whole groups of 128 bytes of K.
 template <typename Element, typename Value>
 std::vector<char> pack_blocks(int32_t padded, int32_t volume, int32_t row_bytes, const Value& value) {
   const int32_t size = int32_t(sizeof(Element));
@@ -82,7 +82,7 @@ std::vector<char> pack_blocks(int32_t padded, int32_t volume, int32_t row_bytes,
 
 /// Whether the Hopper kernels have a place for the weights of such a layer.
 bool suits_hopper(int32_t padded, int32_t volume, int32_t row_bytes) {
-  if (volume > 256) return false;
+  if (volume > 128) return false;
   if (padded > 32) return true;  // a ring of groups
   const int64_t pass_bytes = std::min(row_bytes, 128);
   const int64_t groups = (volume * pass_bytes + 127) / 128 * (row_bytes / pass_bytes);
@@ -97,8 +97,8 @@ DeviceWeights device_weights(const WeightSource& s, const DeviceLimits& limits) 
   const bool int8 = s.precision == Precision::kInt8, half = s.precision == Precision::kFloat16;
   DeviceWeights w;
   w.in_channels = s.in_channels;
-  w.product = int8 ? Product::kTensorInt8
-              : !half ? Product::kChainFloat
+  w.product = int8                 ? Product::kTensorInt8
+              : !half              ? Product::kChainFloat
               : s.in_channels <= 8 ? Product::kChainHalf
                                    : Product::kTensorHalf;
   w.padded = padded_channels(s.out_channels);
