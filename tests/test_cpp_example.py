@@ -99,6 +99,25 @@ def described(array: np.ndarray) -> str:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
+def test_frames_take_memory_for_their_results_only(
+    program: Path, files: dict[str, Path], tmp_path: Path, threads: int
+) -> None:
+    counter = tmp_path / "allocations"
+    sources = [ROOT / "tests" / "core" / "allocations.cpp", program.with_name("libscn_engine.a")]
+    options = ["-std=c++17", "-O1", "-pthread", "-Wall", "-Wextra", "-I", ROOT / "scn_fx" / "csrc"]
+    built = subprocess.run(
+        [os.environ.get("CXX", "c++"), *options, *sources, "-o", counter], capture_output=True, text=True
+    )
+    assert built.returncode == 0, built.stderr
+    # four chunks of rows, so that all threads take part; the bounds of the file hold as many outputs
+    done = run(counter, files["scn.onnx"], 1000, 2, 5, *GRID, threads)
+    assert done.returncode == 0, done.stderr
+    first, _, *steady = map(int, done.stdout.split())
+    # the list of results; dims and values of the dense one; dims, values and sites of the sparse one
+    assert first > 20 and steady == [6, 6, 6]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
 def test_it_has_the_bits_of_the_python_engine(program: Path, files: dict[str, Path], threads: int) -> None:
     features, indices = (scn_fx.lidar.read_tensor(files[f"{n}.tensor"]) for n in ("features", "indices"))
     dense, (values, sites) = scn_fx.Engine(files["scn.onnx"])(features, indices)

@@ -39,6 +39,7 @@ ThreadPool::ThreadPool(int threads) {
   if (threads < 0)
     fail(ErrorKind::kArgument, "threads must be at least 1 (or 0 for all processors), got ", threads, ".");
   if (threads == 0) threads = usable_processors();
+  scratch_.resize(size_t(threads));
   for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
 }
 
@@ -51,8 +52,7 @@ ThreadPool::~ThreadPool() {
   for (auto& worker : workers_) worker.join();
 }
 
-void ThreadPool::for_each(int64_t items, int64_t grain,
-                          const std::function<void(int64_t, int64_t, int)>& body) {
+void ThreadPool::for_each(int64_t items, int64_t grain, const LoopBody& body) {
   if (items <= 0) return;
   grain = std::max<int64_t>(1, grain);
   if (workers_.empty() || items <= grain) {
@@ -79,6 +79,16 @@ void ThreadPool::for_each(int64_t items, int64_t grain,
     caller_sleeps_ = false;
   }
   if (error_) std::rethrow_exception(error_);
+}
+
+void ThreadPool::reserve_scratch(int64_t bytes) {
+  for (Buffer<CacheLine>& own : scratch_) own.resize((bytes + 63) / 64);
+}
+
+int64_t ThreadPool::scratch_bytes() const {
+  int64_t bytes = 0;
+  for (const Buffer<CacheLine>& own : scratch_) bytes += own.bytes();
+  return bytes;
 }
 
 void ThreadPool::take_chunks(int thread) {

@@ -7,12 +7,28 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
-#include <functional>
 #include <mutex>
 #include <thread>
 #include <vector>
 
+#include "maps/buffer.h"
+
 namespace scn {
+
+/// The body of a loop, by reference: it must outlive the loop, and nothing takes memory for it.
+class LoopBody {
+ public:
+  template <typename Body>
+  LoopBody(const Body& body)
+      : body_(&body), call_([](const void* object, int64_t begin, int64_t end, int thread) {
+          (*static_cast<const Body*>(object))(begin, end, thread);
+        }) {}
+  void operator()(int64_t begin, int64_t end, int thread) const { call_(body_, begin, end, thread); }
+
+ private:
+  const void* body_;
+  void (*call_)(const void*, int64_t, int64_t, int);
+};
 
 class ThreadPool {
  public:
@@ -27,12 +43,24 @@ class ThreadPool {
   /// Calls body(begin, end, thread) for chunks of at most `grain` items that cover [0, items) once.
   /// Which thread takes which chunk is not fixed: bodies must not depend on it. The first exception
   /// that a body throws is thrown again here, after all threads have stopped.
-  void for_each(int64_t items, int64_t grain, const std::function<void(int64_t, int64_t, int)>& body);
+  void for_each(int64_t items, int64_t grain, const LoopBody& body);
+
+  /// Makes room for `bytes` of scratch for every thread, before a loop. What was there is lost, the memory is
+  /// kept for later loops: which thread takes which chunk must not decide when memory is taken.
+  void reserve_scratch(int64_t bytes);
+  /// Scratch of the thread that a body runs on, for this call of it; starts on a cache line.
+  void* scratch(int thread) { return scratch_[size_t(thread)].data(); }
+  int64_t scratch_bytes() const;
 
  private:
   void work(int thread);
   void take_chunks(int thread);
 
+  struct alignas(64) CacheLine {
+    char bytes[64];
+  };
+
+  std::vector<Buffer<CacheLine>> scratch_;  // by thread
   std::vector<std::thread> workers_;
   std::mutex mutex_;
   std::condition_variable start_, done_;
@@ -43,7 +71,7 @@ class ThreadPool {
   int sleepers_ = 0;
   bool caller_sleeps_ = false;
 
-  const std::function<void(int64_t, int64_t, int)>* body_ = nullptr;
+  const LoopBody* body_ = nullptr;
   int64_t items_ = 0, grain_ = 1;
   std::atomic<int64_t> next_{0};
   std::exception_ptr error_;

@@ -35,6 +35,8 @@ void check_range(float amax, const char* what, const std::string& layer) {
   }
 }
 
+int64_t whole_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
 /// Sums the counts of all threads.
 class OverflowCount {
  public:
@@ -123,19 +125,22 @@ Overflow run_convolution(const Kernels& kernels, const PreparedWeights& w, const
   finish.scale = int8 ? w.scale.data() : nullptr;
   finish.bias = w.bias.data();
   OverflowCount lost;
-  pool.for_each(rows, kRowsPerChunk, [&](int64_t chunk_begin, int64_t chunk_end, int) {
-    std::vector<int32_t> sums(size_t(kTileRows * w.out_padded));
-    std::vector<char> scratch(static_cast<size_t>(gemm_scratch_bytes(kTileRows, w.offsets, w.in_padded)));
+  const int64_t sum_bytes = whole_lines(kTileRows * w.out_padded * int64_t(sizeof(int32_t)));
+  pool.reserve_scratch(sum_bytes + gemm_scratch_bytes(kTileRows, w.offsets, w.in_padded));
+  pool.for_each(rows, kRowsPerChunk, [&](int64_t chunk_begin, int64_t chunk_end, int thread) {
+    void* const sums = pool.scratch(thread);
+    void* const scratch = static_cast<char*>(sums) + sum_bytes;
     Finish f = finish;
     Overflow chunk_lost{0, 0};
     for (int64_t begin = chunk_begin; begin < chunk_end; begin += kTileRows) {
       const int64_t end = std::min(chunk_end, begin + kTileRows);
       if (int8) {
-        kernels.gemm_int8(g, begin, end, sums.data(), scratch.data());
-        f.int_sums = sums.data();
+        int32_t* int_sums = static_cast<int32_t*>(sums);
+        kernels.gemm_int8(g, begin, end, int_sums, scratch);
+        f.int_sums = int_sums;
       } else {
-        float* float_sums = reinterpret_cast<float*>(sums.data());
-        kernels.gemm_float(g, begin, end, float_sums, scratch.data(), fused);
+        float* float_sums = static_cast<float*>(sums);
+        kernels.gemm_float(g, begin, end, float_sums, scratch, fused);
         f.float_sums = float_sums;
       }
       const Overflow tile_lost = kernels.finish(f, begin, end);

@@ -20,17 +20,18 @@ int64_t product(const std::vector<int64_t>& dims) {
   return n;
 }
 
-/// dims with the exported batch, its first entry, replaced by the frame's.
-std::vector<int64_t> with_batch(std::vector<int64_t> dims, int32_t exported, int32_t batch,
-                                const std::string& layer) {
-  if (batch == exported) return dims;
+/// dims with the exported batch, its first entry, replaced by the frame's; into `out`, which is returned.
+const std::vector<int64_t>& with_batch(const std::vector<int64_t>& dims, int32_t exported, int32_t batch,
+                                       const std::string& layer, std::vector<int64_t>* out) {
+  out->assign(dims.begin(), dims.end());
+  if (batch == exported) return *out;
   if (dims.empty() || dims[0] != exported) {
     fail(ErrorKind::kArgument, layer,
          ": its shape does not start with the batch, so it only runs with the exported batch of ", exported,
          ", not ", batch, ".");
   }
-  dims[0] = batch;
-  return dims;
+  (*out)[0] = batch;
+  return *out;
 }
 
 }  // namespace
@@ -64,10 +65,11 @@ std::vector<Result> CpuExecutor::run(const FrameView& frame, std::vector<StageTi
   for (const Step& step : plan_.steps) {
     run_step(step, frame);
     watch.stop(kinds[size_t(step.kind)],
-               step.node < 0 ? "input" : plan_.network.nodes[size_t(step.node)].name);
+               step.node < 0 ? "input" : plan_.network.nodes[size_t(step.node)].name.c_str());
     if (times && step.kind == Step::Kind::kConvolution) times->back().macs = active_macs(step);
   }
   std::vector<Result> results;
+  results.reserve(plan_.outputs.size());
   for (size_t i = 0; i < plan_.outputs.size(); ++i) {
     const PlanOutput& output = plan_.outputs[i];
     bool last = true;
@@ -140,10 +142,10 @@ void CpuExecutor::build_maps(const FrameView& frame, StageTimer& watch) {
       subm_map(input, spec.geometry, reach_[i], pool_, &map);
     } else {
       output_sites(input, spec.geometry, reach_[i], spec.bound, spec.layer, pool_, &output);
-      watch.stop("output_sites", spec.layer);
+      watch.stop("output_sites", spec.layer.c_str());
       conv_map(input, output, spec.geometry, reach_[i], pool_, &map);
     }
-    watch.stop(kind, spec.layer);
+    watch.stop(kind, spec.layer.c_str());
   }
 }
 
@@ -154,6 +156,7 @@ BufferBytes CpuExecutor::buffer_bytes() const {
                                                   w.scale.capacity() + w.bias.capacity()));
   }
   for (const std::vector<char>& slot : slots_) b.activations += int64_t(slot.capacity());
+  b.activations += half_.bytes() + pool_.scratch_bytes();
   for (const KernelMap& map : maps_) b.kernel_maps += map.bytes();
   for (const SiteSet& set : sets_)
     b.sites += set.index.bytes() + int64_t(set.sites.capacity() * sizeof(Site));
@@ -175,8 +178,8 @@ void CpuExecutor::reserve_slots() {
 
 char* CpuExecutor::rows(int storage) { return slots_[size_t(plan_.storages[size_t(storage)].slot)].data(); }
 
-std::vector<Emission> CpuExecutor::emissions(const Step& step) {
-  std::vector<Emission> out;
+const std::vector<Emission>& CpuExecutor::emissions(const Step& step) {
+  emissions_.clear();
   for (int id : step.stores) {
     const Storage& s = plan_.storages[size_t(id)];
     Emission e{};
@@ -187,9 +190,9 @@ std::vector<Emission> CpuExecutor::emissions(const Step& step) {
     e.out = rows(id);
     e.stride = row_elements(s);
     e.columns = int32_t(e.stride);
-    out.push_back(e);
+    emissions_.push_back(e);
   }
-  return out;
+  return emissions_;
 }
 
 Residual CpuExecutor::residual(const Step& step, const NodeSpec& add) {
@@ -233,13 +236,14 @@ void CpuExecutor::run_step(const Step& step, const FrameView& frame) {
 }
 
 void CpuExecutor::load(const Step& step, const FrameView& frame) {
-  const std::vector<Emission> stores = emissions(step);
+  const std::vector<Emission>& stores = emissions(step);
   const int32_t channels = frame.channels;
-  pool_.for_each(frame.sites, kRowsPerChunk, [&](int64_t begin, int64_t end, int) {
-    std::vector<float> buffer(size_t((end - begin) * channels));
+  pool_.reserve_scratch(kRowsPerChunk * channels * int64_t(sizeof(float)));
+  pool_.for_each(frame.sites, kRowsPerChunk, [&](int64_t begin, int64_t end, int thread) {
+    float* const buffer = static_cast<float*>(pool_.scratch(thread));
     for (int64_t row = begin; row < end; ++row) {
       const int64_t source = order_[size_t(row)];
-      float* out = buffer.data() + (row - begin) * channels;
+      float* out = buffer + (row - begin) * channels;
       if (frame.half) {
         kernels_.half_to_float(static_cast<const uint16_t*>(frame.features) + source * channels, out,
                                channels);
@@ -248,7 +252,7 @@ void CpuExecutor::load(const Step& step, const FrameView& frame) {
       }
     }
     Finish f{};
-    f.float_sums = buffer.data();
+    f.float_sums = buffer;
     f.stride = channels;
     f.channels = channels;
     f.through_half = true;  // features are float16 values in every precision
@@ -261,7 +265,7 @@ void CpuExecutor::load(const Step& step, const FrameView& frame) {
 void CpuExecutor::convolution(const Step& step) {
   const NodeSpec& n = plan_.network.nodes[size_t(step.node)];
   const Storage& x = plan_.storages[size_t(step.input)];
-  const std::vector<Emission> stores = emissions(step);
+  const std::vector<Emission>& stores = emissions(step);
   Finish f{};
   f.relu = n.relu;
   f.emissions = stores.data();
@@ -280,7 +284,7 @@ void CpuExecutor::convolution(const Step& step) {
 void CpuExecutor::add(const Step& step) {
   const NodeSpec& n = plan_.network.nodes[size_t(step.node)];
   const Storage& self = plan_.storages[size_t(step.input)];
-  const std::vector<Emission> stores = emissions(step);
+  const std::vector<Emission>& stores = emissions(step);
   Finish f{};
   f.channels = self.channels;
   f.stride = row_elements(self);
@@ -301,19 +305,21 @@ void CpuExecutor::scatter(const Step& step) {
   const ValueSpec& out = plan_.network.values[size_t(n.output)];
   const Storage& x = plan_.storages[size_t(step.input)];
   const SiteSet& set = sets_[size_t(x.set)];
-  const int64_t element = out.half ? 2 : 4,
-                cells = product(with_batch(out.dims, plan_.network.batch, batch_, n.name));
+  const int64_t element = out.half ? 2 : 4;
+  const int64_t cells = product(with_batch(out.dims, plan_.network.batch, batch_, n.name, &dims_));
   auto& dense = dense_[size_t(step.dense_out)];
   dense.reset(new char[size_t(cells * element)]);
   const float* source = reinterpret_cast<const float*>(rows(step.input));
-  std::vector<uint16_t> half;
   if (out.half) {
-    half.resize(size_t(set.size() * x.channels));
-    const int64_t lost = kernels_.float_to_half(source, half.data(), int64_t(half.size()));
+    half_.resize(set.size() * x.channels);
+    std::atomic<int64_t> lost{0};
+    pool_.for_each(half_.size(), int64_t(1) << 15, [&](int64_t begin, int64_t end, int) {
+      lost += kernels_.float_to_half(source + begin, half_.data() + begin, end - begin);
+    });
     if (lost) fail_overflow(n.name, lost);
   }
   const Triple& shape = plan_.network.sets[size_t(x.set)].shape;
-  scatter_dense(out.half ? static_cast<const void*>(half.data()) : source, element, x.channels,
+  scatter_dense(out.half ? static_cast<const void*>(half_.data()) : source, element, x.channels,
                 set.sites.data(), set.size(), x.channels, batch_, shape, pool_, dense.get());
 }
 
@@ -340,12 +346,14 @@ void permute(const T* in, T* out, const std::vector<int64_t>& out_dims,
 void CpuExecutor::transpose(const Step& step) {
   const NodeSpec& n = plan_.network.nodes[size_t(step.node)];
   const ValueSpec& in = plan_.network.values[size_t(n.inputs[0])];
-  const std::vector<int64_t> dims = with_batch(in.dims, plan_.network.batch, batch_, n.name);
-  std::vector<int64_t> strides(dims.size(), 1), out_dims, out_strides;
-  for (size_t axis = dims.size() - 1; axis-- > 0;) strides[axis] = strides[axis + 1] * dims[axis + 1];
+  const std::vector<int64_t>& dims = with_batch(in.dims, plan_.network.batch, batch_, n.name, &dims_);
+  strides_.assign(dims.size(), 1);
+  for (size_t axis = dims.size() - 1; axis-- > 0;) strides_[axis] = strides_[axis + 1] * dims[axis + 1];
+  out_dims_.clear();
+  out_strides_.clear();
   for (int64_t axis : n.dims) {
-    out_dims.push_back(dims[size_t(axis)]);
-    out_strides.push_back(strides[size_t(axis)]);
+    out_dims_.push_back(dims[size_t(axis)]);
+    out_strides_.push_back(strides_[size_t(axis)]);
   }
   const size_t element = in.half ? 2 : 4;
   auto& source = dense_[size_t(step.dense_in)];
@@ -353,10 +361,10 @@ void CpuExecutor::transpose(const Step& step) {
   target.reset(new char[size_t(product(dims)) * element]);
   if (in.half) {
     permute(reinterpret_cast<const uint16_t*>(source.get()), reinterpret_cast<uint16_t*>(target.get()),
-            out_dims, out_strides, pool_);
+            out_dims_, out_strides_, pool_);
   } else {
-    permute(reinterpret_cast<const float*>(source.get()), reinterpret_cast<float*>(target.get()), out_dims,
-            out_strides, pool_);
+    permute(reinterpret_cast<const float*>(source.get()), reinterpret_cast<float*>(target.get()), out_dims_,
+            out_strides_, pool_);
   }
   if (step.last_use) source.reset();
 }
@@ -391,7 +399,7 @@ Result CpuExecutor::dense_result(const PlanOutput& output, bool last) {
   const ValueSpec& value = plan_.network.values[size_t(output.value)];
   Result r;
   r.half = value.half;
-  r.dims = with_batch(value.dims, plan_.network.batch, batch_, value.name);
+  with_batch(value.dims, plan_.network.batch, batch_, value.name, &r.dims);
   auto& dense = dense_[size_t(output.dense)];
   if (last) {
     r.data = std::move(dense);

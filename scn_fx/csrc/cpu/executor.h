@@ -65,7 +65,7 @@ class CpuExecutor {
   char* rows(int storage);
   void reserve_slots();
   int64_t row_elements(const Storage& storage) const;
-  std::vector<Emission> emissions(const Step& step);
+  const std::vector<Emission>& emissions(const Step& step);
   Residual residual(const Step& step, const NodeSpec& add);
   void check_overflow(const Step& step, const Overflow& lost) const;
 
@@ -81,6 +81,10 @@ class CpuExecutor {
   std::vector<KernelMap> maps_;
   std::vector<std::vector<char>> slots_;
   std::vector<std::unique_ptr<char[]>> dense_;
+  // of the current step, here so that frames take no memory but their results
+  std::vector<Emission> emissions_;
+  Buffer<uint16_t> half_;
+  std::vector<int64_t> dims_, strides_, out_dims_, out_strides_;
 };
 
 }  // namespace scn

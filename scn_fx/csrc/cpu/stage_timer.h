@@ -20,7 +20,7 @@ struct StageTime {
 class StageTimer {
  public:
   explicit StageTimer(std::vector<StageTime>* times) : times_(times), last_(Clock::now()) {}
-  void stop(const char* kind, const std::string& name) {
+  void stop(const char* kind, const char* name) {
     if (!times_) return;
     times_->push_back({kind, name, std::chrono::duration<double>(Clock::now() - last_).count(), 0});
     last_ = Clock::now();

@@ -280,12 +280,13 @@ class InputRows {
     int32_t offset;  // at the first x offset
   };
 
-  InputRows(const SiteIndex& index, const Reach& reach) : index_(index), reach_(reach) {
-    found_.resize(size_t(reach[0].kernel) * size_t(reach[1].kernel));
-  }
+  /// `found` has room for room(reach) rows.
+  InputRows(const SiteIndex& index, const Reach& reach, void* found)
+      : index_(index), reach_(reach), found_(static_cast<Row*>(found)) {}
+  static int64_t room(const Reach& reach) { return int64_t(reach[0].kernel) * reach[1].kernel; }
 
-  const Row* begin() const { return found_.data(); }
-  const Row* end() const { return found_.data() + count_; }
+  const Row* begin() const { return found_; }
+  const Row* end() const { return found_ + count_; }
 
   void find(const Site& out) {
     if (out.y == row_.y && out.z == row_.z && out.batch == row_.batch) return;
@@ -306,7 +307,7 @@ class InputRows {
   const SiteIndex& index_;
   const Reach& reach_;
   Site row_{-1, -1, -1, -1};
-  std::vector<Row> found_;
+  Row* found_;
   size_t count_ = 0;
 };
 
@@ -317,8 +318,9 @@ void fill_runs(const SiteIndex& index, const Site* sites, int64_t rows, const Co
                const Reach& reach, ThreadPool& pool, KernelMap* map) {
   const int32_t width = g.kernel[2], limit = index.shape()[2], mask_words = map->view().mask_words;
   const int32_t stride = g.stride[2], padding = g.padding[2];
-  pool.for_each(rows, KernelMap::kChunkRows, [&](int64_t begin, int64_t end, int) {
-    InputRows input_rows(index, reach);
+  pool.reserve_scratch(InputRows::room(reach) * int64_t(sizeof(InputRows::Row)));
+  pool.for_each(rows, KernelMap::kChunkRows, [&](int64_t begin, int64_t end, int thread) {
+    InputRows input_rows(index, reach, pool.scratch(thread));
     const SiteIndex::Bits cells = index.bits();
     int32_t* inputs = map->chunk_inputs(begin);
     for (int64_t row = begin; row < end; ++row) {
