@@ -18,16 +18,6 @@
 namespace scn {
 namespace {
 
-bool has_avxvnni() {
-#if defined(__x86_64__)
-  // __builtin_cpu_supports knows "avxvnni" only from GCC 13 on: leaf 7, subleaf 1, EAX bit 4.
-  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & (1u << 4));
-#else
-  return false;
-#endif
-}
-
 /// Whether this process may use AMX tiles of bytes. Linux has to be asked once, before the first use by any
 /// thread, because their registers make every thread's saved state 8 KiB larger.
 bool may_use_amx() {
@@ -66,6 +56,20 @@ std::vector<const Kernels*> usable_tables() {
 }
 
 }  // namespace
+
+#if defined(__x86_64__)
+bool has_avxvnni() {
+  // __builtin_cpu_supports knows "avxvnni" only from GCC 13 on: leaf 7, subleaf 1, EAX bit 4. The kernels
+  // also need what every such processor has, and AVX registers that the operating system saves.
+  static const bool has = [] {
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    if (!__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) || !(eax & (1u << 4))) return false;
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  }();
+  return has;
+}
+#endif
 
 std::string supported_isas() {
   std::string names;
