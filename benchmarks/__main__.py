@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.goals import check_goals
-from scn_fx.bench.job import BenchSettings, parse_precisions, parse_threads, run_bench
-from scn_fx.cli.bench_tables import print_report
+from benchmarks.gpu_goals import check_gpu_goals
+from scn_fx.cli.bench import make_settings, measure, show
 from scn_fx.errors import ScnError
 
 
@@ -22,9 +22,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
     parser.add_argument("--frames", type=Path, help="folder of real frames (default: SCN_FX_DATA)")
     parser.add_argument("--frame", action="append", default=[], help="only this frame; repeatable")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--threads", default="1,2", help="thread counts (default: 1,2)")
-    parser.add_argument("--precision", default="fp32,fp16,int8", help="precisions of the engine")
-    parser.add_argument("--repeat", type=int, default=5, help="rounds (default: 5)")
+    parser.add_argument("--precision", help="precisions (default: fp32,fp16,int8; GPU: fp16,int8)")
+    parser.add_argument("--repeat", type=int, help="rounds (default: 5; GPU: 100)")
     parser.add_argument("--no-spconv", action="store_true", help="run the engine alone")
     parser.add_argument("--no-memory", action="store_true", help="leave out memory and imports")
     parser.add_argument("--small", action="store_true", help="a narrow network, for a quick try")
@@ -32,24 +33,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there as well")
     given = parser.parse_args(arguments)
     try:
-        settings = BenchSettings(
+        settings = make_settings(
+            given.device,
+            given.threads,
+            given.precision,
+            given.repeat,
             frames=given.frames,
             names=tuple(given.frame),
-            threads=parse_threads(given.threads),
-            precisions=parse_precisions(given.precision),
-            repeat=given.repeat,
             spconv=not given.no_spconv,
             memory=not given.no_memory,
             workdir=given.workdir,
             small=given.small,
         )
-        report = run_bench(settings, lambda text: print(f"measuring: {text}", file=sys.stderr))
+        report = measure(settings, lambda text: print(f"measuring: {text}", file=sys.stderr))
     except ScnError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    goals = check_goals(report)
+    goals = check_gpu_goals(report) if "device" in report else check_goals(report)
     report["goals"] = [vars(goal) for goal in goals]
-    print_report(report)
+    show(report)
     for goal in goals:
         verdict = {True: "reached", False: "MISSED", None: "not measured"}[goal.reached]
         print(f"{verdict:>12}  {goal.text}: wanted {goal.wanted}, found {goal.found or 'nothing'}")

@@ -32,6 +32,7 @@ __all__ = [
     "parse_threads",
     "result_rows",
     "run_bench",
+    "table_frame",
 ]
 
 _NOISE = 2.0
@@ -166,7 +167,7 @@ def run_bench(settings: BenchSettings, say: Callable[[str], None] = lambda text:
         }
         if settings.memory:  # first, while the machine is as it was found
             say("memory and imports")
-            report["memory"] = _memory(settings, files, _middle(chosen, settings))
+            report["memory"] = _memory(settings, files, table_frame(chosen, settings))
             report["imports"] = import_milliseconds()
         say("the machine's peak")
         peaks = {threads: measured_peaks(threads) for threads in settings.thread_counts}
@@ -181,13 +182,13 @@ def run_bench(settings: BenchSettings, say: Callable[[str], None] = lambda text:
         report["noisy"] = noisy(report["frames"])
         report["growth"] = growth(report["frames"])
         say("layers")
-        report["layers"] = _layers(bench, _middle(chosen, settings), peaks)
+        report["layers"] = _layers(bench, table_frame(chosen, settings), peaks)
         report["layers"]["timed"] = _timed(report)
     report["seconds"] = time.perf_counter() - began
     return report
 
 
-def _middle(chosen: FrameSet, settings: BenchSettings) -> Frame:
+def table_frame(chosen: FrameSet, settings: BenchSettings) -> Frame:
     """The frame for the layer table: the first that was asked for, else the one of median size."""
     return chosen.frames[0 if settings.names else len(chosen.frames) // 2]
 

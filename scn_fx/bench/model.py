@@ -14,7 +14,7 @@ from typing import Any
 
 from scn_fx.bench.frames import SMALL_GRID
 
-__all__ = ["PRECISIONS", "ModelFiles", "prepare_model"]
+__all__ = ["PRECISIONS", "ModelFiles", "find_model", "prepare_model"]
 
 PRECISIONS = ("fp32", "fp16", "int8")
 
@@ -62,11 +62,9 @@ def prepare_model(workdir: Path, *, small: bool = False) -> ModelFiles:
     Weights are random, scaled to one synthetic frame; ranges come from another. Timings depend on neither.
     Making them needs torch, spconv, onnx and modelopt; using them needs none of these.
     """
-    channels, grid = (_SMALL_CHANNELS, SMALL_GRID) if small else (_FULL_CHANNELS, _FULL_GRID)
-    folder = workdir / f"centerpoint-{'small-' if small else ''}{_fingerprint()}"
-    files = ModelFiles(
-        folder / "int8.onnx", folder / "float.onnx", folder / "weights.npz", tuple(channels), tuple(grid)
-    )
+    channels, grid = _dimensions(small)
+    folder = workdir / f"{_prefix(small)}{_fingerprint()}"
+    files = _files(folder, small)
     if folder.is_dir():
         return files
     partial = workdir / f".{folder.name}.{os.getpid()}"
@@ -81,6 +79,31 @@ def prepare_model(workdir: Path, *, small: bool = False) -> ModelFiles:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return files
+
+
+def find_model(workdir: Path, *, small: bool = False) -> ModelFiles:
+    """The same, but the newest files of other sources or packages serve too, say from another machine."""
+    folder = workdir / f"{_prefix(small)}{_fingerprint()}"
+    if not folder.is_dir():
+        others = [path for path in workdir.glob(f"{_prefix(small)}[0-9a-f]*") if path.is_dir()]
+        if others:
+            return _files(max(others, key=lambda path: path.stat().st_mtime), small)
+    return prepare_model(workdir, small=small)
+
+
+def _prefix(small: bool) -> str:
+    return "centerpoint-small-" if small else "centerpoint-"
+
+
+def _dimensions(small: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Channels and grid."""
+    return (_SMALL_CHANNELS, SMALL_GRID) if small else (_FULL_CHANNELS, _FULL_GRID)
+
+
+def _files(folder: Path, small: bool) -> ModelFiles:
+    return ModelFiles(
+        folder / "int8.onnx", folder / "float.onnx", folder / "weights.npz", *_dimensions(small)
+    )
 
 
 def _make(folder: Path, channels: Sequence[int], grid: Sequence[int], small: bool) -> None:

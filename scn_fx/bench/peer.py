@@ -20,7 +20,35 @@ from scn_fx.bench.model import ModelFiles
 from scn_fx.cli.exporting import quiet
 from scn_fx.errors import ArgumentError, MissingPackageError
 
-__all__ = ["SpconvPeer"]
+__all__ = ["SpconvPeer", "folded_encoder"]
+
+
+def folded_encoder(files: ModelFiles) -> Any:
+    """CenterPoint's encoder in spconv with the weights of `files`, an Identity for each BatchNorm, no bias.
+
+    Raises ArgumentError if the weights have another shape than spconv's.
+    """
+    import spconv.pytorch as spconv
+    import torch
+
+    from scn_fx.zoo import CenterPointEncoder
+
+    with np.load(files.weights, allow_pickle=False) as archive:
+        weights = {name: torch.from_numpy(archive[name]) for name in archive.files}
+    width = next(iter(weights.values())).shape[-1]
+    model = CenterPointEncoder(width, files.channels, grid=files.grid, bias=False).eval()
+    for name, module in list(model.named_modules()):
+        if isinstance(module, torch.nn.BatchNorm1d):
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, torch.nn.Identity())
+        elif isinstance(module, spconv.SubMConv3d | spconv.SparseConv3d):
+            if tuple(module.weight.shape) != tuple(weights[name].shape):
+                raise ArgumentError(
+                    f"{name} has weights {list(weights[name].shape)} in {files.weights}, but spconv made "
+                    f"{list(module.weight.shape)}. Remove the folder and run again."
+                )
+            module.weight = torch.nn.Parameter(weights[name], requires_grad=False)
+    return model
 
 
 class SpconvPeer:
@@ -36,24 +64,10 @@ class SpconvPeer:
             from spconv.core import ConvAlgo
         except ModuleNotFoundError as error:
             raise MissingPackageError.of("spconv", "spconv-cpu", "The comparison with spconv") from error
-        from scn_fx.zoo import CenterPointEncoder
-
-        with np.load(files.weights, allow_pickle=False) as archive:
-            weights = {name: torch.from_numpy(archive[name]) for name in archive.files}
-        width = next(iter(weights.values())).shape[-1]
-        model = CenterPointEncoder(width, files.channels, grid=files.grid, bias=False).eval()
-        for name, module in list(model.named_modules()):
-            if isinstance(module, torch.nn.BatchNorm1d):
-                parent, _, child = name.rpartition(".")
-                setattr(model.get_submodule(parent), child, torch.nn.Identity())
-            elif isinstance(module, spconv.SubMConv3d | spconv.SparseConv3d):
-                if tuple(module.weight.shape) != tuple(weights[name].shape):
-                    raise ArgumentError(
-                        f"{name} has weights {list(weights[name].shape)} in {files.weights}, but spconv made "
-                        f"{list(module.weight.shape)}. Remove the folder and run again."
-                    )
+        model = folded_encoder(files)
+        for module in model.modules():
+            if isinstance(module, spconv.SubMConv3d | spconv.SparseConv3d):
                 module.algo = ConvAlgo.Native  # the only one of the CPU build
-                module.weight = torch.nn.Parameter(weights[name], requires_grad=False)
         self._torch: Any = torch
         self._model = model
         self._arguments: tuple[Any, ...] | None = None

@@ -14,13 +14,14 @@ import numpy as np
 
 from scn_fx.errors import ArgumentError
 
-__all__ = ["Timing", "interleaved", "ratio"]
+__all__ = ["Timing", "in_turn", "interleaved", "ratio"]
 
 _PAUSE = 0.01
 """Seconds before each run: OpenMP's threads spin for some milliseconds after their work and would take the
 processors from the next subject."""
 
 Key = TypeVar("Key", bound=Hashable)
+Sample = TypeVar("Sample")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,36 @@ class Timing:
         }
 
 
+def in_turn(
+    subjects: Mapping[Key, Callable[[], Any]],
+    measure: Callable[[Callable[[], Any]], Sample],
+    repeat: int,
+    *,
+    warmup: int,
+) -> dict[Key, list[Sample]]:
+    """What `measure` finds of all subjects in turn (A B C A B C …), `repeat` rounds after `warmup` rounds.
+
+    In turn, so that a machine that slows down, or other work on it, meets all of them alike. Python's garbage
+    collector runs between the subjects and not within them.
+    """
+    if repeat < 1 or warmup < 0:
+        raise ArgumentError(f"repeat must be at least 1 and warmup at least 0, got {repeat} and {warmup}.")
+    samples: dict[Key, list[Sample]] = {key: [] for key in subjects}
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for number in range(warmup + repeat):
+            for key, run in subjects.items():
+                gc.collect(0)
+                sample = measure(run)
+                if number >= warmup:
+                    samples[key].append(sample)
+    finally:
+        if collecting:
+            gc.enable()
+    return samples
+
+
 def interleaved(
     subjects: Mapping[Key, Callable[[], Any]],
     repeat: int,
@@ -59,31 +90,18 @@ def interleaved(
     pause: float = _PAUSE,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[Key, Timing]:
-    """Run all subjects in turn (A B C A B C …), `repeat` rounds after `warmup` rounds that do not count.
+    """Times of all subjects `in_turn`, on the clock of the host."""
 
-    In turn, so that a machine that slows down, or other work on it, meets all of them alike. Python's garbage
-    collector runs between the subjects and not within them.
-    """
-    if repeat < 1 or warmup < 0:
-        raise ArgumentError(f"repeat must be at least 1 and warmup at least 0, got {repeat} and {warmup}.")
-    seconds: dict[Key, list[float]] = {key: [] for key in subjects}
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        for number in range(warmup + repeat):
-            for key, run in subjects.items():
-                gc.collect(0)
-                time.sleep(pause)
-                began = clock()
-                result = run()
-                elapsed = clock() - began
-                del result  # before the next subject allocates its own
-                if number >= warmup:
-                    seconds[key].append(elapsed)
-    finally:
-        if collecting:
-            gc.enable()
-    return {key: Timing(tuple(times)) for key, times in seconds.items()}
+    def measure(run: Callable[[], Any]) -> float:
+        time.sleep(pause)
+        began = clock()
+        result = run()
+        elapsed = clock() - began
+        del result  # before the next subject allocates its own
+        return elapsed
+
+    found = in_turn(subjects, measure, repeat, warmup=warmup)
+    return {key: Timing(tuple(times)) for key, times in found.items()}
 
 
 def ratio(reference: Timing, subject: Timing) -> dict[str, float]:

@@ -216,11 +216,11 @@ def test_the_command_prints_the_table_of_the_layers(workdir: Path, files: ModelF
 def test_the_driver_judges_goals_and_writes_its_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(driver, "run_bench", lambda settings, say: made_report())
+    monkeypatch.setattr(driver, "measure", lambda settings, say: made_report())
     assert driver.main(["--json", str(tmp_path / "report.json")]) == 0
     assert '"goals"' in (tmp_path / "report.json").read_text()
     assert "reached  int8 over spconv fp32" in capsys.readouterr().out
-    monkeypatch.setattr(driver, "run_bench", lambda settings, say: made_report(int8=90.0))
+    monkeypatch.setattr(driver, "measure", lambda settings, say: made_report(int8=90.0))
     assert driver.main([]) == 1
     assert "MISSED  int8 over spconv fp32" in capsys.readouterr().out
     assert driver.main(["--threads", "0"]) == 1

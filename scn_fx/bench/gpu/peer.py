@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The peer on a GPU: the same encoder in spconv's CUDA build, in float16.
+
+BatchNorm is folded into the weights, without bias, and ReLUs are fused into the convolutions; the residual
+sums and their ReLUs are torch operators, because spconv fuses those in int8 only. Without the biases it does
+a little less work than the engine.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scn_fx.bench.model import ModelFiles
+from scn_fx.bench.peer import folded_encoder
+from scn_fx.cli.exporting import quiet
+from scn_fx.errors import ArgumentError, MissingPackageError
+
+__all__ = ["SpconvGpuPeer"]
+
+
+class SpconvGpuPeer:
+    """CenterPoint's encoder in spconv, float16, on a GPU; a call runs the frame of `load`.
+
+    Raises MissingPackageError without spconv, ArgumentError if the installed one has no CUDA.
+    """
+
+    def __init__(self, files: ModelFiles, device: str) -> None:
+        try:
+            import torch
+            from spconv.cppconstants import CPU_ONLY_BUILD
+        except ModuleNotFoundError as error:
+            raise MissingPackageError.of(
+                "spconv-cu118", "spconv-cu118", "The comparison with spconv"
+            ) from error
+        if CPU_ONLY_BUILD:
+            raise ArgumentError("The installed spconv has no CUDA.")
+        self._torch: Any = torch
+        self._model = fuse_activations(folded_encoder(files)).half().to(device)
+        self._arguments: tuple[Any, ...] | None = None
+
+    def load(self, features: Any, indices: Any) -> None:
+        """Take the frame to run: features [N, C] and indices int32 [N, 4] on the GPU."""
+        self._arguments = self._model.arguments(features, indices)
+
+    def __call__(self) -> Any:
+        """The dense map [1, C, H, W] of the loaded frame, enqueued on the current stream."""
+        if self._arguments is None:
+            raise ArgumentError("Give the peer a frame with load(features, indices) first.")
+        with quiet(), self._torch.inference_mode():
+            return self._model(*self._arguments)[0]
+
+
+def fuse_activations(model: Any) -> Any:
+    """`model` of `folded_encoder` with its ReLUs in the convolutions, and nothing left where they were."""
+    import spconv.pytorch as spconv
+    import torch
+    from cumm import tensorview as tv
+
+    from scn_fx.zoo.blocks import ResidualBlock
+
+    relu = tv.gemm.Activation.ReLU
+
+    class FusedBlock(spconv.SparseModule):
+        def __init__(self, block: Any) -> None:
+            super().__init__()
+            self.conv1, self.conv2 = block.conv1, block.conv2
+            self.conv1.act_type = relu
+
+        def forward(self, x: Any) -> Any:
+            out = self.conv2(self.conv1(x))
+            return out.replace_feature((out.features + x.features).relu_())
+
+    for sequence in model.children():
+        before: Any = None
+        for name, module in list(sequence.named_children()):
+            if isinstance(module, ResidualBlock):
+                setattr(sequence, name, FusedBlock(module))
+            elif isinstance(module, torch.nn.Identity | torch.nn.ReLU):
+                delattr(sequence, name)
+                if isinstance(module, torch.nn.ReLU):
+                    before.act_type = relu
+            else:
+                before = module
+    return model
