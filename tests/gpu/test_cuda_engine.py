@@ -68,6 +68,13 @@ def test_wide_int8_networks_have_the_bits_of_the_cpu(seed: int) -> None:
     assert_like_the_cpu(network, network.summary)
 
 
+@pytest.mark.parametrize("seed", range(0, SEEDS, 4))
+def test_the_kernels_of_other_gpus_have_the_same_bits(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCN_FX_CUDA_KERNELS", "generic")
+    network = wide_network(seed, "int8")
+    assert_like_the_cpu(network, network.summary)
+
+
 def judge_each_node(network: Network, precision: str = "") -> None:
     """Each node, given the engine's own values of its inputs, is within the bound of its summation order."""
     core = _core.CudaEngine(network.onnx, precision, max_batch=network.batch_size, graph=False, trace=True)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <cstdlib>
 #include <mutex>
 #include <set>
 #include <utility>
@@ -25,6 +26,17 @@ int32_t log2_of(int32_t n) {
   return shift;
 }
 
+/// What the environment variable SCN_FX_CUDA_KERNELS says: the kernels of other GPUs also run on Hopper, for
+/// tests.
+bool generic_kernels_wanted() {
+  const char* const text = std::getenv("SCN_FX_CUDA_KERNELS");
+  const std::string kernels = text ? text : "";
+  if (!kernels.empty() && kernels != "best" && kernels != "generic") {
+    fail(ErrorKind::kArgument, "SCN_FX_CUDA_KERNELS must be 'best' or 'generic', got '", kernels, "'.");
+  }
+  return kernels == "generic";
+}
+
 }  // namespace
 
 DeviceLimits device_limits(int device) {
@@ -39,7 +51,7 @@ DeviceLimits device_limits(int device) {
   check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device),
         "reading the device's limits");
   limits.early_launch = major >= 9;
-  limits.hopper = kHopperBuilt && major == 9 && minor == 0;
+  limits.hopper = kHopperBuilt && major == 9 && minor == 0 && !generic_kernels_wanted();
   return limits;
 }
 
