@@ -126,6 +126,8 @@ def test_foreign_arrays_are_told_the_stream_of_the_frame() -> None:
 
 def test_a_consumer_on_another_stream_waits_for_the_frame() -> None:
     class Core:
+        device = 0
+
         def __init__(self) -> None:
             self.orders: list[tuple[int, int]] = []
 
