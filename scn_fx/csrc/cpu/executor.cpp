@@ -14,12 +14,6 @@ namespace {
 
 constexpr int64_t kRowsPerChunk = 1024;
 
-int64_t product(const std::vector<int64_t>& dims) {
-  int64_t n = 1;
-  for (int64_t d : dims) n *= d;
-  return n;
-}
-
 /// dims with the exported batch, its first entry, replaced by the frame's; into `out`, which is returned.
 const std::vector<int64_t>& with_batch(const std::vector<int64_t>& dims, int32_t exported, int32_t batch,
                                        const std::string& layer, std::vector<int64_t>* out) {
@@ -202,11 +196,11 @@ Residual CpuExecutor::residual(const Step& step, const NodeSpec& add) {
   r.stride = row_elements(other);
   r.self_is_second = step.self_is_second;
   if (add.precision == Precision::kInt8) {
-    const float self_amax = add.amax[step.self_is_second], other_amax = add.amax[!step.self_is_second];
+    const AddScales scales = add_scales(add, step.self_is_second);
     r.kind = Residual::kInt8;
-    r.self_factor = 127.0f / self_amax;
-    r.self_scale = self_amax / 127.0f;
-    r.other_scale = other_amax / 127.0f;
+    r.self_factor = scales.self_factor;
+    r.self_scale = scales.self_scale;
+    r.other_scale = scales.other_scale;
   } else {
     r.kind = Residual::kFloat;
     r.through_half = add.precision == Precision::kFloat16;
@@ -306,7 +300,7 @@ void CpuExecutor::scatter(const Step& step) {
   const Storage& x = plan_.storages[size_t(step.input)];
   const SiteSet& set = sets_[size_t(x.set)];
   const int64_t element = out.half ? 2 : 4;
-  const int64_t cells = product(with_batch(out.dims, plan_.network.batch, batch_, n.name, &dims_));
+  const int64_t cells = element_count(with_batch(out.dims, plan_.network.batch, batch_, n.name, &dims_));
   auto& dense = dense_[size_t(step.dense_out)];
   dense.reset(new char[size_t(cells * element)]);
   const float* source = reinterpret_cast<const float*>(rows(step.input));
@@ -328,7 +322,7 @@ namespace {
 template <typename T>
 void permute(const T* in, T* out, const std::vector<int64_t>& out_dims,
              const std::vector<int64_t>& in_strides, ThreadPool& pool) {
-  const int64_t inner = out_dims.back(), outer = product(out_dims) / std::max<int64_t>(1, inner);
+  const int64_t inner = out_dims.back(), outer = element_count(out_dims) / std::max<int64_t>(1, inner);
   pool.for_each(outer, 256, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       int64_t rest = i, offset = 0;
@@ -358,7 +352,7 @@ void CpuExecutor::transpose(const Step& step) {
   const size_t element = in.half ? 2 : 4;
   auto& source = dense_[size_t(step.dense_in)];
   auto& target = dense_[size_t(step.dense_out)];
-  target.reset(new char[size_t(product(dims)) * element]);
+  target.reset(new char[size_t(element_count(dims)) * element]);
   if (in.half) {
     permute(reinterpret_cast<const uint16_t*>(source.get()), reinterpret_cast<uint16_t*>(target.get()),
             out_dims_, out_strides_, pool_);
@@ -404,7 +398,7 @@ Result CpuExecutor::dense_result(const PlanOutput& output, bool last) {
   if (last) {
     r.data = std::move(dense);
   } else {
-    const size_t bytes = size_t(product(r.dims) * (r.half ? 2 : 4));
+    const size_t bytes = size_t(element_count(r.dims) * (r.half ? 2 : 4));
     r.data.reset(new char[bytes]);
     std::memcpy(r.data.get(), dense.get(), bytes);
   }

@@ -22,12 +22,6 @@ GeometryView geometry_view(const ConvGeometry& g) {
   return v;
 }
 
-int64_t product(const std::vector<int64_t>& dims) {
-  int64_t n = 1;
-  for (int64_t d : dims) n *= d;
-  return n;
-}
-
 }  // namespace
 
 DevicePlan::DevicePlan(const Plan& plan, const CudaOptions& options)
@@ -205,7 +199,7 @@ std::vector<int64_t> DevicePlan::dense_dims(int value) const {
 
 void DevicePlan::prepare_dense() {
   for (const DenseMap& map : plan_.dense) {
-    dense_.emplace_back(product(dense_dims(map.value)) * (map.half ? 2 : 4));
+    dense_.emplace_back(element_count(dense_dims(map.value)) * (map.half ? 2 : 4));
   }
 }
 
@@ -332,11 +326,11 @@ ResidualView DevicePlan::residual_of(const Step& step, const NodeSpec& add) cons
   r.stride = stride_of(step.other);
   r.self_is_second = step.self_is_second;
   if (add.precision == Precision::kInt8) {
-    const float self_amax = add.amax[step.self_is_second], other_amax = add.amax[!step.self_is_second];
+    const AddScales scales = add_scales(add, step.self_is_second);
     r.kind = Operand::kInt8;
-    r.self_factor = 127.0f / self_amax;
-    r.self_scale = self_amax / 127.0f;
-    r.other_scale = other_amax / 127.0f;
+    r.self_factor = scales.self_factor;
+    r.self_scale = scales.self_scale;
+    r.other_scale = scales.other_scale;
   } else {
     r.kind = form_of(step.other) == Form::kHalf ? Operand::kHalf : Operand::kFloat;
     r.through_half = add.precision == Precision::kFloat16;
@@ -396,7 +390,7 @@ void DevicePlan::transpose(const Step& step, cudaStream_t stream) const {
   TransposeView v{};
   v.axes = int32_t(dims.size());
   v.element = plan_.network.values[size_t(n.output)].half ? 2 : 4;
-  v.count = product(dims);
+  v.count = element_count(dims);
   std::vector<int64_t> strides(dims.size(), 1);
   for (size_t axis = dims.size() - 1; axis-- > 0;) strides[axis] = strides[axis + 1] * dims[axis + 1];
   for (size_t axis = 0; axis < dims.size(); ++axis) {

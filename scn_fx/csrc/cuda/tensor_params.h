@@ -11,8 +11,8 @@ struct TensorParams {
   int32_t x_stride;      // bytes
   int32_t passes;        // of up to 128 bytes of each row
   int32_t chunk_shift;   // log2 of the 16-byte chunks of a row in one pass
-  int32_t steps;         // 32-byte steps per pass: what weights are packed by
-  const uint4* weights;  // [blocks of N, passes, steps, N / 16, 32 lanes]
+  int32_t steps;         // 32-byte steps per pass: what pack_fragments packs by
+  const uint4* weights;  // as packed by pack_fragments, or by pack_blocks for Hopper (weights.cpp)
   FinishView finish;
 };
 

@@ -228,6 +228,17 @@ class Builder {
 
 }  // namespace
 
+AddScales add_scales(const NodeSpec& add, bool self_is_second) {
+  const float self_amax = add.amax[self_is_second], other_amax = add.amax[!self_is_second];
+  return {127.0f / self_amax, self_amax / 127.0f, other_amax / 127.0f};
+}
+
+int64_t element_count(const std::vector<int64_t>& dims) {
+  int64_t n = 1;
+  for (int64_t d : dims) n *= d;
+  return n;
+}
+
 Plan build_plan(Network network, bool trace) { return Builder(std::move(network), trace).build(); }
 
 }  // namespace scn

@@ -59,6 +59,15 @@ struct Plan {
   bool trace = false;
 };
 
+/// The numbers of an int8 Add, seen from the value at hand ("self"): 127 / amax and amax / 127 of self, amax
+/// / 127 of the other operand. Every backend takes them from here: the last bit of each decides int8 results.
+struct AddScales {
+  float self_factor, self_scale, other_scale;
+};
+AddScales add_scales(const NodeSpec& add, bool self_is_second);
+
+int64_t element_count(const std::vector<int64_t>& dims);
+
 /// Decides steps, stored forms and slots. With `trace`, nothing is fused and every node's value is an output.
 Plan build_plan(Network network, bool trace);
 
