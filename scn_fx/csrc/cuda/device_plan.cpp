@@ -121,12 +121,7 @@ void DevicePlan::prepare_sets() {
 
 void DevicePlan::prepare_maps() {
   const Network& net = plan_.network;
-  std::vector<int32_t> row_bytes_of(net.maps.size(), 16);
-  for (size_t i = 0; i < net.nodes.size(); ++i) {
-    const NodeSpec& n = net.nodes[i];
-    if (n.kind == NodeSpec::Kind::kConvolution)
-      row_bytes_of[size_t(n.map)] = std::max(row_bytes_of[size_t(n.map)], weights_[i].in_bytes);
-  }
+  far_counts_ = DeviceArray<int32_t>(int64_t(net.maps.size()));
   for (size_t i = 0; i < net.maps.size(); ++i) {
     const MapSpec& spec = net.maps[i];
     MapView v{};
@@ -134,14 +129,16 @@ void DevicePlan::prepare_maps() {
     v.input = sets_[size_t(spec.input_set)];
     v.output = sets_[size_t(spec.output_set)];
     const int64_t tiles = (v.output.capacity + kTileRows - 1) / kTileRows;
-    v.list_capacity = list_capacity(spec.geometry, row_bytes_of[i], limits_);
+    v.tile_bytes = map_tile_bytes(v.geometry.volume);
+    // The neighbours that one offset finds for a tile lie apart from those of the next tile (but for a few along
+    // x), so the wide stretches of all tiles together hold no more rows than there are.
+    v.far_capacity = v.geometry.volume * int32_t((v.input.capacity + 4 * tiles) / kNoNeighbour);
     MapMemory m;
-    m.local = DeviceArray<uint16_t>(tiles * v.geometry.volume * kTileRows);
-    m.list = DeviceArray<int32_t>(tiles * v.list_capacity);
-    m.list_length = DeviceArray<int32_t>(tiles);
-    v.local = m.local.data();
-    v.list = m.list.data();
-    v.list_length = m.list_length.data();
+    m.tiles = DeviceArray<char>(tiles * v.tile_bytes);
+    m.far = DeviceArray<int32_t>(int64_t(v.far_capacity) * kTileRows);
+    v.tiles = m.tiles.data();
+    v.far = m.far.data();
+    v.far_count = far_counts_.data() + i;
     map_memory_.push_back(std::move(m));
     maps_.push_back(v);
     (spec.input_set == 0 && spec.output_set == 0 ? first_maps_ : later_maps_).push_back(v);
@@ -407,7 +404,7 @@ BufferBytes DevicePlan::buffer_bytes() const {
   for (const auto& dense : dense_) b.activations += dense.bytes();
   for (const auto& packed : packed_) b.activations += packed.bytes();
   for (const MapMemory& m : map_memory_)
-    b.kernel_maps += m.local.bytes() + m.list.bytes() + m.list_length.bytes();
+    b.kernel_maps += m.tiles.bytes() + m.far.bytes();
   for (const SetMemory& s : set_memory_) {
     b.sites += s.words.bytes() + s.line_counts.bytes() + s.group_counts.bytes() + s.sites.bytes();
   }

@@ -20,8 +20,8 @@ struct SetMemory {
 };
 
 struct MapMemory {
-  DeviceArray<uint16_t> local;
-  DeviceArray<int32_t> list, list_length;
+  DeviceArray<char> tiles;
+  DeviceArray<int32_t> far;
 };
 
 class DevicePlan {
@@ -47,6 +47,8 @@ class DevicePlan {
   DeviceFrame* frame() const { return frame_.data(); }
   int32_t* status() const { return status_.data(); }
   int32_t status_entries() const;
+  /// Far slots in use, by map (MapView::far_count).
+  const DeviceArray<int32_t>& far_counts() const { return far_counts_; }
   /// Sites that each set may have, on the device.
   const int32_t* site_limits() const { return site_limits_.data(); }
 
@@ -99,6 +101,7 @@ class DevicePlan {
   DeviceArray<int32_t> site_limits_;  // by set
   std::vector<Growth> growths_;
   std::vector<MapMemory> map_memory_;
+  DeviceArray<int32_t> far_counts_;  // by map
   std::vector<MapView> maps_, first_maps_, later_maps_;
   std::vector<char> read_as_float_;  // by storage
   std::vector<int> scattered_;       // by storage: the ScatterDense step that its producer takes over, or -1

@@ -5,8 +5,10 @@
 namespace scn::cuda {
 namespace {
 
-__global__ void begin_kernel(DeviceFrame* frame, const DeviceFrame value, int32_t* status, int32_t entries) {
+__global__ void begin_kernel(DeviceFrame* frame, const DeviceFrame value, int32_t* status, int32_t entries,
+                             int32_t* far_counts, int32_t maps) {
   if (threadIdx.x == 0) *frame = value;
+  for (int32_t i = threadIdx.x; i < maps; i += blockDim.x) far_counts[i] = 0;
   for (int32_t i = threadIdx.x; i < entries; i += blockDim.x) {
     const bool first = i == kFirstOutside || i == kFirstDuplicate || i == kFirstNonFinite;
     status[i] = first ? kNoRow : 0;
@@ -168,8 +170,8 @@ __global__ __launch_bounds__(kClearThreads) void clear_kernel(const __grid_const
 }  // namespace
 
 void begin_frame(DeviceFrame* frame, const DeviceFrame& value, int32_t* status, int32_t status_entries,
-                 cudaStream_t stream) {
-  begin_kernel<<<1, 128, 0, stream>>>(frame, value, status, status_entries);
+                 int32_t* far_counts, int32_t maps, cudaStream_t stream) {
+  begin_kernel<<<1, 128, 0, stream>>>(frame, value, status, status_entries, far_counts, maps);
   check_launch("begin");
 }
 

@@ -16,9 +16,10 @@ struct Growth {
   GeometryView geometry;  // as of MapView: from the output's side
 };
 
-/// Step 1, one small kernel: *frame = value, status entries and all counts as at the start of a frame.
+/// Step 1, one small kernel: *frame = value, status entries and far counts (one per map) as at the start of a
+/// frame.
 void begin_frame(DeviceFrame* frame, const DeviceFrame& value, int32_t* status, int32_t status_entries,
-                 cudaStream_t stream);
+                 int32_t* far_counts, int32_t maps, cudaStream_t stream);
 
 /// Step 2: checks the caller's indices and marks their cells in set 0. Needs words and line_counts that are
 /// zero.

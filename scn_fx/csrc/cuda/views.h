@@ -7,6 +7,12 @@
 
 #include "types.h"
 
+#if defined(__CUDACC__)
+#define SCN_FX_BOTH __host__ __device__
+#else
+#define SCN_FX_BOTH
+#endif
+
 namespace scn::cuda {
 
 /// Output rows that are computed together; kernel maps are stored tile by tile.
@@ -39,22 +45,32 @@ struct GeometryView {
   bool divides;
 };
 
-/// A kernel map, tile by tile. The distinct input rows that a tile of kTileRows output rows reads are listed
-/// once; the map itself counts in that list.
+/// A kernel map, tile by tile: one record for kTileRows output rows, of tile_bytes bytes. It begins with the
+/// distances uint16 [volume, kTileRows], rows in the order of row_place(), and ends with the bases int32 [volume]:
+/// offset k of an output row reads input row base[k] + distance, or none where the distance is kNoNeighbour.
+/// Neighbours of rows that follow each other follow each other too, so a distance rarely needs more than 16 bits;
+/// where one does, base[k] is the complement ~s of the number of a far slot, whose input rows (-1: none) count.
 struct MapView {
   GeometryView geometry;
   SitesView input, output;
-  /// [tiles, volume, kTileRows] 1 + position in the tile's list; 0 where there is no neighbour (or no such
-  /// row).
-  uint16_t* local;
-  /// [tiles, list_capacity] distinct input rows, ascending; a multiple of 4 entries per tile.
-  int32_t* list;
-  /// [tiles] entries of the list, or kWide: more than list_capacity. `local` and `list` are then not valid,
-  /// and kernels look the neighbours up themselves (find_neighbour in lookup.cuh).
-  int32_t* list_length;
-  int32_t list_capacity;
+  char* tiles;
+  int32_t tile_bytes;
+  int32_t* far;        // [far_capacity, kTileRows] input rows, in the order of row_place()
+  int32_t* far_count;  // slots in use; zero when a frame begins
+  int32_t far_capacity;
 };
-constexpr int32_t kWide = -1;
+constexpr int32_t kNoNeighbour = 0xffff;
+
+SCN_FX_BOTH constexpr int32_t bases_at(int32_t volume) { return volume * kTileRows * 2; }
+SCN_FX_BOTH constexpr int32_t map_tile_bytes(int32_t volume) {
+  return bases_at(volume) + (volume * 4 + 15) / 16 * 16;
+}
+
+/// Where a row of a tile stands in a record: rows i and i + 8 of a fragment of 16 side by side, since the same
+/// lane multiplies both.
+SCN_FX_BOTH constexpr int32_t row_place(int32_t row) {
+  return (row & ~15) | (row & 7) << 1 | (row >> 3 & 1);
+}
 
 /// What went wrong in a frame, counted on the device: int32 entries, zero (first_*: kNoRow) when nothing did.
 enum StatusEntry : int32_t {
