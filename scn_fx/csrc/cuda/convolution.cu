@@ -13,19 +13,6 @@
 namespace scn::cuda {
 namespace {
 
-// Entries of a tile's list. In LiDAR frames 64 output rows read up to about 430 distinct input rows in
-// submanifold layers and 650 in strided ones; what does not fit is looked up again by every layer, slowly but
-// right.
-constexpr int32_t kLargestList = 512, kLargestStridedList = 704, kLargestOfWideRows = 448;
-// Where shared memory is small, rows of a tile take at most this much.
-constexpr int32_t kSmallRowBudget = 36 * 1024;
-
-int32_t log2_of(int32_t n) {
-  int32_t shift = 0;
-  while (1 << shift < n) ++shift;
-  return shift;
-}
-
 /// What the environment variable SCN_FX_CUDA_KERNELS says: the kernels of other GPUs also run on Hopper, for
 /// tests.
 bool generic_kernels_wanted() {
@@ -53,16 +40,6 @@ DeviceLimits device_limits(int device) {
   limits.early_launch = major >= 9;
   limits.hopper = kHopperBuilt && major == 9 && minor == 0 && !generic_kernels_wanted();
   return limits;
-}
-
-int32_t list_capacity(const ConvGeometry& geometry, int32_t row_bytes, const DeviceLimits& limits) {
-  const int32_t row = std::min(row_bytes, 128);
-  const int32_t largest = row == 128      ? kLargestOfWideRows
-                          : geometry.subm ? kLargestList
-                                          : kLargestStridedList;
-  int32_t most = std::min(geometry.volume() * kTileRows, largest);
-  if (limits.shared_bytes < 160 * 1024) most = std::min(most, kSmallRowBudget / row);
-  return std::max(2 * kTileRows, (most + 3) / 4 * 4);
 }
 
 void allow_shared(const void* kernel, int32_t bytes, const DeviceLimits& limits) {
@@ -98,23 +75,13 @@ void convolve(const MapView& map, const void* x, const DeviceWeights& w, FinishV
   p.map = map;
   p.x = static_cast<const char*>(x);
   p.x_stride = w.in_bytes;
-  p.passes = std::max(1, w.in_bytes / 128);
-  p.chunk_shift = log2_of(std::min(w.in_bytes, 128) / 16);
-  p.steps = (map.geometry.volume * (std::min(w.in_bytes, 128) / 16) + 1) / 2;
+  p.units = w.units;
   p.weights = reinterpret_cast<const uint4*>(w.packed.data());
   p.finish = finish;
-  if (w.hopper) {
-    const bool done = w.product == Product::kTensorInt8 ? launch_hopper_int8(p, w.padded, limits, stream)
-                                                        : launch_hopper_half(p, w.padded, limits, stream);
-    if (!done)
-      fail(ErrorKind::kArgument, "A layer does not fit into the shared memory that was planned for it.");
-    return;
-  }
-  if (w.product == Product::kTensorInt8) {
-    launch_tensor_int8(p, w.padded, limits, stream);
-  } else {
-    launch_tensor_half(p, w.padded, limits, stream);
-  }
+  const bool int8 = w.product == Product::kTensorInt8;
+  const auto launch = w.hopper ? (int8 ? launch_hopper_int8 : launch_hopper_half)
+                               : (int8 ? launch_tensor_int8 : launch_tensor_half);
+  launch(p, w.padded, limits, stream);
 }
 
 }  // namespace scn::cuda

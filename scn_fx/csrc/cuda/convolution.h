@@ -37,6 +37,7 @@ struct DeviceWeights {
   int32_t padded = 0;  // output channels that are computed
   int32_t in_channels = 0;
   int32_t in_bytes = 0;  // of an input row
+  int32_t units = 0;     // of K, see KOrder
   bool hopper = false;   // packed for wgmma
   DeviceArray<char> packed;
   DeviceArray<float> scale, bias;
@@ -45,9 +46,6 @@ struct DeviceWeights {
 
 /// Prepares a layer: rounds, quantises and packs. Throws as prepare_weights (cpu/convolution.h) does.
 DeviceWeights device_weights(const WeightSource& source, const DeviceLimits& limits);
-
-/// Entries of a tile's list that a map should hold, if rows of up to `row_bytes` are read through it.
-int32_t list_capacity(const ConvGeometry& geometry, int32_t row_bytes, const DeviceLimits& limits);
 
 /// Runs a layer over all tiles of its map. `x` are rows of weights.in_bytes bytes.
 void convolve(const MapView& map, const void* x, const DeviceWeights& weights, FinishView finish,

@@ -3,9 +3,9 @@
 
 namespace scn::cuda {
 
-bool launch_hopper_int8(const TensorParams& params, int32_t padded, const DeviceLimits& limits,
+void launch_hopper_int8(const TensorParams& params, int32_t padded, const DeviceLimits& limits,
                         cudaStream_t stream) {
-  return launch_hopper<int8_t>(params, padded, limits, stream);
+  launch_hopper<int8_t>(params, padded, limits, stream);
 }
 
 }  // namespace scn::cuda

@@ -1,108 +1,87 @@
 // SPDX-License-Identifier: Apache-2.0
-// Launching the Hopper convolution: which shape of block serves a layer, and how its shared memory is
-// divided.
+// Launching the Hopper convolution: which shape of block serves a layer, and how its shared memory is divided.
 #pragma once
 
 #include <algorithm>
-#include <initializer_list>
-#include <utility>
 
 #include "cuda/hopper_convolution.cuh"
 #include "cuda/launch.h"
 
 namespace scn::cuda {
 
-template <int N, int ChunkShift, bool Ring>
-bool hopper_layout(const TensorParams& p, int32_t limit, HopperLayout* layout) {
-  using Shape = HopperShape<N, Ring>;
-  constexpr int32_t kPerGroup = kGroupBytes >> (ChunkShift + 4);
-  const int32_t groups = (p.map.geometry.volume + kPerGroup - 1) / kPerGroup;
-  int32_t element = 1;
-  for (int32_t i = 0; i < p.finish.emission_count; ++i)
-    element = std::max(element, form_bytes(p.finish.emissions[i].form));
+/// Divides shared memory for `warpgroups` and as many slots of weights as fit; false if there is no room for two.
+template <int N, int Slab, int Depth>
+bool hopper_layout(const TensorParams& p, int32_t warpgroups, bool ring, int32_t limit, HopperLayout* layout) {
+  using Shape = HopperShape<N, Slab, Depth>;
+  const int32_t volume = p.map.geometry.volume;
   const auto up = [](int32_t n) { return (n + 127) / 128 * 128; };
   HopperLayout l{};
-  l.rows = up((p.map.list_capacity + 1) << (ChunkShift + 4));
-  l.table = (groups + 1) * kPerGroup * kTileRows * 2;  // and a spare group
-  l.finish_warp = up(stage_bytes(std::min(N, 64), element));
-  const auto try_with = [&](int32_t stages, int32_t ring) {
-    l.stages = stages;
-    l.ring = ring;
-    l.weights = Ring ? ring * Shape::kGroupWeights : p.passes * groups * Shape::kGroupWeights;
-    l.pipe_at = up(l.weights);
-    l.finish_at = l.pipe_at + kPipes * stages * l.stage;
-    l.barrier_at = l.finish_at + l.finish_warp * Shape::kConsumerWarps;
-    l.total = l.barrier_at + 8 * (kPipes * 2 * stages + 2 * std::max(ring, 1));
-    return l.total <= limit;
-  };
-  bool fits = false;
-  const int32_t residual =
-      p.finish.residual.kind == Operand::kNone ? 0 : up(kTileRows * p.finish.residual.stride);
-  for (const int32_t staged : {residual, 0}) {  // without a place there, it is read from global memory
-    l.residual = fits ? l.residual : staged;
-    l.stage = l.rows + l.table + l.residual + 128;  // the header
-    if (Ring) {
-      for (const auto& [stages, ring] : {std::pair{2, 6}, {2, 4}, {2, 3}, {1, 6}, {1, 4}, {1, 3}, {1, 2}})
-        fits = fits || try_with(stages, ring);
-    } else {
-      for (const int32_t stages : {3, 2, 1}) fits = fits || try_with(stages, 0);
-    }
-  }
+  l.groups = (p.units + Depth - 1) / Depth;
+  l.bases = bases_at(volume) + Shape::kSpare * kTileRows * 2;
+  l.table = up(l.bases + ((volume + 3) / 4 * 4 + Shape::kSpare) * 4);
+  const int32_t rest = warpgroups * l.table + 2 * N * 4 + 8 * (2 * l.groups + warpgroups);
+  l.slots = std::min(l.groups, (limit - rest) / Shape::kGroupWeights);
+  if (l.slots < (ring ? std::min(l.groups, 2) : l.groups)) return false;
+  l.table_at = up(l.slots * Shape::kGroupWeights);
+  l.scale_at = l.table_at + warpgroups * l.table;
+  l.barrier_at = l.scale_at + 2 * N * 4;
+  l.total = l.barrier_at + 8 * ((ring ? 2 : 1) * l.slots + warpgroups);
   *layout = l;
-  return fits;
+  return l.total <= limit;
 }
 
-template <typename T, int N, int ChunkShift, bool Ring>
+template <typename T, int N, int Slab, int Depth, bool Ring>
 bool launch_hopper_as(const TensorParams& p, int32_t column_blocks, const DeviceLimits& limits,
                       cudaStream_t stream) {
-  using Shape = HopperShape<N, Ring>;
-  const auto kernel = hopper_convolution<T, N, ChunkShift, Ring>;
+  using Shape = HopperShape<N, Slab, Depth>;
+  const auto kernel = hopper_convolution<T, N, Slab, Depth, Ring>;
   HopperLayout layout{};
-  // Two blocks of a small layer share a multiprocessor; each loses a kilobyte to the system.
-  bool fits = false;
-  if (Shape::kMinBlocks > 1)
-    fits = hopper_layout<N, ChunkShift, Ring>(p, (limits.shared_bytes + 1024) / 2 - 1024, &layout);
-  if (!fits) fits = hopper_layout<N, ChunkShift, Ring>(p, limits.shared_bytes, &layout);
+  int32_t warpgroups = Ring ? 3 : Shape::kGroups;
+  // Resident weights that leave room for one or two warpgroups do worse than a ring with three.
+  const int32_t fewest = Ring || N < kLargestBlock ? 1 : 3;
+  // Each block loses a kilobyte to the system.
+  const int32_t share = (limits.shared_bytes + 1024) / Shape::kBlocks - 1024;
+  bool fits = hopper_layout<N, Slab, Depth>(p, warpgroups, Ring, share, &layout);
+  for (; !fits && warpgroups >= fewest; warpgroups -= fits ? 0 : 1)
+    fits = hopper_layout<N, Slab, Depth>(p, warpgroups, Ring, limits.shared_bytes, &layout);
   if (!fits) return false;
   const void* const symbol = reinterpret_cast<const void*>(kernel);
+  const int32_t threads = warpgroups * 128 + (Ring ? 32 : 0);
   allow_shared(symbol, layout.total, limits);
   const int32_t tiles = (p.map.output.capacity + kTileRows - 1) / kTileRows;
-  const int32_t blocks =
-      std::min((tiles + kPipes - 1) / kPipes,
-               blocks_per_multiprocessor(symbol, Shape::kThreads, layout.total) * limits.multiprocessors);
-  launch_early(kernel, dim3(uint32_t(std::max(1, blocks)), uint32_t(column_blocks)), Shape::kThreads,
-               layout.total, limits, stream, p, layout);
+  const int32_t together = blocks_per_multiprocessor(symbol, threads, layout.total) * limits.multiprocessors;
+  const int32_t blocks = std::min(tiles, std::max(1, together / column_blocks));
+  launch_early(kernel, dim3(uint32_t(blocks), uint32_t(column_blocks)), threads, layout.total, limits, stream,
+               p, layout);
   return true;
 }
 
-template <typename T, int ChunkShift>
-bool launch_hopper_chunks(const TensorParams& p, int32_t padded, const DeviceLimits& limits,
-                          cudaStream_t stream) {
-  switch (std::min(padded, 128)) {
-    case 16:
-      return launch_hopper_as<T, 16, ChunkShift, false>(p, 1, limits, stream);
-    case 32:
-      return launch_hopper_as<T, 32, ChunkShift, false>(p, 1, limits, stream);
-    case 64:
-      return launch_hopper_as<T, 64, ChunkShift, false>(p, 1, limits, stream) ||
-             launch_hopper_as<T, 64, ChunkShift, true>(p, 1, limits, stream);
-    default:
-      return launch_hopper_as<T, 128, ChunkShift, true>(p, padded / 128, limits, stream);
+template <typename T, int Slab>
+void launch_hopper_slab(const TensorParams& p, int32_t padded, const DeviceLimits& limits, cudaStream_t stream) {
+  constexpr int kDepth = hopper_depth(Slab, 1, kLargestBlock), kDeep = hopper_depth(Slab, 6, kLargestBlock);
+  const int32_t column_blocks = padded / kLargestBlock;
+  bool done;
+  if (padded == 16) {
+    done = launch_hopper_as<T, 16, Slab, hopper_depth(Slab, 1, 16), false>(p, 1, limits, stream);
+  } else if (padded == 32) {
+    done = launch_hopper_as<T, 32, Slab, hopper_depth(Slab, 1, 32), false>(p, 1, limits, stream);
+  } else if (hopper_depth(Slab, p.units, kLargestBlock) == kDeep) {
+    done = launch_hopper_as<T, kLargestBlock, Slab, kDeep, false>(p, column_blocks, limits, stream) ||
+           launch_hopper_as<T, kLargestBlock, Slab, kDeep, true>(p, column_blocks, limits, stream);
+  } else {
+    done = launch_hopper_as<T, kLargestBlock, Slab, kDepth, false>(p, column_blocks, limits, stream) ||
+           launch_hopper_as<T, kLargestBlock, Slab, kDepth, true>(p, column_blocks, limits, stream);
   }
+  if (!done)
+    fail(ErrorKind::kArgument, "A layer does not fit into the shared memory that was planned for it.");
 }
 
 template <typename T>
-bool launch_hopper(const TensorParams& p, int32_t padded, const DeviceLimits& limits, cudaStream_t stream) {
-  switch (p.chunk_shift) {
-    case 0:
-      return launch_hopper_chunks<T, 0>(p, padded, limits, stream);
-    case 1:
-      return launch_hopper_chunks<T, 1>(p, padded, limits, stream);
-    case 2:
-      return launch_hopper_chunks<T, 2>(p, padded, limits, stream);
-    default:
-      return launch_hopper_chunks<T, 3>(p, padded, limits, stream);
-  }
+void launch_hopper(const TensorParams& p, int32_t padded, const DeviceLimits& limits, cudaStream_t stream) {
+  const int32_t slab = slab_of(p.x_stride);
+  if (slab == 16) return launch_hopper_slab<T, 16>(p, padded, limits, stream);
+  if (slab == 32) return launch_hopper_slab<T, 32>(p, padded, limits, stream);
+  launch_hopper_slab<T, 64>(p, padded, limits, stream);
 }
 
 }  // namespace scn::cuda

@@ -3,7 +3,7 @@
 
 namespace scn::cuda {
 
-void launch_tensor_half(TensorParams& params, int32_t padded, const DeviceLimits& limits,
+void launch_tensor_half(const TensorParams& params, int32_t padded, const DeviceLimits& limits,
                         cudaStream_t stream) {
   launch_tensor<__half>(params, padded, limits, stream);
 }

@@ -3,7 +3,7 @@
 
 namespace scn::cuda {
 
-void launch_tensor_int8(TensorParams& params, int32_t padded, const DeviceLimits& limits,
+void launch_tensor_int8(const TensorParams& params, int32_t padded, const DeviceLimits& limits,
                         cudaStream_t stream) {
   launch_tensor<int8_t>(params, padded, limits, stream);
 }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Launching the tensor-core convolution: which shape of block serves how many columns. One file per type
-// includes this, so that they compile side by side.
+// Launching the tensor-core convolution. One file per type includes this, so that they compile side by side.
 #pragma once
 
 #include <algorithm>
@@ -10,45 +9,31 @@
 
 namespace scn::cuda {
 
-template <typename T, int N, int WarpsM, int WarpsN, int SplitK, bool OneChunk>
-void launch(TensorParams& p, int32_t column_blocks, const DeviceLimits& limits, cudaStream_t stream) {
-  using Shape = TensorShape<T, N, WarpsM, WarpsN, SplitK>;
-  const auto kernel = tensor_convolution<T, N, WarpsM, WarpsN, SplitK, OneChunk>;
-  const int32_t row = 16 << p.chunk_shift;
-  int32_t shared = std::max(
-      {(p.map.list_capacity + 1) * row, row + Shape::kExchange, row + Shape::kWarps * Shape::kStage});
-  shared = (shared + 15) / 16 * 16 + (p.map.geometry.volume + 1) * kTileRows * 2;
-  const void* const symbol = reinterpret_cast<const void*>(kernel);
-  allow_shared(symbol, shared, limits);
+template <typename T, int N, int Slab>
+void launch_tensor_as(const TensorParams& p, int32_t column_blocks, const DeviceLimits& limits,
+                      cudaStream_t stream) {
+  const auto kernel = tensor_convolution<T, N, Slab>;
   const int32_t tiles = (p.map.output.capacity + kTileRows - 1) / kTileRows;
-  const int32_t blocks = std::max(
-      1,
-      std::min(tiles, blocks_per_multiprocessor(symbol, Shape::kThreads, shared) * limits.multiprocessors));
-  launch_early(kernel, dim3(uint32_t(blocks), uint32_t(column_blocks)), Shape::kThreads, shared, limits,
-               stream, p);
+  const int32_t together =
+      blocks_per_multiprocessor(reinterpret_cast<const void*>(kernel), kTensorThreads, 0) * limits.multiprocessors;
+  launch_early(kernel, dim3(uint32_t(std::min(tiles, together)), uint32_t(column_blocks)), kTensorThreads, 0,
+               limits, stream, p);
 }
 
-template <typename T, int N, int WarpsM, int WarpsN, int SplitK>
-void launch_chunks(TensorParams& p, int32_t column_blocks, const DeviceLimits& limits, cudaStream_t stream) {
-  if (p.chunk_shift == 0) {
-    launch<T, N, WarpsM, WarpsN, SplitK, true>(p, column_blocks, limits, stream);
-  } else {
-    launch<T, N, WarpsM, WarpsN, SplitK, false>(p, column_blocks, limits, stream);
-  }
+template <typename T, int Slab>
+void launch_tensor_slab(const TensorParams& p, int32_t padded, const DeviceLimits& limits,
+                        cudaStream_t stream) {
+  if (padded == 16) return launch_tensor_as<T, 16, Slab>(p, 1, limits, stream);
+  if (padded == 32) return launch_tensor_as<T, 32, Slab>(p, 1, limits, stream);
+  launch_tensor_as<T, kLargestBlock, Slab>(p, padded / kLargestBlock, limits, stream);
 }
 
 template <typename T>
-void launch_tensor(TensorParams& p, int32_t padded, const DeviceLimits& limits, cudaStream_t stream) {
-  switch (std::min(padded, 128)) {
-    case 16:
-      return launch_chunks<T, 16, 1, 1, 1>(p, 1, limits, stream);
-    case 32:
-      return launch_chunks<T, 32, 2, 1, 2>(p, 1, limits, stream);
-    case 64:
-      return launch_chunks<T, 64, 2, 1, 2>(p, 1, limits, stream);
-    default:
-      return launch_chunks<T, 128, 2, 2, 1>(p, padded / 128, limits, stream);
-  }
+void launch_tensor(const TensorParams& p, int32_t padded, const DeviceLimits& limits, cudaStream_t stream) {
+  const int32_t slab = slab_of(p.x_stride);
+  if (slab == 16) return launch_tensor_slab<T, 16>(p, padded, limits, stream);
+  if (slab == 32) return launch_tensor_slab<T, 32>(p, padded, limits, stream);
+  launch_tensor_slab<T, 64>(p, padded, limits, stream);
 }
 
 }  // namespace scn::cuda
