@@ -33,7 +33,7 @@ void rank_sites(const std::vector<SitesView>& sets, int32_t* status, cudaStream_
 void mark_outputs(const std::vector<SitesView>& sets, const std::vector<Growth>& growths,
                   cudaStream_t stream);
 
-/// Step 5: kernel maps of ranked sets. Throws for kernels with more offsets than shared memory can hold.
+/// Step 5: kernel maps of ranked sets.
 void build_maps(const std::vector<MapView>& maps, cudaStream_t stream);
 
 /// Last step: words of some sets are zero again.

@@ -46,6 +46,16 @@ __device__ __forceinline__ int32_t warp_sum(int32_t v) {
   return v;
 }
 
+__device__ __forceinline__ int32_t warp_min(int32_t v) {
+#if __CUDA_ARCH__ >= 800
+  return __reduce_min_sync(0xffffffffu, v);
+#else
+#pragma unroll
+  for (int d = 16; d; d /= 2) v = min(v, __shfl_xor_sync(0xffffffffu, v, d));
+  return v;
+#endif
+}
+
 inline int multiprocessors() {
   int device = 0, count = 0;
   check(cudaGetDevice(&device), "asking for the device");
