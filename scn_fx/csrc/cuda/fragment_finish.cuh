@@ -18,6 +18,22 @@ __device__ __forceinline__ float quantised_fast(float v) {
   return __fsub_rn(__fadd_rn(clamped(v), kRounder), kRounder);
 }
 
+/// Which finish a kernel has: the usual ones are a fifth of the code of the one that does everything.
+enum class FinishKind { kInt8Rows, kHalfRows, kAny };
+
+template <typename T>
+FinishKind finish_kind(const FinishView& f) {
+  const bool int8 = sizeof(T) == 1;
+  const Operand wanted = int8 ? Operand::kInt8 : Operand::kHalf;
+  bool usual = f.residual.kind == Operand::kNone || (f.residual.kind == wanted && (int8 || f.residual.through_half));
+  usual = usual && (int8 ? !f.through_half : f.emission_count == 1);
+  for (int32_t i = 0; i < f.emission_count; ++i) {
+    const EmissionView& e = f.emissions[i];
+    usual = usual && !e.dense && e.form == (int8 ? Form::kInt8 : Form::kHalf) && e.through_half == !int8;
+  }
+  return !usual ? FinishKind::kAny : int8 ? FinishKind::kInt8Rows : FinishKind::kHalfRows;
+}
+
 /// The lane's part of a fragment: rows row and row + 8, channels [channel, channel + Run) of the layer.
 struct LanePlace {
   int32_t row, rows, channel;  // rows: of the result
@@ -249,6 +265,129 @@ __device__ __forceinline__ void emit_forms(const FinishView& f, const LaneValues
     stored = max(stored, once);
   }
   lost.stored += stored;
+}
+
+/// int8 rows from int8 products, int8 residuals at most: nothing can be lost, and little is to be decided.
+template <int Fragments>
+__device__ __forceinline__ void finish_int8_rows(const FinishView& f, const int32_t (&sums)[Fragments][4],
+                                                 const float* scale, const float* bias,
+                                                 const LaneResidual<Fragments * 2>& residual,
+                                                 const LanePlace& place) {
+  constexpr int kRun = Fragments * 2;
+  LaneValues<kRun> y;
+  const float floor = f.relu ? 0.0f : -INFINITY;
+#pragma unroll
+  for (int i = 0; i < kRun; i += 4) {
+    const float4 b = *reinterpret_cast<const float4*>(bias + i), s = *reinterpret_cast<const float4*>(scale + i);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      y[half][i] = fmaxf(__fmaf_rn(float(sums[i / 2][half * 2]), s.x, b.x), floor);
+      y[half][i + 1] = fmaxf(__fmaf_rn(float(sums[i / 2][half * 2 + 1]), s.y, b.y), floor);
+      y[half][i + 2] = fmaxf(__fmaf_rn(float(sums[i / 2 + 1][half * 2]), s.z, b.z), floor);
+      y[half][i + 3] = fmaxf(__fmaf_rn(float(sums[i / 2 + 1][half * 2 + 1]), s.w, b.w), floor);
+    }
+  }
+  if (f.residual.kind == Operand::kInt8) add_int8<kRun>(f.residual, y, residual);
+  for (int32_t which = 0; which < f.emission_count; ++which) {
+    const EmissionView& e = f.emissions[which];
+    if (place.channel >= e.columns) continue;
+    // max(max(y, 0) * factor, -128) is max(y * factor, 0): factors are positive.
+    const float factor = e.factor, lowest = e.relu ? 0.0f : -128.0f;
+    char* const out = static_cast<char*>(e.out) + int64_t(place.row) * e.stride + place.channel;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      uint32_t words[kRun / 4];
+#pragma unroll
+      for (int i = 0; i < kRun; i += 4) {
+        uint32_t bits[4];
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          const float v = fminf(fmaxf(__fmul_rn(y[half][i + k], factor), lowest), 127.0f);
+          bits[k] = __float_as_uint(__fadd_rn(v, kRounder));
+        }
+        words[i / 4] = __byte_perm(__byte_perm(bits[0], bits[1], 0x0040), __byte_perm(bits[2], bits[3], 0x0040),
+                                   0x5410);
+      }
+      if (place.exists(half)) store_words(out + half * 8 * e.stride, words);
+    }
+  }
+}
+
+/// The lane's residual in float16, added to values that are float16 too.
+template <int Run>
+__device__ __forceinline__ void add_half(const ResidualView& r, LaneValues<Run>& y, const LanePlace& place) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    if (!place.exists(half)) continue;
+    uint32_t words[Run / 2];
+    load_words(words, static_cast<const char*>(r.other) + int64_t(place.row + 8 * half) * r.stride +
+                          place.channel * 2);
+#pragma unroll
+    for (int i = 0; i < Run; i += 2) {
+      const float2 two = __half22float2(*reinterpret_cast<const __half2*>(&words[i / 2]));
+      y[half][i] = __fadd_rn(y[half][i], two.x);
+      y[half][i + 1] = __fadd_rn(y[half][i + 1], two.y);
+    }
+  }
+}
+
+/// One form, float16 rows, from float16 products, float16 residuals at most.
+template <int Fragments>
+__device__ __forceinline__ void finish_half_rows(const FinishView& f, const float (&sums)[Fragments][4],
+                                                 const float* bias, const LanePlace& place, Lost& lost) {
+  constexpr int kRun = Fragments * 2;
+  const EmissionView& e = f.emissions[0];
+  if (place.channel >= e.columns) return;
+  LaneValues<kRun> y;
+  const float floor = f.relu ? 0.0f : -INFINITY, lowest = e.relu ? 0.0f : -INFINITY;
+#pragma unroll
+  for (int i = 0; i < kRun; i += 2) {
+    const float2 b = *reinterpret_cast<const float2*>(bias + i);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      y[half][i] = fmaxf(__fadd_rn(sums[i / 2][half * 2], b.x), floor);
+      y[half][i + 1] = fmaxf(__fadd_rn(sums[i / 2][half * 2 + 1], b.y), floor);
+    }
+  }
+  if (f.residual.kind == Operand::kHalf) {
+    round_all<kRun>(y, place, lost.before_add);
+    add_half<kRun>(f.residual, y, place);
+  }
+  char* const out = static_cast<char*>(e.out) + int64_t(place.row) * e.stride + place.channel * 2;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    uint32_t words[kRun / 2];
+    float largest = 0.0f;
+#pragma unroll
+    for (int i = 0; i < kRun; i += 2) {
+      const float low = fmaxf(y[half][i], lowest), high = fmaxf(y[half][i + 1], lowest);
+      largest = fmaxf(largest, fmaxf(fabsf(low), fabsf(high)));
+      const __half2 two = __floats2half2_rn(low, high);
+      words[i / 2] = *reinterpret_cast<const uint32_t*>(&two);
+    }
+    if (!place.exists(half)) continue;
+    store_words(out + half * 8 * e.stride, words);
+    if (!(largest < kHalfLimit)) {  // rare
+#pragma unroll
+      for (int i = 0; i < kRun; ++i) lost.stored += !(fabsf(fmaxf(y[half][i], lowest)) < kHalfLimit);
+    }
+  }
+}
+
+template <typename T, FinishKind Kind, int Fragments, typename Sum>
+__device__ __forceinline__ void finish_tile(const FinishView& f, const Sum (&sums)[Fragments][4],
+                                            const float* scale, const float* bias,
+                                            const LaneResidual<Fragments * 2>& residual, const SitesView& sites,
+                                            const LanePlace& place, Lost& lost) {
+  if constexpr (Kind == FinishKind::kInt8Rows) {
+    finish_int8_rows(f, sums, scale, bias, residual, place);
+  } else if constexpr (Kind == FinishKind::kHalfRows) {
+    finish_half_rows(f, sums, bias, place, lost);
+  } else {
+    LaneValues<Fragments * 2> y;
+    finish_sums<T>(f, sums, y, scale, bias, residual, place, lost);
+    emit_forms<Fragments * 2>(f, y, sites, place, lost);
+  }
 }
 
 }  // namespace scn::cuda

@@ -23,14 +23,13 @@ struct HopperLayout {
   int32_t barrier_at, total;
 };
 
-template <int N, int Slab, int Depth>
+/// N columns, units of so many offsets, Depth of them fetched ahead.
+template <int N, int Offsets, int Depth>
 struct HopperShape {
-  static constexpr int kUnitWeights = N * 32 * steps_of(Slab), kGroupWeights = kUnitWeights * Depth;
-  static constexpr int kOffsets = Slab == 16 ? 2 : 1;  // of a unit
-  static constexpr int kSpare = (Depth + 1) * kOffsets;  // entries behind the map's last offset
-  // Warpgroups of a block, and blocks that a multiprocessor should hold: what registers allow.
-  static constexpr int kGroups = N == 16 ? 3 : N == 32 ? 7 : 4;
-  static constexpr int kBlocks = N == 16 ? 2 : 1;
+  static constexpr int kUnitWeights = N * kUnitBytes, kGroupWeights = kUnitWeights * Depth;
+  static constexpr int kSpare = (Offsets > 1 || Depth == 3 ? Depth + 1 : 1) * Offsets;  // entries behind the map's last
+  // Warpgroups of a block: what registers allow.
+  static constexpr int kGroups = N == 16 ? 8 : N == 32 ? 7 : 4;
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDA_ARCH__)
@@ -40,7 +39,7 @@ struct HopperShape {
 #endif
 
 /// A lane's way through the units of K. Its map entry is read one unit ahead of the rows that it points to.
-template <int Slab>
+template <int Offsets>
 struct UnitWalk {
   const char *distances, *bases;  // of the map: the lane's pair of rows, and all, at offset 0
   const char* x;                  // the lane's bytes of row 0
@@ -53,16 +52,16 @@ struct UnitWalk {
   }
   __device__ __forceinline__ void begin(const char* x_of_lane) {
     x = x_of_lane;
-    slabs = stride >> 6;
-    offset = Slab == 16 ? (threadIdx.x & 3) >> 1 : 0;
+    slabs = stride / kUnitBytes;
+    offset = lane_offset<Offsets>();
     read_entry();
   }
   __device__ __forceinline__ void step() {
-    offset += Slab == 16 ? 2 : 1;
-    if (Slab == 64) {  // selects, no branch: products must not lie on paths that could diverge
+    offset += Offsets;
+    if (Offsets == 1) {  // selects, no branch: products must not lie on paths that could diverge
       const bool wraps = offset == volume && slabs > 1;
       offset = wraps ? 0 : offset;
-      x += wraps ? 64 : 0;
+      x += wraps ? kUnitBytes : 0;
       slabs -= wraps ? 1 : 0;
     }
     read_entry();
@@ -83,21 +82,22 @@ __device__ __forceinline__ void warpgroup_sync(int32_t warpgroup) {
     SCN_FX_SYNC(5)
     SCN_FX_SYNC(6)
     SCN_FX_SYNC(7)
+    SCN_FX_SYNC(8)
+    SCN_FX_SYNC(9)
 #undef SCN_FX_SYNC
   }
 }
 
-template <typename T, int N, int Slab, int Depth, bool Ring>
-__global__ __launch_bounds__(Ring ? 3 * 128 + 32 : HopperShape<N, Slab, Depth>::kGroups * 128,
-                             HopperShape<N, Slab, Depth>::kBlocks) void
+template <typename T, int N, int Offsets, int Depth, bool Ring, FinishKind Kind>
+__global__ __launch_bounds__(Ring ? 3 * 128 + 32 : HopperShape<N, Offsets, Depth>::kGroups * 128, 1) void
 hopper_convolution(const __grid_constant__ TensorParams p, const __grid_constant__ HopperLayout layout) {
 #if SCN_FX_HOPPER_CODE
-  using Shape = HopperShape<N, Slab, Depth>;
+  using Shape = HopperShape<N, Offsets, Depth>;
   using Sum = typename Accumulator<T>::type;
-  constexpr int kSteps = steps_of(Slab), kFragments = N / 8, kRun = N / 4;
+  constexpr int kFragments = N / 8, kRun = N / 4;
   extern __shared__ __align__(1024) char shared[];
   const int32_t thread = threadIdx.x, warpgroup = thread >> 7, lane = thread & 31;
-  const int32_t warpgroups = int32_t(blockDim.x >> 7);  // a warp beside them refills a ring
+  const int32_t warpgroups = int32_t(blockDim.x >> 7);  // a ring has one more warp
   const int32_t volume = p.map.geometry.volume, groups = layout.groups, slots = layout.slots;
   // Barriers: weights of a slot have come, map of a warpgroup has come, slot is empty (of a ring).
   const uint32_t weights_full = shared_address(shared + layout.barrier_at);
@@ -110,12 +110,22 @@ hopper_convolution(const __grid_constant__ TensorParams p, const __grid_constant
                       weights + int64_t(group) * Shape::kGroupWeights, Shape::kGroupWeights,
                       weights_full + slot * 8);
   };
+  char* const table = shared + layout.table_at + warpgroup * layout.table;
+  const auto fetch_map = [&](int32_t tile) {
+    const char* const record = p.map.tiles + int64_t(tile) * p.map.tile_bytes;
+    const uint32_t to = shared_address(table), barrier = map_full + warpgroup * 8;
+    const uint32_t distances = uint32_t(bases_at(volume));
+    hopper::barrier_expect(barrier, uint32_t(p.map.tile_bytes));
+    hopper::copy_bulk(to, record, distances, barrier);
+    hopper::copy_bulk(to + layout.bases, record + distances, uint32_t(p.map.tile_bytes) - distances, barrier);
+  };
 
   // Nothing up to wait_for_dependency() depends on the layer before: weights never change, and maps are complete
   // when the first layer that reads them starts.
+  const int32_t count = *p.map.output.count;
+  launch_dependents();
   if (thread == 0) {
     for (int32_t i = 0; i < slots; ++i) hopper::barrier_init(weights_full + i * 8, 1);
-    for (int32_t i = 0; i < warpgroups; ++i) hopper::barrier_init(map_full + i * 8, 1);
     if (Ring) {
       for (int32_t i = 0; i < slots; ++i) hopper::barrier_init(weights_empty + i * 8, warpgroups * 4);
     }
@@ -127,30 +137,23 @@ hopper_convolution(const __grid_constant__ TensorParams p, const __grid_constant
     scales[i] = sizeof(T) == 1 ? __ldg(p.finish.scale + blockIdx.y * N + i) : 1.0f;
     scales[N + i] = __ldg(p.finish.bias + blockIdx.y * N + i);
   }
-  char* const table = shared + layout.table_at + warpgroup * layout.table;
   if (warpgroup < warpgroups) {  // behind the last offset, no row has a neighbour
     for (int32_t i = thread & 127; i < Shape::kSpare * kTileRows / 2; i += 128)
       reinterpret_cast<uint32_t*>(table + volume * kTileRows * 2)[i] = 0xffffffffu;
     for (int32_t i = thread & 127; i < Shape::kSpare; i += 128)
       reinterpret_cast<int32_t*>(table + layout.bases)[(volume + 3) / 4 * 4 + i] = 0;
   }
-  const int32_t count = *p.map.output.count, tiles = (count + kTileRows - 1) / kTileRows;
+  const int32_t tiles = (count + kTileRows - 1) / kTileRows;
   const int32_t first = int32_t(int64_t(blockIdx.x) * tiles / gridDim.x);
   const int32_t last = int32_t(int64_t(blockIdx.x + 1) * tiles / gridDim.x);
-  const auto fetch_map = [&](int32_t tile) {
-    const char* const record = p.map.tiles + int64_t(tile) * p.map.tile_bytes;
-    const uint32_t to = shared_address(table), barrier = map_full + warpgroup * 8;
-    const uint32_t distances = uint32_t(bases_at(volume));
-    hopper::barrier_expect(barrier, uint32_t(p.map.tile_bytes));
-    hopper::copy_bulk(to, record, distances, barrier);
-    hopper::copy_bulk(to + layout.bases, record + distances, uint32_t(p.map.tile_bytes) - distances, barrier);
-  };
-  __syncthreads();
-  if (warpgroup < warpgroups && (thread & 127) == 0 && first + warpgroup < last) fetch_map(first + warpgroup);
-  launch_dependents();
+  if (warpgroup < warpgroups && (thread & 127) == 0) {
+    hopper::barrier_init(map_full + warpgroup * 8, 1);
+    hopper::barrier_init_done();
+    if (first + warpgroup < last) fetch_map(first + warpgroup);
+  }
   wait_for_dependency();
   // The first-level cache may hold lines from before the layer before wrote them.
-  if (thread == 0) __threadfence();
+  if (thread == 0) acquire_device();
   __syncthreads();
 
   if (first == last) {  // shared memory must outlive the copies
@@ -177,25 +180,27 @@ hopper_convolution(const __grid_constant__ TensorParams p, const __grid_constant
   }
 
   const int32_t quad = (lane >> 2) * 2 + (thread >> 5 & 3) * 16;  // place of the lane's rows in their tile
-  UnitWalk<Slab> walk;
+  UnitWalk<Offsets> walk;
   walk.distances = table + quad * 2;
   walk.bases = table + layout.bases;
   walk.stride = p.x_stride;
   walk.volume = volume;
-  const char* const x = p.x + lane_byte<Slab>();
+  const char* const x = p.x + lane_byte<Offsets>();
   LanePlace place;
   place.rows = count;
   place.channel = int32_t(blockIdx.y) * N + (lane & 3) * kRun;
   const uint32_t weight_base = hopper::weight_descriptor_low(shared_address(shared));
+  const uint32_t zero = p.zero;
   Lost lost;
   int32_t slot = 0, free_slot = 0;
   uint32_t slot_parity = 0, map_parity = 0;
+  bool fresh = true;  // resident weights: not waited for yet
   const auto next_weights = [&](int32_t group) {
-    hopper::barrier_wait(weights_full + slot * 8, slot_parity);
+    if (Ring || fresh) hopper::barrier_wait(weights_full + (Ring ? slot : group) * 8, slot_parity);
     const uint32_t at = weight_base + uint32_t(Ring ? slot : group) * (Shape::kGroupWeights >> 4);
-    if (++slot == slots) {
+    if (Ring && ++slot == slots) {
       slot = 0;
-      if (Ring) slot_parity ^= 1;
+      slot_parity ^= 1;
     }
     return at;
   };
@@ -222,30 +227,34 @@ hopper_convolution(const __grid_constant__ TensorParams p, const __grid_constant
     for (int32_t i = lane; i < volume; i += 32) far |= *reinterpret_cast<const int32_t*>(walk.bases + i * 4) < 0;
     far = __any_sync(0xffffffffu, far);
     walk.begin(x);
+    place.row = tile * kTileRows + (thread >> 5 & 3) * 16 + (lane >> 2);
+    LaneResidual<kRun> residual;
+    if (Kind != FinishKind::kHalfRows && kRun < 16) fetch_residual<kRun>(residual, p.finish.residual, place);
     Sum sums[kFragments][4];
 #pragma unroll
     for (int n = 0; n < kFragments; ++n)
 #pragma unroll
       for (int i = 0; i < 4; ++i) sums[n][i] = 0;
 
-    UnitFragment<Slab> a;
+    UnitFragment a;
     const auto multiply = [&](uint32_t b) {
       hopper::product_fence();
 #pragma unroll
-      for (int step = 0; step < kSteps; ++step)
+      for (int step = 0; step < kUnitSteps; ++step)
         hopper::Product<N>::multiply(sums, a[step], hopper::weight_descriptor(b + step * (N * 32 >> 4)), T{});
       hopper::product_commit();
       hopper::product_wait<0>();
     };
     if (far) {  // hardly ever: slow and small
+      if (Kind != FinishKind::kHalfRows && kRun >= 16) fetch_residual<kRun>(residual, p.finish.residual, place);
       for (int32_t group = 0; group < groups; ++group) {
         uint32_t b = next_weights(group);
 #pragma unroll 1
         for (int i = 0; i < Depth; ++i, b += Shape::kUnitWeights >> 4) {
-          UnitBytes<Slab> bytes;
+          UnitBytes bytes;
           bytes.fetch_far(walk.entry, p.map.far + quad, walk.x, walk.stride);
           walk.step();
-          bytes.to(a);
+          bytes.to(a, zero);
           multiply(b);
         }
         release_weights();
@@ -253,7 +262,7 @@ hopper_convolution(const __grid_constant__ TensorParams p, const __grid_constant
     } else {
       // While products run, the inputs of later units come. Nothing else of this warpgroup runs beside its
       // products: the other warpgroups do, and two sets of fragments would take the registers of one of those.
-      UnitBytes<Slab> ahead[Depth];
+      UnitBytes ahead[Depth];
 #pragma unroll
       for (int i = 0; i < Depth; ++i) {
         ahead[i].fetch(walk.entry, walk.x, walk.stride);
@@ -263,7 +272,7 @@ hopper_convolution(const __grid_constant__ TensorParams p, const __grid_constant
         const uint32_t b = next_weights(group);
 #pragma unroll
         for (int i = 0; i < Depth; ++i) {
-          ahead[i].to(a);
+          ahead[i].to(a, zero);
           if (decltype(more)::value) {
             ahead[i].fetch(walk.entry, walk.x, walk.stride);
             walk.step();
@@ -273,20 +282,19 @@ hopper_convolution(const __grid_constant__ TensorParams p, const __grid_constant
         release_weights();
       };
       for (int32_t group = 0; group + 1 < groups; ++group) multiply_group(group, std::true_type{});
+      if (Kind != FinishKind::kHalfRows && kRun >= 16) fetch_residual<kRun>(residual, p.finish.residual, place);
       multiply_group(groups - 1, std::false_type{});
     }
-    place.row = tile * kTileRows + (thread >> 5 & 3) * 16 + (lane >> 2);
-    LaneResidual<kRun> residual;
-    fetch_residual<kRun>(residual, p.finish.residual, place);
-    warpgroup_sync(warpgroup);  // all have read their map
-    if ((thread & 127) == 0 && tile + warpgroups < last) fetch_map(tile + warpgroups);
+    if (tile + warpgroups < last) {
+      warpgroup_sync(warpgroup);  // all have read their map
+      if ((thread & 127) == 0) fetch_map(tile + warpgroups);
+    }
+    fresh = false;
 
-    LaneValues<kRun> y;
     const float* const scale = scales + (lane & 3) * kRun;
-    finish_sums<T>(p.finish, sums, y, scale, scale + N, residual, place, lost);
-    emit_forms<kRun>(p.finish, y, p.map.output, place, lost);
+    finish_tile<T, Kind>(p.finish, sums, scale, scale + N, residual, p.map.output, place, lost);
   }
-  report_lost(p.finish, lost);
+  if (Kind != FinishKind::kInt8Rows) report_lost(p.finish, lost);
 #endif
 }
 

@@ -10,9 +10,9 @@
 namespace scn::cuda {
 
 /// Divides shared memory for `warpgroups` and as many slots of weights as fit; false if there is no room for two.
-template <int N, int Slab, int Depth>
+template <int N, int Offsets, int Depth>
 bool hopper_layout(const TensorParams& p, int32_t warpgroups, bool ring, int32_t limit, HopperLayout* layout) {
-  using Shape = HopperShape<N, Slab, Depth>;
+  using Shape = HopperShape<N, Offsets, Depth>;
   const int32_t volume = p.map.geometry.volume;
   const auto up = [](int32_t n) { return (n + 127) / 128 * 128; };
   HopperLayout l{};
@@ -30,21 +30,18 @@ bool hopper_layout(const TensorParams& p, int32_t warpgroups, bool ring, int32_t
   return l.total <= limit;
 }
 
-template <typename T, int N, int Slab, int Depth, bool Ring>
+template <typename T, int N, int Offsets, int Depth, bool Ring, FinishKind Kind>
 bool launch_hopper_as(const TensorParams& p, int32_t column_blocks, const DeviceLimits& limits,
                       cudaStream_t stream) {
-  using Shape = HopperShape<N, Slab, Depth>;
-  const auto kernel = hopper_convolution<T, N, Slab, Depth, Ring>;
+  using Shape = HopperShape<N, Offsets, Depth>;
+  const auto kernel = hopper_convolution<T, N, Offsets, Depth, Ring, Kind>;
   HopperLayout layout{};
   int32_t warpgroups = Ring ? 3 : Shape::kGroups;
   // Resident weights that leave room for one or two warpgroups do worse than a ring with three.
   const int32_t fewest = Ring || N < kLargestBlock ? 1 : 3;
-  // Each block loses a kilobyte to the system.
-  const int32_t share = (limits.shared_bytes + 1024) / Shape::kBlocks - 1024;
-  bool fits = hopper_layout<N, Slab, Depth>(p, warpgroups, Ring, share, &layout);
-  for (; !fits && warpgroups >= fewest; warpgroups -= fits ? 0 : 1)
-    fits = hopper_layout<N, Slab, Depth>(p, warpgroups, Ring, limits.shared_bytes, &layout);
-  if (!fits) return false;
+  while (!hopper_layout<N, Offsets, Depth>(p, warpgroups, Ring, limits.shared_bytes, &layout)) {
+    if (--warpgroups < fewest) return false;
+  }
   const void* const symbol = reinterpret_cast<const void*>(kernel);
   const int32_t threads = warpgroups * 128 + (Ring ? 32 : 0);
   allow_shared(symbol, layout.total, limits);
@@ -56,32 +53,36 @@ bool launch_hopper_as(const TensorParams& p, int32_t column_blocks, const Device
   return true;
 }
 
-template <typename T, int Slab>
-void launch_hopper_slab(const TensorParams& p, int32_t padded, const DeviceLimits& limits, cudaStream_t stream) {
-  constexpr int kDepth = hopper_depth(Slab, 1, kLargestBlock), kDeep = hopper_depth(Slab, 6, kLargestBlock);
+template <typename T, int Offsets, FinishKind Kind>
+bool launch_hopper_kind(const TensorParams& p, int32_t padded, const DeviceLimits& limits, cudaStream_t stream) {
+  constexpr int kNarrow = hopper_depth(1, 16), kDepth = hopper_depth(1, kLargestBlock),
+                kDeep = hopper_depth(6, kLargestBlock);
   const int32_t column_blocks = padded / kLargestBlock;
-  bool done;
-  if (padded == 16) {
-    done = launch_hopper_as<T, 16, Slab, hopper_depth(Slab, 1, 16), false>(p, 1, limits, stream);
-  } else if (padded == 32) {
-    done = launch_hopper_as<T, 32, Slab, hopper_depth(Slab, 1, 32), false>(p, 1, limits, stream);
-  } else if (hopper_depth(Slab, p.units, kLargestBlock) == kDeep) {
-    done = launch_hopper_as<T, kLargestBlock, Slab, kDeep, false>(p, column_blocks, limits, stream) ||
-           launch_hopper_as<T, kLargestBlock, Slab, kDeep, true>(p, column_blocks, limits, stream);
-  } else {
-    done = launch_hopper_as<T, kLargestBlock, Slab, kDepth, false>(p, column_blocks, limits, stream) ||
-           launch_hopper_as<T, kLargestBlock, Slab, kDepth, true>(p, column_blocks, limits, stream);
-  }
-  if (!done)
-    fail(ErrorKind::kArgument, "A layer does not fit into the shared memory that was planned for it.");
+  if (padded == 16) return launch_hopper_as<T, 16, Offsets, kNarrow, false, Kind>(p, 1, limits, stream);
+  if (padded == 32) return launch_hopper_as<T, 32, Offsets, kNarrow, false, Kind>(p, 1, limits, stream);
+  if (hopper_depth(p.units, kLargestBlock) == kDeep)
+    return launch_hopper_as<T, kLargestBlock, Offsets, kDeep, false, Kind>(p, column_blocks, limits, stream) ||
+           launch_hopper_as<T, kLargestBlock, Offsets, kDeep, true, Kind>(p, column_blocks, limits, stream);
+  return launch_hopper_as<T, kLargestBlock, Offsets, kDepth, false, Kind>(p, column_blocks, limits, stream) ||
+         launch_hopper_as<T, kLargestBlock, Offsets, kDepth, true, Kind>(p, column_blocks, limits, stream);
+}
+
+template <typename T, int Offsets>
+bool launch_hopper_offsets(const TensorParams& p, int32_t padded, const DeviceLimits& limits,
+                           cudaStream_t stream) {
+  constexpr FinishKind kUsual = sizeof(T) == 1 ? FinishKind::kInt8Rows : FinishKind::kHalfRows;
+  if (finish_kind<T>(p.finish) == kUsual) return launch_hopper_kind<T, Offsets, kUsual>(p, padded, limits, stream);
+  return launch_hopper_kind<T, Offsets, FinishKind::kAny>(p, padded, limits, stream);
 }
 
 template <typename T>
 void launch_hopper(const TensorParams& p, int32_t padded, const DeviceLimits& limits, cudaStream_t stream) {
-  const int32_t slab = slab_of(p.x_stride);
-  if (slab == 16) return launch_hopper_slab<T, 16>(p, padded, limits, stream);
-  if (slab == 32) return launch_hopper_slab<T, 32>(p, padded, limits, stream);
-  launch_hopper_slab<T, 64>(p, padded, limits, stream);
+  const int32_t offsets = unit_offsets(p.x_stride);
+  const bool done = offsets == 4   ? launch_hopper_offsets<T, 4>(p, padded, limits, stream)
+                    : offsets == 2 ? launch_hopper_offsets<T, 2>(p, padded, limits, stream)
+                                   : launch_hopper_offsets<T, 1>(p, padded, limits, stream);
+  if (!done)
+    fail(ErrorKind::kArgument, "A layer does not fit into the shared memory that was planned for it.");
 }
 
 }  // namespace scn::cuda

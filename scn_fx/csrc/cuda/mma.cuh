@@ -24,13 +24,6 @@ __device__ __forceinline__ uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
-/// Four 8x16-byte matrices; lane i gives the address of row i % 8 of matrix i / 8.
-__device__ __forceinline__ void load_fragment(uint32_t (&a)[4], uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3])
-               : "r"(address));
-}
-
 __device__ __forceinline__ void multiply(int32_t (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
                                          int8_t) {
 #if __CUDA_ARCH__ >= 800
@@ -73,23 +66,6 @@ __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], 
 #endif
 }
 
-/// Copies 16 bytes from global to shared memory, past the registers where the hardware can.
-__device__ __forceinline__ void copy_async(uint32_t to, const void* from) {
-#if __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
-#else
-  const uint4 v = *static_cast<const uint4*>(from);
-  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
-               : "memory");
-#endif
-}
-
-__device__ __forceinline__ void wait_copies() {
-#if __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.wait_all;" ::: "memory");
-#endif
-}
-
 /// Programmatic dependent launch, where the hardware has it: waits until the kernels this one depends on have
 /// ended and their writes are visible; lets the kernels that depend on this one start their preparations.
 __device__ __forceinline__ void wait_for_dependency() {
@@ -103,10 +79,11 @@ __device__ __forceinline__ void launch_dependents() {
 #endif
 }
 
-/// Position of a 16-byte chunk in its row in shared memory, so that the rows of a fragment meet different
-/// banks.
-__device__ __forceinline__ uint32_t swizzled(uint32_t row, uint32_t chunk, int32_t chunk_shift) {
-  return chunk ^ ((row >> (3 - chunk_shift)) & ((1u << chunk_shift) - 1));
+/// What other blocks wrote before is read from now on, also through the first-level cache.
+__device__ __forceinline__ void acquire_device() {
+#if __CUDA_ARCH__ >= 700
+  asm volatile("fence.acq_rel.gpu;" ::: "memory");
+#endif
 }
 
 }  // namespace scn::cuda

@@ -12,19 +12,19 @@ namespace scn::cuda {
 
 constexpr int32_t kTensorThreads = kTileRows / 16 * 32;  // a block takes one tile after another
 
-template <typename T, int N, int Slab>
+template <typename T, int N, int Offsets>
 __global__ __launch_bounds__(kTensorThreads) void tensor_convolution(const __grid_constant__ TensorParams p) {
   using Sum = typename Accumulator<T>::type;
-  constexpr int kSteps = steps_of(Slab), kFragments = N / 8, kQuads = N / 16, kRun = N / 4;
+  constexpr int kFragments = N / 8, kQuads = N / 16, kRun = N / 4;
   const int32_t lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const int32_t place_in_tile = warp * 16 + (lane >> 2) * 2;
   const int32_t volume = p.map.geometry.volume, count = *p.map.output.count;
   const int32_t tiles = (count + kTileRows - 1) / kTileRows;
-  const uint4* const weights = p.weights + int64_t(blockIdx.y) * p.units * kSteps * kQuads * 32 + lane;
+  const uint4* const weights = p.weights + int64_t(blockIdx.y) * p.units * kUnitSteps * kQuads * 32 + lane;
   launch_dependents();
   wait_for_dependency();
   // The first-level cache may hold lines from before the layer before wrote them.
-  if (threadIdx.x == 0) __threadfence();
+  if (threadIdx.x == 0) acquire_device();
   __syncthreads();
 
   LanePlace place;
@@ -33,27 +33,28 @@ __global__ __launch_bounds__(kTensorThreads) void tensor_convolution(const __gri
   Lost lost;
   for (int32_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
     const char* const record = p.map.tiles + int64_t(tile) * p.map.tile_bytes;
-    const auto fetch = [&](UnitBytes<Slab>& bytes, int32_t unit) {
-      const int32_t slab = Slab == 64 ? unit / volume : 0;
-      const int32_t offset = Slab == 16 ? 2 * unit + ((lane & 3) >> 1) : unit - slab * volume;
-      MapEntry entry{0xffffffffu, 0};
-      if (Slab != 16 || offset < volume) {  // rows of 16 bytes: a last offset may not exist
+    const auto fetch = [&](UnitBytes& bytes, int32_t unit) {
+      const int32_t slab = Offsets == 1 ? unit / volume : 0;
+      const int32_t offset = Offsets == 1 ? unit - slab * volume : unit * Offsets + lane_offset<Offsets>();
+      MapEntry entry = kNoEntry;
+      if (Offsets == 1 || offset < volume) {  // the last unit may have more offsets than there are
         entry.distances =
             __ldg(reinterpret_cast<const uint32_t*>(record + offset * (kTileRows * 2) + place_in_tile * 2));
         entry.base = __ldg(reinterpret_cast<const int32_t*>(record + bases_at(volume)) + offset);
       }
-      bytes.fetch_far(entry, p.map.far + place_in_tile, p.x + slab * 64 + lane_byte<Slab>(), p.x_stride);
+      bytes.fetch_far(entry, p.map.far + place_in_tile, p.x + slab * kUnitBytes + lane_byte<Offsets>(),
+                      p.x_stride);
     };
     Sum sums[kFragments][4] = {};
-    UnitBytes<Slab> next;
+    UnitBytes next;
     fetch(next, 0);
     const uint4* w = weights;
     for (int32_t unit = 0; unit < p.units; ++unit) {
-      UnitFragment<Slab> a;
-      next.to(a);
+      UnitFragment a;
+      next.to(a, p.zero);
       if (unit + 1 < p.units) fetch(next, unit + 1);
 #pragma unroll
-      for (int step = 0; step < kSteps; ++step) {
+      for (int step = 0; step < kUnitSteps; ++step) {
 #pragma unroll
         for (int n = 0; n < kQuads; ++n, w += 32) {
           const uint4 b = __ldg(w);
@@ -65,10 +66,8 @@ __global__ __launch_bounds__(kTensorThreads) void tensor_convolution(const __gri
     place.row = tile * kTileRows + warp * 16 + (lane >> 2);
     LaneResidual<kRun> residual;
     fetch_residual<kRun>(residual, p.finish.residual, place);
-    LaneValues<kRun> y;
-    finish_sums<T>(p.finish, sums, y, p.finish.scale + place.channel, p.finish.bias + place.channel, residual,
-                   place, lost);
-    emit_forms<kRun>(p.finish, y, p.map.output, place, lost);
+    finish_tile<T, FinishKind::kAny>(p.finish, sums, p.finish.scale + place.channel, p.finish.bias + place.channel,
+                                     residual, p.map.output, place, lost);
   }
   report_lost(p.finish, lost);
 }

@@ -9,10 +9,10 @@
 
 namespace scn::cuda {
 
-template <typename T, int N, int Slab>
+template <typename T, int N, int Offsets>
 void launch_tensor_as(const TensorParams& p, int32_t column_blocks, const DeviceLimits& limits,
                       cudaStream_t stream) {
-  const auto kernel = tensor_convolution<T, N, Slab>;
+  const auto kernel = tensor_convolution<T, N, Offsets>;
   const int32_t tiles = (p.map.output.capacity + kTileRows - 1) / kTileRows;
   const int32_t together =
       blocks_per_multiprocessor(reinterpret_cast<const void*>(kernel), kTensorThreads, 0) * limits.multiprocessors;
@@ -20,20 +20,20 @@ void launch_tensor_as(const TensorParams& p, int32_t column_blocks, const Device
                limits, stream, p);
 }
 
-template <typename T, int Slab>
-void launch_tensor_slab(const TensorParams& p, int32_t padded, const DeviceLimits& limits,
+template <typename T, int Offsets>
+void launch_tensor_offsets(const TensorParams& p, int32_t padded, const DeviceLimits& limits,
                         cudaStream_t stream) {
-  if (padded == 16) return launch_tensor_as<T, 16, Slab>(p, 1, limits, stream);
-  if (padded == 32) return launch_tensor_as<T, 32, Slab>(p, 1, limits, stream);
-  launch_tensor_as<T, kLargestBlock, Slab>(p, padded / kLargestBlock, limits, stream);
+  if (padded == 16) return launch_tensor_as<T, 16, Offsets>(p, 1, limits, stream);
+  if (padded == 32) return launch_tensor_as<T, 32, Offsets>(p, 1, limits, stream);
+  launch_tensor_as<T, kLargestBlock, Offsets>(p, padded / kLargestBlock, limits, stream);
 }
 
 template <typename T>
 void launch_tensor(const TensorParams& p, int32_t padded, const DeviceLimits& limits, cudaStream_t stream) {
-  const int32_t slab = slab_of(p.x_stride);
-  if (slab == 16) return launch_tensor_slab<T, 16>(p, padded, limits, stream);
-  if (slab == 32) return launch_tensor_slab<T, 32>(p, padded, limits, stream);
-  launch_tensor_slab<T, 64>(p, padded, limits, stream);
+  const int32_t offsets = unit_offsets(p.x_stride);
+  if (offsets == 4) return launch_tensor_offsets<T, 4>(p, padded, limits, stream);
+  if (offsets == 2) return launch_tensor_offsets<T, 2>(p, padded, limits, stream);
+  launch_tensor_offsets<T, 1>(p, padded, limits, stream);
 }
 
 }  // namespace scn::cuda

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // What tensor-core convolutions are given, and the order in which they take the products.
 //
-// K is taken unit by unit: what one lane fetches of an input row at once. A unit is 64 bytes of a row at one
-// offset (wide rows: all offsets of the first 64 bytes, then of the next), a row of 32 bytes at one offset, or
-// rows of 16 bytes at two offsets. Within a unit, lane q of the four that share a row fetches neighbouring bytes
-// and multiplies them as the columns of K that the instruction gives it: the order of K means nothing to a sum, so
-// weights are packed in whatever order that is (KOrder). Columns are ordered likewise: a lane's columns of
-// the sums are neighbouring channels, so that it stores them whole (channel_of_column).
+// K is taken unit by unit: 64 bytes of it, of which each of the four lanes that share an output row fetches 16
+// neighbouring ones of an input row at once. A unit is 64 bytes of a row at one offset (wide rows: all offsets of the
+// first 64 bytes, then of the next), whole rows of 32 bytes at two offsets, or of 16 bytes at four. A lane multiplies
+// its bytes as the columns of K that the instruction gives it: the order of K means nothing to a sum, so weights are
+// packed in whatever order that is (KOrder). Columns are ordered likewise: a lane's columns of the sums are
+// neighbouring channels, so that it stores them whole (channel_of_column).
 #pragma once
 
 #include <algorithm>
@@ -18,16 +18,21 @@ namespace scn::cuda {
 /// Output channels that a block computes.
 constexpr int32_t kLargestBlock = 64;
 
-SCN_FX_BOTH constexpr int32_t slab_of(int32_t row_bytes) { return row_bytes < 64 ? row_bytes : 64; }
-/// 32-byte steps of K in a unit.
-SCN_FX_BOTH constexpr int32_t steps_of(int32_t slab) { return slab == 64 ? 2 : 1; }
+constexpr int32_t kUnitBytes = 64, kUnitSteps = 2;  // of K; a step is what one instruction takes
+constexpr int32_t kLaneBytes = 16;
+
+/// Offsets of a unit, for rows of `row_bytes`.
+SCN_FX_BOTH constexpr int32_t unit_offsets(int32_t row_bytes) {
+  return row_bytes < kUnitBytes ? kUnitBytes / row_bytes : 1;
+}
 
 /// Which byte of which offset's row is what in K.
 struct KOrder {
   int32_t volume, row_bytes;
-  int32_t slab() const { return slab_of(row_bytes); }
-  int32_t steps() const { return steps_of(slab()); }
-  int32_t units() const { return row_bytes == 16 ? (volume + 1) / 2 : volume * (row_bytes / slab()); }
+  int32_t units() const {
+    const int32_t offsets = unit_offsets(row_bytes);
+    return offsets > 1 ? (volume + offsets - 1) / offsets : volume * (row_bytes / kUnitBytes);
+  }
   /// Units for kernels that take `depth` of them together.
   int32_t units(int32_t depth) const { return (units() + depth - 1) / depth * depth; }
 
@@ -36,10 +41,10 @@ struct KOrder {
   };
   /// Byte `at` (0 to 31) of a step of a unit.
   Source source(int32_t unit, int32_t step, int32_t at) const {
-    const int32_t lane = at % 16 / 4, byte = at / 16 * 4 + at % 4;  // in what the lane fetches for this step
-    if (slab() == 16) return {2 * unit + lane / 2, lane % 2 * 8 + byte};
-    if (slab() == 32) return {unit, lane * 8 + byte};
-    return {unit < units() ? unit % volume : volume, unit / volume * 64 + lane * 16 + step * 8 + byte};
+    const int32_t lane = at % 16 / 4, byte = step * 8 + at / 16 * 4 + at % 4;  // in what the lane fetches
+    const int32_t offsets = unit_offsets(row_bytes), lanes = 4 / offsets;      // of a row
+    if (offsets > 1) return {unit * offsets + lane / lanes, lane % lanes * kLaneBytes + byte};
+    return {unit < units() ? unit % volume : volume, unit / volume * kUnitBytes + lane * kLaneBytes + byte};
   }
 };
 
@@ -50,8 +55,9 @@ inline int32_t channel_of_column(int32_t column, int32_t block) {
 
 struct TensorParams {
   MapView map;
-  const char* x;
+  const char* x;         // row -1 is zero, and stands for a missing neighbour
   int32_t x_stride;      // bytes
+  uint32_t zero;         // 0; but compilers do not know
   int32_t units;         // of K
   const uint4* weights;  // as packed by pack_fragments, or by pack_blocks for Hopper (weights.cpp)
   FinishView finish;
@@ -69,8 +75,8 @@ constexpr bool kHopperBuilt = false;
 #endif
 
 /// Units that Hopper's kernels fetch ahead, for `units` of K and `block` columns.
-constexpr int32_t hopper_depth(int32_t slab, int32_t units, int32_t block) {
-  return slab == 16 ? 5 : slab == 64 && units % 6 == 0 && block == kLargestBlock ? 6 : 3;
+constexpr int32_t hopper_depth(int32_t units, int32_t block) {
+  return block < kLargestBlock ? 2 : units % 6 == 0 ? 6 : 3;
 }
 /// Weights must be packed for wgmma, padded to whole groups of hopper_depth() units.
 void launch_hopper_int8(const TensorParams& params, int32_t padded, const DeviceLimits& limits,

@@ -31,13 +31,13 @@ void step_elements(const KOrder& order, int32_t unit, int32_t step, int32_t colu
 template <typename Element, typename Value>
 std::vector<char> pack_fragments(int32_t padded, const KOrder& order, const Value& value) {
   const int32_t size = int32_t(sizeof(Element)), block = std::min(padded, kLargestBlock);
-  const int32_t steps = steps_of(order.slab()), in_half = 16 / size, in_lane = 4 / size;
-  std::vector<char> packed(size_t(padded) * size_t(order.units()) * size_t(steps) * 32);
+  const int32_t in_half = 16 / size, in_lane = 4 / size;
+  std::vector<char> packed(size_t(padded) * size_t(order.units()) * kUnitBytes);
   Element* out = reinterpret_cast<Element*>(packed.data());
   const auto put = [&](int32_t n, int32_t k, int32_t c) { *out++ = value(n, k, c); };
   for (int32_t n0 = 0; n0 < padded; n0 += block) {
     for (int32_t unit = 0; unit < order.units(); ++unit) {
-      for (int32_t step = 0; step < steps; ++step) {
+      for (int32_t step = 0; step < kUnitSteps; ++step) {
         for (int32_t n16 = 0; n16 < block; n16 += 16) {
           for (int32_t lane = 0; lane < 32; ++lane) {
             for (int32_t word = 0; word < 4; ++word) {  // two column halves x two halves of the 32 bytes
@@ -60,14 +60,13 @@ std::vector<char> pack_fragments(int32_t padded, const KOrder& order, const Valu
 template <typename Element, typename Value>
 std::vector<char> pack_blocks(int32_t padded, const KOrder& order, const Value& value) {
   const int32_t size = int32_t(sizeof(Element)), block = std::min(padded, kLargestBlock);
-  const int32_t units = order.units(hopper_depth(order.slab(), order.units(), block));
-  const int32_t steps = steps_of(order.slab()), in_half = 16 / size;
-  std::vector<char> packed(size_t(padded) * size_t(units) * size_t(steps) * 32);
+  const int32_t units = order.units(hopper_depth(order.units(), block)), in_half = 16 / size;
+  std::vector<char> packed(size_t(padded) * size_t(units) * kUnitBytes);
   Element* out = reinterpret_cast<Element*>(packed.data());
   const auto put = [&](int32_t n, int32_t k, int32_t c) { *out++ = value(n, k, c); };
   for (int32_t n0 = 0; n0 < padded; n0 += block) {
     for (int32_t unit = 0; unit < units; ++unit) {
-      for (int32_t step = 0; step < steps; ++step) {
+      for (int32_t step = 0; step < kUnitSteps; ++step) {
         for (int32_t n8 = 0; n8 < block; n8 += 8) {
           for (int32_t half = 0; half < 2; ++half) {
             for (int32_t column = n8; column < n8 + 8; ++column)
@@ -84,11 +83,10 @@ std::vector<char> pack_blocks(int32_t padded, const KOrder& order, const Value& 
 }  // namespace
 
 bool suits_hopper(int32_t padded, const KOrder& order, const DeviceLimits& limits) {
-  const int32_t block = std::min(padded, kLargestBlock);
-  const int64_t depth = hopper_depth(order.slab(), order.units(), block), groups = order.units(int32_t(depth)) / depth;
-  const int64_t group_bytes = int64_t(block) * 32 * steps_of(order.slab()) * depth;
+  const int32_t block = std::min(padded, kLargestBlock), depth = hopper_depth(order.units(), block);
+  const int64_t groups = order.units(depth) / depth, group_bytes = int64_t(block) * kUnitBytes * depth;
   const int64_t slots = block < kLargestBlock ? groups : std::min<int64_t>(groups, 2);
-  const int64_t map_bytes = (order.volume + 2 * depth + 2) * (kTileRows * 2 + 4) + 256;
+  const int64_t map_bytes = (order.volume + 4 * (depth + 1)) * (kTileRows * 2 + 4) + 256;
   return slots * group_bytes + map_bytes + block * 8 + groups * 16 + 256 <= limits.shared_bytes;
 }
 
