@@ -1,22 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// The finish of tensor-core sums: from a lane's registers to memory. Sums are laid out as mma.m16n8 does, and their
-// columns are ordered so that a lane holds a run of neighbouring channels of two rows (channel_of_column):
-// nothing is exchanged between lanes.
+// The finish of tensor-core sums: from a lane's registers to memory. Output channels are ordered so that a lane holds
+// a run of neighbouring ones of a few rows (tensor_params.h): nothing is exchanged between lanes.
 #pragma once
 
 #include "cuda/finish.cuh"
 #include "cuda/tensor_params.h"
 
 namespace scn::cuda {
-
-/// v rounded to the nearest integer, ties to even, for |v| < 2^22: adding 1.5 * 2^23 leaves no bits for a
-/// fraction, and the sum's low bits are the integer in two's complement.
-constexpr float kRounder = 12582912.0f;
-
-__device__ __forceinline__ float clamped(float v) { return fminf(fmaxf(v, -128.0f), 127.0f); }
-__device__ __forceinline__ float quantised_fast(float v) {
-  return __fsub_rn(__fadd_rn(clamped(v), kRounder), kRounder);
-}
 
 /// Which finish a kernel has: the usual ones are a fifth of the code of the one that does everything.
 enum class FinishKind { kInt8Rows, kHalfRows, kAny };
@@ -34,39 +24,65 @@ FinishKind finish_kind(const FinishView& f) {
   return !usual ? FinishKind::kAny : int8 ? FinishKind::kInt8Rows : FinishKind::kHalfRows;
 }
 
-/// The lane's part of a fragment: rows row and row + 8, channels [channel, channel + Run) of the layer.
-struct LanePlace {
-  int32_t row, rows, channel;  // rows: of the result
-  __device__ __forceinline__ bool exists(int half) const { return row + 8 * half < rows; }
+/// Rows of a lane, counted from its first: of sums laid out as mma.m16n8 does, with output rows as M (two rows of
+/// sixteen) or as N (two neighbours of each of four eights).
+struct TwoRows {
+  static constexpr int kCount = 2;
+  static __device__ __forceinline__ constexpr int32_t offset(int i) { return 8 * i; }
+};
+struct EightRows {
+  static constexpr int kCount = 8;
+  static __device__ __forceinline__ constexpr int32_t offset(int i) { return i / 2 * 8 + i % 2; }
 };
 
-template <int Run>
-using LaneValues = float[2][Run];
+/// A lane's part of the result: some rows, a run of channels.
+template <typename Rows>
+struct LanePlace {
+  int32_t row, rows, channel;  // first row, rows of the result, first channel
+  __device__ __forceinline__ int32_t row_of(int i) const { return row + Rows::offset(i); }
+  __device__ __forceinline__ bool exists(int i) const { return row_of(i) < rows; }
+};
 
-/// Copies whole words, as wide as the run is.
-template <int Words>
-__device__ __forceinline__ void store_words(char* to, const uint32_t (&words)[Words]) {
-  if constexpr (Words == 1) {
+/// v rounded to the nearest integer, ties to even, for |v| < 2^22: adding 1.5 * 2^23 leaves no bits for a
+/// fraction, and the sum's low bits are the integer in two's complement.
+constexpr float kRounder = 12582912.0f;
+
+__device__ __forceinline__ float clamped(float v) { return fminf(fmaxf(v, -128.0f), 127.0f); }
+__device__ __forceinline__ float quantised_fast(float v) {
+  return __fsub_rn(__fadd_rn(clamped(v), kRounder), kRounder);
+}
+
+/// Bytes of a run, in words; a run of two int8 has half a word.
+template <int Bytes>
+using Words = uint32_t[(Bytes + 3) / 4];
+
+template <int Bytes>
+__device__ __forceinline__ void store_words(char* to, const Words<Bytes>& words) {
+  if constexpr (Bytes == 2) {
+    *reinterpret_cast<uint16_t*>(to) = uint16_t(words[0]);
+  } else if constexpr (Bytes == 4) {
     *reinterpret_cast<uint32_t*>(to) = words[0];
-  } else if constexpr (Words == 2) {
+  } else if constexpr (Bytes == 8) {
     *reinterpret_cast<uint2*>(to) = make_uint2(words[0], words[1]);
   } else {
 #pragma unroll
-    for (int i = 0; i < Words; i += 4)
+    for (int i = 0; i < Bytes / 4; i += 4)
       *reinterpret_cast<uint4*>(to + i * 4) = make_uint4(words[i], words[i + 1], words[i + 2], words[i + 3]);
   }
 }
-template <int Words>
-__device__ __forceinline__ void load_words(uint32_t (&words)[Words], const char* from) {
-  if constexpr (Words == 1) {
+template <int Bytes>
+__device__ __forceinline__ void load_words(Words<Bytes>& words, const char* from) {
+  if constexpr (Bytes == 2) {
+    words[0] = *reinterpret_cast<const uint16_t*>(from);
+  } else if constexpr (Bytes == 4) {
     words[0] = *reinterpret_cast<const uint32_t*>(from);
-  } else if constexpr (Words == 2) {
+  } else if constexpr (Bytes == 8) {
     const uint2 v = *reinterpret_cast<const uint2*>(from);
     words[0] = v.x;
     words[1] = v.y;
   } else {
 #pragma unroll
-    for (int i = 0; i < Words; i += 4) {
+    for (int i = 0; i < Bytes / 4; i += 4) {
       const uint4 v = *reinterpret_cast<const uint4*>(from + i * 4);
       words[i] = v.x;
       words[i + 1] = v.y;
@@ -77,117 +93,129 @@ __device__ __forceinline__ void load_words(uint32_t (&words)[Words], const char*
 }
 
 /// An int8 Add's other operand: fetched before it is needed.
-template <int Run>
-using LaneResidual = uint32_t[2][Run / 4];
+template <int Rows, int Run>
+using LaneResidual = uint32_t[Rows][(Run + 3) / 4];
 
-template <int Run>
-__device__ __forceinline__ void fetch_residual(LaneResidual<Run>& words, const ResidualView& r,
-                                               const LanePlace& place) {
+template <int Run, typename Rows>
+__device__ __forceinline__ void fetch_residual(LaneResidual<Rows::kCount, Run>& words, const ResidualView& r,
+                                               const LanePlace<Rows>& place) {
+  const bool wanted = r.kind == Operand::kInt8;
+  const char* const from = static_cast<const char*>(r.other) + place.channel;
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
+  for (int i = 0; i < Rows::kCount; ++i) {
 #pragma unroll
-    for (int i = 0; i < Run / 4; ++i) words[half][i] = 0;
-    if (r.kind != Operand::kInt8 || !place.exists(half)) continue;
-    load_words(words[half],
-               static_cast<const char*>(r.other) + int64_t(place.row + 8 * half) * r.stride + place.channel);
+    for (int k = 0; k < (Run + 3) / 4; ++k) words[i][k] = 0;
+    if (wanted && place.exists(i)) load_words<Run>(words[i], from + int64_t(place.row_of(i)) * r.stride);
   }
 }
 
 /// Rounds all values to float16; counts those that do not fit, in rows that exist.
-template <int Run>
-__device__ __forceinline__ void round_all(LaneValues<Run>& y, const LanePlace& place, int32_t& lost) {
+template <typename Rows, int Run>
+__device__ __forceinline__ void round_all(float (&y)[Rows::kCount][Run], const LanePlace<Rows>& place,
+                                          int32_t& lost) {
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
+  for (int i = 0; i < Rows::kCount; ++i) {
     float largest = 0.0f;
 #pragma unroll
-    for (int i = 0; i < Run; ++i) largest = fmaxf(largest, fabsf(y[half][i]));
-    if (!(largest < kHalfLimit) && place.exists(half)) {  // rare
+    for (int k = 0; k < Run; ++k) largest = fmaxf(largest, fabsf(y[i][k]));
+    if (!(largest < kHalfLimit) && place.exists(i)) {  // rare
 #pragma unroll
-      for (int i = 0; i < Run; ++i) lost += !(fabsf(y[half][i]) < kHalfLimit);
+      for (int k = 0; k < Run; ++k) lost += !(fabsf(y[i][k]) < kHalfLimit);
     }
 #pragma unroll
-    for (int i = 0; i < Run; ++i) y[half][i] = __half2float(__float2half_rn(y[half][i]));
+    for (int k = 0; k < Run; ++k) y[i][k] = __half2float(__float2half_rn(y[i][k]));
   }
 }
 
-template <int Run>
-__device__ __forceinline__ void add_int8(const ResidualView& r, LaneValues<Run>& y,
-                                         const LaneResidual<Run>& other) {
+template <int Count, int Run>
+__device__ __forceinline__ void add_int8(const ResidualView& r, float (&y)[Count][Run],
+                                         const LaneResidual<Count, Run>& other) {
   const float self_factor = r.self_factor, self_scale = r.self_scale, other_scale = r.other_scale;
   const bool second = r.self_is_second;
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
+  for (int i = 0; i < Count; ++i) {
 #pragma unroll
-    for (int i = 0; i < Run; ++i) {
-      const float o = float(int8_t(other[half][i / 4] >> (8 * (i % 4))));
-      const float q = quantised_fast(__fmul_rn(y[half][i], self_factor));
+    for (int k = 0; k < Run; ++k) {
+      const float o = float(int8_t(other[i][k / 4] >> (8 * (k % 4))));
+      const float q = quantised_fast(__fmul_rn(y[i][k], self_factor));
       // fma(first operand, its scale, second operand * its scale)
-      y[half][i] = second ? __fmaf_rn(o, other_scale, __fmul_rn(q, self_scale))
-                          : __fmaf_rn(q, self_scale, __fmul_rn(o, other_scale));
+      y[i][k] = second ? __fmaf_rn(o, other_scale, __fmul_rn(q, self_scale))
+                       : __fmaf_rn(q, self_scale, __fmul_rn(o, other_scale));
     }
+  }
+}
+
+/// Adds float16 or float32 rows.
+template <typename Rows, int Run>
+__device__ __forceinline__ void add_float(const ResidualView& r, float (&y)[Rows::kCount][Run],
+                                          const LanePlace<Rows>& place) {
+  const int32_t element = r.kind == Operand::kHalf ? 2 : 4;
+  // A row ends where its stored channels end; there are none beyond, and their values are zero.
+  if (place.channel * element >= r.stride) return;
+  const char* const first = static_cast<const char*>(r.other) + place.channel * element;
+#pragma unroll
+  for (int i = 0; i < Rows::kCount; ++i) {
+    if (!place.exists(i)) continue;
+    const char* const from = first + int64_t(place.row_of(i)) * r.stride;
+    if (element == 2) {
+      Words<Run * 2> words;
+      load_words<Run * 2>(words, from);
+#pragma unroll
+      for (int k = 0; k < Run; k += 2) {
+        const float2 two = __half22float2(*reinterpret_cast<const __half2*>(&words[k / 2]));
+        y[i][k] = __fadd_rn(y[i][k], two.x);
+        y[i][k + 1] = __fadd_rn(y[i][k + 1], two.y);
+      }
+    } else {
+#pragma unroll
+      for (int k = 0; k < Run; ++k) y[i][k] = __fadd_rn(y[i][k], reinterpret_cast<const float*>(from)[k]);
+    }
+  }
+}
+
+/// Sums become y: scale, bias, activation. `scale` and `bias` are those of the lane's channels. Padded channels come
+/// out as zero by themselves: their weights, scales, biases and residuals are zero.
+template <typename T, int Count, int Run, typename Sum>
+__device__ __forceinline__ void scale_sums(const FinishView& f, const Sum (&sums)[Count][Run],
+                                           float (&y)[Count][Run], const float* scale, const float* bias) {
+  const float floor = f.relu ? 0.0f : -INFINITY;
+#pragma unroll
+  for (int k = 0; k < Run; k += 2) {
+    const float2 b = *reinterpret_cast<const float2*>(bias + k);
+    float2 s = make_float2(1.0f, 1.0f);
+    if (sizeof(T) == 1) s = *reinterpret_cast<const float2*>(scale + k);
+#pragma unroll
+    for (int i = 0; i < Count; ++i) {
+      const float low = float(sums[i][k]), high = float(sums[i][k + 1]);
+      y[i][k] = fmaxf(sizeof(T) == 1 ? __fmaf_rn(low, s.x, b.x) : __fadd_rn(low, b.x), floor);
+      y[i][k + 1] = fmaxf(sizeof(T) == 1 ? __fmaf_rn(high, s.y, b.y) : __fadd_rn(high, b.y), floor);
+    }
+  }
+}
+
+/// int8 of values that are clamped here, at `lowest` and 127.
+template <int Run>
+__device__ __forceinline__ void pack_int8(Words<Run>& words, const float (&v)[Run], float factor, float lowest) {
+#pragma unroll
+  for (int k = 0; k < Run; k += 4) {
+    uint32_t bits[4] = {};
+#pragma unroll
+    for (int b = 0; b < 4 && k + b < Run; ++b) {
+      const float q = fminf(fmaxf(__fmul_rn(v[k + b], factor), lowest), 127.0f);
+      bits[b] = __float_as_uint(__fadd_rn(q, kRounder));
+    }
+    words[k / 4] = __byte_perm(bits[0], bits[1], 0x0040);
+    if constexpr (Run >= 4)
+      words[k / 4] = __byte_perm(words[k / 4], __byte_perm(bits[2], bits[3], 0x0040), 0x5410);
   }
 }
 
 template <int Run>
-__device__ __forceinline__ void add_float(const ResidualView& r, LaneValues<Run>& y, const LanePlace& place) {
-  const int32_t element = r.kind == Operand::kHalf ? 2 : 4;
+__device__ __forceinline__ void pack_half(Words<Run * 2>& words, const float (&v)[Run]) {
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    if (!place.exists(half)) continue;
-    const char* const from = static_cast<const char*>(r.other) + int64_t(place.row + 8 * half) * r.stride +
-                             place.channel * element;
-    // A row ends where its stored channels end; there are none beyond, and their values are zero.
-    if (place.channel * element >= r.stride) continue;
-    if (element == 2) {
-      uint32_t words[Run / 2];
-      load_words(words, from);
-#pragma unroll
-      for (int i = 0; i < Run; i += 2) {
-        const float2 two = __half22float2(*reinterpret_cast<const __half2*>(&words[i / 2]));
-        y[half][i] = __fadd_rn(y[half][i], two.x);
-        y[half][i + 1] = __fadd_rn(y[half][i + 1], two.y);
-      }
-    } else {
-#pragma unroll
-      for (int i = 0; i < Run; ++i)
-        y[half][i] = __fadd_rn(y[half][i], reinterpret_cast<const float*>(from)[i]);
-    }
-  }
-}
-
-/// Sums become y: scale, bias, activation, Add. `scale` and `bias` are those of the lane's channels. Padded
-/// channels come out as zero by themselves: their weights, scales, biases and residuals are zero.
-template <typename T, int Fragments, typename Sum>
-__device__ __forceinline__ void finish_sums(const FinishView& f, const Sum (&sums)[Fragments][4],
-                                            LaneValues<Fragments * 2>& y, const float* scale, const float* bias,
-                                            const LaneResidual<Fragments * 2>& residual,
-                                            const LanePlace& place, Lost& lost) {
-  constexpr int kRun = Fragments * 2;
-  const float floor = f.relu ? 0.0f : -INFINITY;
-#pragma unroll
-  for (int i = 0; i < kRun; i += 2) {
-    const float2 b = *reinterpret_cast<const float2*>(bias + i);
-    float2 s = make_float2(1.0f, 1.0f);
-    if (sizeof(T) == 1) s = *reinterpret_cast<const float2*>(scale + i);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-#pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        const float sum = float(sums[i / 2][half * 2 + e]);
-        y[half][i + e] = fmaxf(
-            sizeof(T) == 1 ? __fmaf_rn(sum, e ? s.y : s.x, e ? b.y : b.x) : __fadd_rn(sum, e ? b.y : b.x),
-            floor);
-      }
-    }
-  }
-  if (f.through_half) round_all<kRun>(y, place, lost.before_add);
-  const ResidualView& r = f.residual;
-  if (r.kind == Operand::kNone) return;
-  if (r.kind == Operand::kInt8) {
-    add_int8<kRun>(r, y, residual);
-  } else {
-    if (r.through_half) round_all<kRun>(y, place, lost.before_add);
-    add_float<kRun>(r, y, place);
+  for (int k = 0; k < Run; k += 2) {
+    const __half2 two = __floats2half2_rn(v[k], v[k + 1]);
+    words[k / 2] = *reinterpret_cast<const uint32_t*>(&two);
   }
 }
 
@@ -198,68 +226,56 @@ __device__ __forceinline__ void store_dense(const EmissionView& e, const float (
   const int64_t cell = (int64_t(site.z) * sites.shape[1] + site.y) * sites.shape[2] + site.x;
   int64_t at = (int64_t(site.batch) * e.columns + channel) * e.cells + cell;
 #pragma unroll
-  for (int i = 0; i < Run; ++i, at += e.cells) {
-    if (channel + i >= e.columns) return;
+  for (int k = 0; k < Run; ++k, at += e.cells) {
+    if (channel + k >= e.columns) return;
     if (e.form == Form::kHalf) {
-      static_cast<__half*>(e.out)[at] = __float2half_rn(v[i]);
+      static_cast<__half*>(e.out)[at] = __float2half_rn(v[k]);
     } else {
-      static_cast<float*>(e.out)[at] = v[i];
+      static_cast<float*>(e.out)[at] = v[k];
     }
   }
 }
 
 /// Stores every form of y.
-template <int Run>
-__device__ __forceinline__ void emit_forms(const FinishView& f, const LaneValues<Run>& y,
-                                           const SitesView& sites, const LanePlace& place, Lost& lost) {
+template <typename Rows, int Run>
+__device__ __forceinline__ void emit_forms(const FinishView& f, const float (&y)[Rows::kCount][Run],
+                                           const SitesView& sites, const LanePlace<Rows>& place, Lost& lost) {
   int32_t stored = 0;
   for (int32_t which = 0; which < f.emission_count; ++which) {
     const EmissionView& e = f.emissions[which];
-    const float floor = e.relu ? 0.0f : -INFINITY, factor = e.factor;
+    const float floor = e.relu ? 0.0f : -INFINITY;
     int32_t once = 0;
     if (place.channel >= e.columns) continue;  // rows are padded to whole runs, at the least
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      if (!place.exists(half)) continue;
-      const int32_t row = place.row + 8 * half;
+    for (int i = 0; i < Rows::kCount; ++i) {
+      if (!place.exists(i)) continue;
+      const int32_t row = place.row_of(i);
       char* const out = static_cast<char*>(e.out) + int64_t(row) * e.stride;
       float v[Run];
 #pragma unroll
-      for (int i = 0; i < Run; ++i) v[i] = fmaxf(y[half][i], floor);
+      for (int k = 0; k < Run; ++k) v[k] = fmaxf(y[i][k], floor);
       if (e.through_half) {
 #pragma unroll
-        for (int i = 0; i < Run; ++i) {
-          once += !(fabsf(v[i]) < kHalfLimit);
-          v[i] = __half2float(__float2half_rn(v[i]));
+        for (int k = 0; k < Run; ++k) {
+          once += !(fabsf(v[k]) < kHalfLimit);
+          v[k] = __half2float(__float2half_rn(v[k]));
         }
       }
       if (e.dense) {
         store_dense<Run>(e, v, sites.sites[row], sites, place.channel);
       } else if (e.form == Form::kInt8) {
-        uint32_t words[Run / 4];
-#pragma unroll
-        for (int i = 0; i < Run; i += 4) {
-          uint32_t bits[4];
-#pragma unroll
-          for (int k = 0; k < 4; ++k)
-            bits[k] = __float_as_uint(__fadd_rn(clamped(__fmul_rn(v[i + k], factor)), kRounder));
-          words[i / 4] = __byte_perm(__byte_perm(bits[0], bits[1], 0x0040),
-                                     __byte_perm(bits[2], bits[3], 0x0040), 0x5410);
-        }
-        store_words(out + place.channel, words);
+        Words<Run> words;
+        pack_int8<Run>(words, v, e.factor, -128.0f);
+        store_words<Run>(out + place.channel, words);
       } else if (e.form == Form::kHalf) {
-        uint32_t words[Run / 2];
-#pragma unroll
-        for (int i = 0; i < Run; i += 2) {
-          const __half2 two = __floats2half2_rn(v[i], v[i + 1]);
-          words[i / 2] = *reinterpret_cast<const uint32_t*>(&two);
-        }
-        store_words(out + place.channel * 2, words);
+        Words<Run * 2> words;
+        pack_half<Run>(words, v);
+        store_words<Run * 2>(out + place.channel * 2, words);
       } else {
-        uint32_t words[Run];
+        Words<Run * 4> words;
 #pragma unroll
-        for (int i = 0; i < Run; ++i) words[i] = __float_as_uint(v[i]);
-        store_words(out + place.channel * 4, words);
+        for (int k = 0; k < Run; ++k) words[k] = __float_as_uint(v[k]);
+        store_words<Run * 4>(out + place.channel * 4, words);
       }
     }
     stored = max(stored, once);
@@ -267,27 +283,10 @@ __device__ __forceinline__ void emit_forms(const FinishView& f, const LaneValues
   lost.stored += stored;
 }
 
-/// int8 rows from int8 products, int8 residuals at most: nothing can be lost, and little is to be decided.
-template <int Fragments>
-__device__ __forceinline__ void finish_int8_rows(const FinishView& f, const int32_t (&sums)[Fragments][4],
-                                                 const float* scale, const float* bias,
-                                                 const LaneResidual<Fragments * 2>& residual,
-                                                 const LanePlace& place) {
-  constexpr int kRun = Fragments * 2;
-  LaneValues<kRun> y;
-  const float floor = f.relu ? 0.0f : -INFINITY;
-#pragma unroll
-  for (int i = 0; i < kRun; i += 4) {
-    const float4 b = *reinterpret_cast<const float4*>(bias + i), s = *reinterpret_cast<const float4*>(scale + i);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      y[half][i] = fmaxf(__fmaf_rn(float(sums[i / 2][half * 2]), s.x, b.x), floor);
-      y[half][i + 1] = fmaxf(__fmaf_rn(float(sums[i / 2][half * 2 + 1]), s.y, b.y), floor);
-      y[half][i + 2] = fmaxf(__fmaf_rn(float(sums[i / 2 + 1][half * 2]), s.z, b.z), floor);
-      y[half][i + 3] = fmaxf(__fmaf_rn(float(sums[i / 2 + 1][half * 2 + 1]), s.w, b.w), floor);
-    }
-  }
-  if (f.residual.kind == Operand::kInt8) add_int8<kRun>(f.residual, y, residual);
+/// int8 rows alone.
+template <typename Rows, int Run>
+__device__ __forceinline__ void emit_int8_rows(const FinishView& f, const float (&y)[Rows::kCount][Run],
+                                               const LanePlace<Rows>& place) {
   for (int32_t which = 0; which < f.emission_count; ++which) {
     const EmissionView& e = f.emissions[which];
     if (place.channel >= e.columns) continue;
@@ -295,98 +294,66 @@ __device__ __forceinline__ void finish_int8_rows(const FinishView& f, const int3
     const float factor = e.factor, lowest = e.relu ? 0.0f : -128.0f;
     char* const out = static_cast<char*>(e.out) + int64_t(place.row) * e.stride + place.channel;
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      uint32_t words[kRun / 4];
-#pragma unroll
-      for (int i = 0; i < kRun; i += 4) {
-        uint32_t bits[4];
-#pragma unroll
-        for (int k = 0; k < 4; ++k) {
-          const float v = fminf(fmaxf(__fmul_rn(y[half][i + k], factor), lowest), 127.0f);
-          bits[k] = __float_as_uint(__fadd_rn(v, kRounder));
-        }
-        words[i / 4] = __byte_perm(__byte_perm(bits[0], bits[1], 0x0040), __byte_perm(bits[2], bits[3], 0x0040),
-                                   0x5410);
-      }
-      if (place.exists(half)) store_words(out + half * 8 * e.stride, words);
+    for (int i = 0; i < Rows::kCount; ++i) {
+      Words<Run> words;
+      pack_int8<Run>(words, y[i], factor, lowest);
+      if (place.exists(i)) store_words<Run>(out + Rows::offset(i) * e.stride, words);
     }
   }
 }
 
-/// The lane's residual in float16, added to values that are float16 too.
-template <int Run>
-__device__ __forceinline__ void add_half(const ResidualView& r, LaneValues<Run>& y, const LanePlace& place) {
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    if (!place.exists(half)) continue;
-    uint32_t words[Run / 2];
-    load_words(words, static_cast<const char*>(r.other) + int64_t(place.row + 8 * half) * r.stride +
-                          place.channel * 2);
-#pragma unroll
-    for (int i = 0; i < Run; i += 2) {
-      const float2 two = __half22float2(*reinterpret_cast<const __half2*>(&words[i / 2]));
-      y[half][i] = __fadd_rn(y[half][i], two.x);
-      y[half][i + 1] = __fadd_rn(y[half][i + 1], two.y);
-    }
-  }
-}
-
-/// One form, float16 rows, from float16 products, float16 residuals at most.
-template <int Fragments>
-__device__ __forceinline__ void finish_half_rows(const FinishView& f, const float (&sums)[Fragments][4],
-                                                 const float* bias, const LanePlace& place, Lost& lost) {
-  constexpr int kRun = Fragments * 2;
+/// One form, float16 rows.
+template <typename Rows, int Run>
+__device__ __forceinline__ void emit_half_rows(const FinishView& f, float (&y)[Rows::kCount][Run],
+                                               const LanePlace<Rows>& place, Lost& lost) {
   const EmissionView& e = f.emissions[0];
   if (place.channel >= e.columns) return;
-  LaneValues<kRun> y;
-  const float floor = f.relu ? 0.0f : -INFINITY, lowest = e.relu ? 0.0f : -INFINITY;
-#pragma unroll
-  for (int i = 0; i < kRun; i += 2) {
-    const float2 b = *reinterpret_cast<const float2*>(bias + i);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      y[half][i] = fmaxf(__fadd_rn(sums[i / 2][half * 2], b.x), floor);
-      y[half][i + 1] = fmaxf(__fadd_rn(sums[i / 2][half * 2 + 1], b.y), floor);
-    }
-  }
-  if (f.residual.kind == Operand::kHalf) {
-    round_all<kRun>(y, place, lost.before_add);
-    add_half<kRun>(f.residual, y, place);
-  }
+  const float lowest = e.relu ? 0.0f : -INFINITY;
   char* const out = static_cast<char*>(e.out) + int64_t(place.row) * e.stride + place.channel * 2;
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    uint32_t words[kRun / 2];
+  for (int i = 0; i < Rows::kCount; ++i) {
     float largest = 0.0f;
 #pragma unroll
-    for (int i = 0; i < kRun; i += 2) {
-      const float low = fmaxf(y[half][i], lowest), high = fmaxf(y[half][i + 1], lowest);
-      largest = fmaxf(largest, fmaxf(fabsf(low), fabsf(high)));
-      const __half2 two = __floats2half2_rn(low, high);
-      words[i / 2] = *reinterpret_cast<const uint32_t*>(&two);
+    for (int k = 0; k < Run; ++k) {
+      y[i][k] = fmaxf(y[i][k], lowest);
+      largest = fmaxf(largest, fabsf(y[i][k]));
     }
-    if (!place.exists(half)) continue;
-    store_words(out + half * 8 * e.stride, words);
+    if (!place.exists(i)) continue;
+    Words<Run * 2> words;
+    pack_half<Run>(words, y[i]);
+    store_words<Run * 2>(out + Rows::offset(i) * e.stride, words);
     if (!(largest < kHalfLimit)) {  // rare
 #pragma unroll
-      for (int i = 0; i < kRun; ++i) lost.stored += !(fabsf(fmaxf(y[half][i], lowest)) < kHalfLimit);
+      for (int k = 0; k < Run; ++k) lost.stored += !(fabsf(y[i][k]) < kHalfLimit);
     }
   }
 }
 
-template <typename T, FinishKind Kind, int Fragments, typename Sum>
-__device__ __forceinline__ void finish_tile(const FinishView& f, const Sum (&sums)[Fragments][4],
+template <typename T, FinishKind Kind, typename Rows, int Run, typename Sum>
+__device__ __forceinline__ void finish_tile(const FinishView& f, const Sum (&sums)[Rows::kCount][Run],
                                             const float* scale, const float* bias,
-                                            const LaneResidual<Fragments * 2>& residual, const SitesView& sites,
-                                            const LanePlace& place, Lost& lost) {
+                                            const LaneResidual<Rows::kCount, Run>& residual,
+                                            const SitesView& sites, const LanePlace<Rows>& place, Lost& lost) {
+  float y[Rows::kCount][Run];
+  scale_sums<T>(f, sums, y, scale, bias);
   if constexpr (Kind == FinishKind::kInt8Rows) {
-    finish_int8_rows(f, sums, scale, bias, residual, place);
+    if (f.residual.kind == Operand::kInt8) add_int8<Rows::kCount, Run>(f.residual, y, residual);
+    emit_int8_rows<Rows, Run>(f, y, place);
   } else if constexpr (Kind == FinishKind::kHalfRows) {
-    finish_half_rows(f, sums, bias, place, lost);
+    if (f.residual.kind == Operand::kHalf) {
+      round_all<Rows, Run>(y, place, lost.before_add);
+      add_float<Rows, Run>(f.residual, y, place);
+    }
+    emit_half_rows<Rows, Run>(f, y, place, lost);
   } else {
-    LaneValues<Fragments * 2> y;
-    finish_sums<T>(f, sums, y, scale, bias, residual, place, lost);
-    emit_forms<Fragments * 2>(f, y, sites, place, lost);
+    if (f.through_half) round_all<Rows, Run>(y, place, lost.before_add);
+    if (f.residual.kind == Operand::kInt8) {
+      add_int8<Rows::kCount, Run>(f.residual, y, residual);
+    } else if (f.residual.kind != Operand::kNone) {
+      if (f.residual.through_half) round_all<Rows, Run>(y, place, lost.before_add);
+      add_float<Rows, Run>(f.residual, y, place);
+    }
+    emit_forms<Rows, Run>(f, y, sites, place, lost);
   }
 }
 

@@ -6,8 +6,14 @@
 
 namespace scn::cuda {
 
-/// Fragments of mma.m16n8 for 16 output rows: a lane's share of one unit, one per step.
-using UnitFragment = uint32_t[kUnitSteps][4];
+/// Fragments of mma.m16n8 for 16 output rows: a lane's share of 64 bytes of K, one per step.
+using PartFragment = uint32_t[kPartSteps][4];
+
+__device__ __forceinline__ void load_global(uint4& to, const char* from) {
+  asm volatile("ld.global.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to.x), "=r"(to.y), "=r"(to.z), "=r"(to.w)
+               : "l"(from));
+}
 
 /// A lane's entry of a kernel map for output rows i and i + 8 at one offset.
 struct MapEntry {
@@ -17,13 +23,14 @@ struct MapEntry {
 constexpr MapEntry kNoEntry{0xffffffffu, 0};
 
 /// A lane's share of one unit as it comes from memory: bytes of the input rows of output rows i and i + 8.
+template <int Parts>
 struct UnitBytes {
-  uint4 low, high;
+  uint4 low[Parts], high[Parts];
 
   /// Begins to fetch them: `x` points to the lane's first byte of row 0.
   __device__ __forceinline__ void fetch(int32_t low_row, int32_t high_row, const char* x, int32_t stride) {
-    low = load(x, low_row, stride);
-    high = load(x, high_row, stride);
+    load(low, x, low_row, stride);
+    load(high, x, high_row, stride);
   }
   /// The same by entry; no far slots.
   __device__ __forceinline__ void fetch(const MapEntry& entry, const char* x, int32_t stride) {
@@ -42,15 +49,15 @@ struct UnitBytes {
 
   /// As fragments. `zero` is 0; that no compiler knows so makes these instructions that wait for the loads here,
   /// and not copies that it would move to where the loads begin.
-  __device__ __forceinline__ void to(UnitFragment& a, uint32_t zero) const {
-    a[0][0] = copy(low.x, zero);
-    a[0][1] = copy(high.x, zero);
-    a[0][2] = copy(low.y, zero);
-    a[0][3] = copy(high.y, zero);
-    a[1][0] = copy(low.z, zero);
-    a[1][1] = copy(high.z, zero);
-    a[1][2] = copy(low.w, zero);
-    a[1][3] = copy(high.w, zero);
+  __device__ __forceinline__ void to(PartFragment& a, int part, uint32_t zero) const {
+    a[0][0] = copy(low[part].x, zero);
+    a[0][1] = copy(high[part].x, zero);
+    a[0][2] = copy(low[part].y, zero);
+    a[0][3] = copy(high[part].y, zero);
+    a[1][0] = copy(low[part].z, zero);
+    a[1][1] = copy(high[part].z, zero);
+    a[1][2] = copy(low[part].w, zero);
+    a[1][3] = copy(high[part].w, zero);
   }
 
  private:
@@ -59,17 +66,11 @@ struct UnitBytes {
     asm volatile("or.b32 %0, %1, %2;" : "=r"(to) : "r"(word), "r"(zero));
     return to;
   }
-  static __device__ __forceinline__ uint4 load(const char* x, int32_t row, int32_t stride) {
-    uint4 v;
-    asm volatile(
-        "{\n"
-        ".reg .b64 from;\n"
-        "mad.wide.s32 from, %5, %6, %4;\n"
-        "ld.global.v4.b32 {%0, %1, %2, %3}, [from];\n"
-        "}"
-        : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-        : "l"(x), "r"(row), "r"(stride));
-    return v;
+  static __device__ __forceinline__ void load(uint4 (&to)[Parts], const char* x, int32_t row, int32_t stride) {
+    const char* from;
+    asm("mad.wide.s32 %0, %1, %2, %3;" : "=l"(from) : "r"(row), "r"(stride), "l"(x));
+#pragma unroll
+    for (int part = 0; part < Parts; ++part) load_global(to[part], from + part * kPartBytes);
   }
 };
 

@@ -23,14 +23,14 @@ struct HopperLayout {
   int32_t barrier_at, total;
 };
 
-/// N columns, units of so many offsets, Depth of them fetched ahead.
-template <int N, int Offsets, int Depth>
+/// Units of so many offsets and parts.
+template <int Offsets, int Parts>
 struct HopperShape {
-  static constexpr int kUnitWeights = N * kUnitBytes, kGroupWeights = kUnitWeights * Depth;
-  static constexpr int kSpare = (Offsets > 1 || Depth == 3 ? Depth + 1 : 1) * Offsets;  // entries behind the map's last
-  // Warpgroups of a block: what registers allow.
-  static constexpr int kGroups = N == 16 ? 8 : N == 32 ? 7 : 4;
+  static constexpr int kDepth = hopper_depth(Parts);  // units fetched ahead
+  static constexpr int kUnitWeights = kLargestBlock * kPartBytes * Parts, kGroupWeights = kUnitWeights * kDepth;
+  static constexpr int kSpare = (kDepth + 1) * Offsets;  // entries behind the map's last
 };
+constexpr int32_t kWarpgroups = 4;  // of a block, at most: what registers allow
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDA_ARCH__)
 #define SCN_FX_HOPPER_CODE 1
@@ -39,11 +39,11 @@ struct HopperShape {
 #endif
 
 /// A lane's way through the units of K. Its map entry is read one unit ahead of the rows that it points to.
-template <int Offsets>
+template <int Offsets, int Parts>
 struct UnitWalk {
   const char *distances, *bases;  // of the map: the lane's pair of rows, and all, at offset 0
   const char* x;                  // the lane's bytes of row 0
-  int32_t stride, volume, offset, slabs;
+  int32_t stride, volume, offset, passes;
   MapEntry entry;
 
   __device__ __forceinline__ void read_entry() {
@@ -52,17 +52,17 @@ struct UnitWalk {
   }
   __device__ __forceinline__ void begin(const char* x_of_lane) {
     x = x_of_lane;
-    slabs = stride / kUnitBytes;
+    passes = stride / (kPartBytes * Parts);
     offset = lane_offset<Offsets>();
     read_entry();
   }
   __device__ __forceinline__ void step() {
     offset += Offsets;
-    if (Offsets == 1) {  // selects, no branch: products must not lie on paths that could diverge
-      const bool wraps = offset == volume && slabs > 1;
+    if (Parts > 1) {  // selects, no branch: products must not lie on paths that could diverge
+      const bool wraps = offset == volume && passes > 1;
       offset = wraps ? 0 : offset;
-      x += wraps ? kUnitBytes : 0;
-      slabs -= wraps ? 1 : 0;
+      x += wraps ? kPartBytes * Parts : 0;
+      passes -= wraps ? 1 : 0;
     }
     read_entry();
   }
@@ -79,22 +79,17 @@ __device__ __forceinline__ void warpgroup_sync(int32_t warpgroup) {
     SCN_FX_SYNC(2)
     SCN_FX_SYNC(3)
     SCN_FX_SYNC(4)
-    SCN_FX_SYNC(5)
-    SCN_FX_SYNC(6)
-    SCN_FX_SYNC(7)
-    SCN_FX_SYNC(8)
-    SCN_FX_SYNC(9)
 #undef SCN_FX_SYNC
   }
 }
 
-template <typename T, int N, int Offsets, int Depth, bool Ring, FinishKind Kind>
-__global__ __launch_bounds__(Ring ? 3 * 128 + 32 : HopperShape<N, Offsets, Depth>::kGroups * 128, 1) void
-hopper_convolution(const __grid_constant__ TensorParams p, const __grid_constant__ HopperLayout layout) {
+template <typename T, int Offsets, int Parts, bool Ring, FinishKind Kind>
+__global__ __launch_bounds__(Ring ? 3 * 128 + 32 : kWarpgroups * 128, 1) void hopper_convolution(
+    const __grid_constant__ TensorParams p, const __grid_constant__ HopperLayout layout) {
 #if SCN_FX_HOPPER_CODE
-  using Shape = HopperShape<N, Offsets, Depth>;
+  using Shape = HopperShape<Offsets, Parts>;
   using Sum = typename Accumulator<T>::type;
-  constexpr int kFragments = N / 8, kRun = N / 4;
+  constexpr int N = kLargestBlock, kFragments = N / 8, kRun = N / 4, Depth = Shape::kDepth;
   extern __shared__ __align__(1024) char shared[];
   const int32_t thread = threadIdx.x, warpgroup = thread >> 7, lane = thread & 31;
   const int32_t warpgroups = int32_t(blockDim.x >> 7);  // a ring has one more warp
@@ -122,7 +117,6 @@ hopper_convolution(const __grid_constant__ TensorParams p, const __grid_constant
 
   // Nothing up to wait_for_dependency() depends on the layer before: weights never change, and maps are complete
   // when the first layer that reads them starts.
-  const int32_t count = *p.map.output.count;
   launch_dependents();
   if (thread == 0) {
     for (int32_t i = 0; i < slots; ++i) hopper::barrier_init(weights_full + i * 8, 1);
@@ -143,22 +137,31 @@ hopper_convolution(const __grid_constant__ TensorParams p, const __grid_constant
     for (int32_t i = thread & 127; i < Shape::kSpare; i += 128)
       reinterpret_cast<int32_t*>(table + layout.bases)[(volume + 3) / 4 * 4 + i] = 0;
   }
-  const int32_t tiles = (count + kTileRows - 1) / kTileRows;
-  const int32_t first = int32_t(int64_t(blockIdx.x) * tiles / gridDim.x);
-  const int32_t last = int32_t(int64_t(blockIdx.x + 1) * tiles / gridDim.x);
+  // Tiles of this warpgroup: neighbours of the block's others' at first, later ones far apart, so that the last few
+  // spread over all blocks. Which the first one is does not depend on the number of tiles.
+  const int32_t first = int32_t(blockIdx.x) * warpgroups + warpgroup;
+  const int32_t together = int32_t(gridDim.x) * warpgroups;
+  const auto tile_of = [&](int32_t round) {
+    return round ? round * together + warpgroup * int32_t(gridDim.x) + int32_t(blockIdx.x) : first;
+  };
   if (warpgroup < warpgroups && (thread & 127) == 0) {
     hopper::barrier_init(map_full + warpgroup * 8, 1);
     hopper::barrier_init_done();
-    if (first + warpgroup < last) fetch_map(first + warpgroup);
+    fetch_map(min(first, (p.map.output.capacity - 1) / kTileRows));
   }
+  const int32_t tiles = (*p.map.output.count + kTileRows - 1) / kTileRows;
   wait_for_dependency();
   // The first-level cache may hold lines from before the layer before wrote them.
   if (thread == 0) acquire_device();
   __syncthreads();
 
-  if (first == last) {  // shared memory must outlive the copies
+  // Rounds of tiles in which any warpgroup of this block has one.
+  int32_t rounds = int32_t(blockIdx.x) * warpgroups < tiles ? 1 : 0;
+  while (rounds && rounds * together + int32_t(blockIdx.x) < tiles) ++rounds;
+  if (!rounds) {  // shared memory must outlive the copies
     if (thread == 0) {
       for (int32_t i = 0; i < slots; ++i) hopper::barrier_wait(weights_full + i * 8, 0);
+      for (int32_t i = 0; i < warpgroups; ++i) hopper::barrier_wait(map_full + i * 8, 0);
     }
     return;
   }
@@ -166,7 +169,6 @@ hopper_convolution(const __grid_constant__ TensorParams p, const __grid_constant
     if (thread != warpgroups * 128) return;
     int32_t slot = 0, group = slots % groups, passed = slots;
     uint32_t parity = 0;
-    const int32_t rounds = (last - first + warpgroups - 1) / warpgroups;
     for (; passed < rounds * groups; ++passed) {
       hopper::barrier_wait(weights_empty + slot * 8, parity);
       fetch_weights(group, slot);
@@ -180,14 +182,14 @@ hopper_convolution(const __grid_constant__ TensorParams p, const __grid_constant
   }
 
   const int32_t quad = (lane >> 2) * 2 + (thread >> 5 & 3) * 16;  // place of the lane's rows in their tile
-  UnitWalk<Offsets> walk;
+  UnitWalk<Offsets, Parts> walk;
   walk.distances = table + quad * 2;
   walk.bases = table + layout.bases;
   walk.stride = p.x_stride;
   walk.volume = volume;
   const char* const x = p.x + lane_byte<Offsets>();
-  LanePlace place;
-  place.rows = count;
+  LanePlace<TwoRows> place;
+  place.rows = *p.map.output.count;
   place.channel = int32_t(blockIdx.y) * N + (lane & 3) * kRun;
   const uint32_t weight_base = hopper::weight_descriptor_low(shared_address(shared));
   const uint32_t zero = p.zero;
@@ -211,15 +213,17 @@ hopper_convolution(const __grid_constant__ TensorParams p, const __grid_constant
     if (++free_slot == slots) free_slot = 0;
   };
 
-  for (int32_t tile = first + warpgroup; tile - warpgroup < last; tile += warpgroups) {
-    if (tile >= last) {  // others of this block still have one: let the weights pass
+  for (int32_t round = 0; round < rounds; ++round) {
+    const int32_t tile = tile_of(round);
+    if (tile >= tiles) {  // others of this block still have one: let the weights pass
       if (Ring) {
         for (int32_t group = 0; group < groups; ++group) {
           next_weights(group);
           release_weights();
         }
       }
-      break;
+      if (round == 0) hopper::barrier_wait(map_full + warpgroup * 8, 0);  // fetched all the same
+      continue;
     }
     hopper::barrier_wait(map_full + warpgroup * 8, map_parity);
     map_parity ^= 1;
@@ -228,71 +232,84 @@ hopper_convolution(const __grid_constant__ TensorParams p, const __grid_constant
     far = __any_sync(0xffffffffu, far);
     walk.begin(x);
     place.row = tile * kTileRows + (thread >> 5 & 3) * 16 + (lane >> 2);
-    LaneResidual<kRun> residual;
-    if (Kind != FinishKind::kHalfRows && kRun < 16) fetch_residual<kRun>(residual, p.finish.residual, place);
+    LaneResidual<2, kRun> residual;
     Sum sums[kFragments][4];
 #pragma unroll
     for (int n = 0; n < kFragments; ++n)
 #pragma unroll
       for (int i = 0; i < 4; ++i) sums[n][i] = 0;
 
-    UnitFragment a;
-    const auto multiply = [&](uint32_t b) {
+    const auto multiply = [&](const PartFragment& a, uint32_t b) {
       hopper::product_fence();
 #pragma unroll
-      for (int step = 0; step < kUnitSteps; ++step)
+      for (int step = 0; step < kPartSteps; ++step)
         hopper::Product<N>::multiply(sums, a[step], hopper::weight_descriptor(b + step * (N * 32 >> 4)), T{});
       hopper::product_commit();
-      hopper::product_wait<0>();
     };
     if (far) {  // hardly ever: slow and small
-      if (Kind != FinishKind::kHalfRows && kRun >= 16) fetch_residual<kRun>(residual, p.finish.residual, place);
       for (int32_t group = 0; group < groups; ++group) {
         uint32_t b = next_weights(group);
 #pragma unroll 1
-        for (int i = 0; i < Depth; ++i, b += Shape::kUnitWeights >> 4) {
-          UnitBytes bytes;
+        for (int i = 0; i < Depth; ++i) {
+          UnitBytes<Parts> bytes;
           bytes.fetch_far(walk.entry, p.map.far + quad, walk.x, walk.stride);
           walk.step();
-          bytes.to(a, zero);
-          multiply(b);
+          PartFragment a;
+#pragma unroll
+          for (int part = 0; part < Parts; ++part, b += N * kPartBytes >> 4) {
+            bytes.to(a, part, zero);
+            multiply(a, b);
+            hopper::product_wait<0>();
+          }
         }
         release_weights();
       }
+      if (Kind != FinishKind::kHalfRows) fetch_residual<kRun>(residual, p.finish.residual, place);
     } else {
-      // While products run, the inputs of later units come. Nothing else of this warpgroup runs beside its
-      // products: the other warpgroups do, and two sets of fragments would take the registers of one of those.
-      UnitBytes ahead[Depth];
+      // While the products of one part run, the next part's inputs are put into place and later units' are fetched.
+      UnitBytes<Parts> ahead[Depth];
 #pragma unroll
       for (int i = 0; i < Depth; ++i) {
         ahead[i].fetch(walk.entry, walk.x, walk.stride);
         walk.step();
       }
+      PartFragment a[2];
       const auto multiply_group = [&](int32_t group, auto more) {
         const uint32_t b = next_weights(group);
 #pragma unroll
-        for (int i = 0; i < Depth; ++i) {
-          ahead[i].to(a, zero);
-          if (decltype(more)::value) {
-            ahead[i].fetch(walk.entry, walk.x, walk.stride);
+        for (int i = 0; i < Depth * Parts; ++i) {
+          const int unit = i / Parts, part = i % Parts;
+          ahead[unit].to(a[i % 2], part, zero);
+          multiply(a[i % 2], b + i * (N * kPartBytes >> 4));
+          if (decltype(more)::value && part == Parts - 1) {
+            ahead[unit].fetch(walk.entry, walk.x, walk.stride);
             walk.step();
           }
-          multiply(b + i * (Shape::kUnitWeights >> 4));
+          hopper::product_wait<1>();
+          if (i == 0 && group) release_weights();  // of the group before
         }
-        release_weights();
+        static_assert(Depth * Parts % 2 == 0, "the next group begins with the other fragment");
       };
       for (int32_t group = 0; group + 1 < groups; ++group) multiply_group(group, std::true_type{});
-      if (Kind != FinishKind::kHalfRows && kRun >= 16) fetch_residual<kRun>(residual, p.finish.residual, place);
+      if (Kind != FinishKind::kHalfRows) fetch_residual<kRun>(residual, p.finish.residual, place);
       multiply_group(groups - 1, std::false_type{});
+      hopper::product_wait<0>();
+      release_weights();
     }
-    if (tile + warpgroups < last) {
+    if (tile_of(round + 1) < tiles) {
       warpgroup_sync(warpgroup);  // all have read their map
-      if ((thread & 127) == 0) fetch_map(tile + warpgroups);
+      if ((thread & 127) == 0) fetch_map(tile_of(round + 1));
     }
     fresh = false;
 
+    Sum ordered[2][kRun];  // by row, then channel
+#pragma unroll
+    for (int i = 0; i < kRun; ++i) {
+      ordered[0][i] = sums[i / 2][i % 2];
+      ordered[1][i] = sums[i / 2][2 + i % 2];
+    }
     const float* const scale = scales + (lane & 3) * kRun;
-    finish_tile<T, Kind>(p.finish, sums, scale, scale + N, residual, p.map.output, place, lost);
+    finish_tile<T, Kind, TwoRows, kRun>(p.finish, ordered, scale, scale + N, residual, p.map.output, place, lost);
   }
   if (Kind != FinishKind::kInt8Rows) report_lost(p.finish, lost);
 #endif

@@ -10,36 +10,35 @@
 namespace scn::cuda {
 
 /// Divides shared memory for `warpgroups` and as many slots of weights as fit; false if there is no room for two.
-template <int N, int Offsets, int Depth>
+template <int Offsets, int Parts>
 bool hopper_layout(const TensorParams& p, int32_t warpgroups, bool ring, int32_t limit, HopperLayout* layout) {
-  using Shape = HopperShape<N, Offsets, Depth>;
+  using Shape = HopperShape<Offsets, Parts>;
   const int32_t volume = p.map.geometry.volume;
   const auto up = [](int32_t n) { return (n + 127) / 128 * 128; };
   HopperLayout l{};
-  l.groups = (p.units + Depth - 1) / Depth;
+  l.groups = (p.units + Shape::kDepth - 1) / Shape::kDepth;
   l.bases = bases_at(volume) + Shape::kSpare * kTileRows * 2;
   l.table = up(l.bases + ((volume + 3) / 4 * 4 + Shape::kSpare) * 4);
-  const int32_t rest = warpgroups * l.table + 2 * N * 4 + 8 * (2 * l.groups + warpgroups);
+  const int32_t rest = warpgroups * l.table + 2 * kLargestBlock * 4 + 8 * (2 * l.groups + warpgroups);
   l.slots = std::min(l.groups, (limit - rest) / Shape::kGroupWeights);
   if (l.slots < (ring ? std::min(l.groups, 2) : l.groups)) return false;
   l.table_at = up(l.slots * Shape::kGroupWeights);
   l.scale_at = l.table_at + warpgroups * l.table;
-  l.barrier_at = l.scale_at + 2 * N * 4;
+  l.barrier_at = l.scale_at + 2 * kLargestBlock * 4;
   l.total = l.barrier_at + 8 * ((ring ? 2 : 1) * l.slots + warpgroups);
   *layout = l;
   return l.total <= limit;
 }
 
-template <typename T, int N, int Offsets, int Depth, bool Ring, FinishKind Kind>
+template <typename T, int Offsets, int Parts, bool Ring, FinishKind Kind>
 bool launch_hopper_as(const TensorParams& p, int32_t column_blocks, const DeviceLimits& limits,
                       cudaStream_t stream) {
-  using Shape = HopperShape<N, Offsets, Depth>;
-  const auto kernel = hopper_convolution<T, N, Offsets, Depth, Ring, Kind>;
+  const auto kernel = hopper_convolution<T, Offsets, Parts, Ring, Kind>;
   HopperLayout layout{};
-  int32_t warpgroups = Ring ? 3 : Shape::kGroups;
   // Resident weights that leave room for one or two warpgroups do worse than a ring with three.
-  const int32_t fewest = Ring || N < kLargestBlock ? 1 : 3;
-  while (!hopper_layout<N, Offsets, Depth>(p, warpgroups, Ring, limits.shared_bytes, &layout)) {
+  int32_t warpgroups = Ring ? 3 : kWarpgroups;
+  const int32_t fewest = Ring ? 1 : 3;
+  while (!hopper_layout<Offsets, Parts>(p, warpgroups, Ring, limits.shared_bytes, &layout)) {
     if (--warpgroups < fewest) return false;
   }
   const void* const symbol = reinterpret_cast<const void*>(kernel);
@@ -47,40 +46,30 @@ bool launch_hopper_as(const TensorParams& p, int32_t column_blocks, const Device
   allow_shared(symbol, layout.total, limits);
   const int32_t tiles = (p.map.output.capacity + kTileRows - 1) / kTileRows;
   const int32_t together = blocks_per_multiprocessor(symbol, threads, layout.total) * limits.multiprocessors;
-  const int32_t blocks = std::min(tiles, std::max(1, together / column_blocks));
+  const int32_t blocks = std::min((tiles + warpgroups - 1) / warpgroups, std::max(1, together / column_blocks));
   launch_early(kernel, dim3(uint32_t(blocks), uint32_t(column_blocks)), threads, layout.total, limits, stream,
                p, layout);
   return true;
 }
 
-template <typename T, int Offsets, FinishKind Kind>
-bool launch_hopper_kind(const TensorParams& p, int32_t padded, const DeviceLimits& limits, cudaStream_t stream) {
-  constexpr int kNarrow = hopper_depth(1, 16), kDepth = hopper_depth(1, kLargestBlock),
-                kDeep = hopper_depth(6, kLargestBlock);
-  const int32_t column_blocks = padded / kLargestBlock;
-  if (padded == 16) return launch_hopper_as<T, 16, Offsets, kNarrow, false, Kind>(p, 1, limits, stream);
-  if (padded == 32) return launch_hopper_as<T, 32, Offsets, kNarrow, false, Kind>(p, 1, limits, stream);
-  if (hopper_depth(p.units, kLargestBlock) == kDeep)
-    return launch_hopper_as<T, kLargestBlock, Offsets, kDeep, false, Kind>(p, column_blocks, limits, stream) ||
-           launch_hopper_as<T, kLargestBlock, Offsets, kDeep, true, Kind>(p, column_blocks, limits, stream);
-  return launch_hopper_as<T, kLargestBlock, Offsets, kDepth, false, Kind>(p, column_blocks, limits, stream) ||
-         launch_hopper_as<T, kLargestBlock, Offsets, kDepth, true, Kind>(p, column_blocks, limits, stream);
-}
-
-template <typename T, int Offsets>
-bool launch_hopper_offsets(const TensorParams& p, int32_t padded, const DeviceLimits& limits,
-                           cudaStream_t stream) {
+template <typename T, int Offsets, int Parts>
+bool launch_hopper_unit(const TensorParams& p, int32_t padded, const DeviceLimits& limits, cudaStream_t stream) {
   constexpr FinishKind kUsual = sizeof(T) == 1 ? FinishKind::kInt8Rows : FinishKind::kHalfRows;
-  if (finish_kind<T>(p.finish) == kUsual) return launch_hopper_kind<T, Offsets, kUsual>(p, padded, limits, stream);
-  return launch_hopper_kind<T, Offsets, FinishKind::kAny>(p, padded, limits, stream);
+  constexpr FinishKind kAny = FinishKind::kAny;
+  const int32_t column_blocks = padded / kLargestBlock;
+  if (finish_kind<T>(p.finish) == kUsual)
+    return launch_hopper_as<T, Offsets, Parts, false, kUsual>(p, column_blocks, limits, stream) ||
+           launch_hopper_as<T, Offsets, Parts, true, kUsual>(p, column_blocks, limits, stream);
+  return launch_hopper_as<T, Offsets, Parts, false, kAny>(p, column_blocks, limits, stream) ||
+         launch_hopper_as<T, Offsets, Parts, true, kAny>(p, column_blocks, limits, stream);
 }
 
 template <typename T>
 void launch_hopper(const TensorParams& p, int32_t padded, const DeviceLimits& limits, cudaStream_t stream) {
-  const int32_t offsets = unit_offsets(p.x_stride);
-  const bool done = offsets == 4   ? launch_hopper_offsets<T, 4>(p, padded, limits, stream)
-                    : offsets == 2 ? launch_hopper_offsets<T, 2>(p, padded, limits, stream)
-                                   : launch_hopper_offsets<T, 1>(p, padded, limits, stream);
+  const bool done = p.x_stride == 16   ? launch_hopper_unit<T, 4, 1>(p, padded, limits, stream)
+                    : p.x_stride == 32 ? launch_hopper_unit<T, 2, 1>(p, padded, limits, stream)
+                    : p.x_stride == 64 ? launch_hopper_unit<T, 1, 1>(p, padded, limits, stream)
+                                       : launch_hopper_unit<T, 1, 2>(p, padded, limits, stream);
   if (!done)
     fail(ErrorKind::kArgument, "A layer does not fit into the shared memory that was planned for it.");
 }

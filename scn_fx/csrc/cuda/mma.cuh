@@ -20,6 +20,12 @@ struct Accumulator<__half> {
   using type = float;
 };
 
+__device__ __forceinline__ int32_t load_shared(uint32_t address) {
+  int32_t v;
+  asm volatile("ld.shared.b32 %0, [%1];" : "=r"(v) : "r"(address));
+  return v;
+}
+
 __device__ __forceinline__ uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
@@ -63,6 +69,33 @@ __device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], 
   };
   half_step(a[0], a[1], b0);
   half_step(a[2], a[3], b1);
+#endif
+}
+
+/// Copies 16 bytes from global to shared memory, past the registers where the hardware can.
+__device__ __forceinline__ void copy_async(uint32_t to, const void* from) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+#else
+  const uint4 v = *static_cast<const uint4*>(from);
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+               : "memory");
+#endif
+}
+
+/// The same for 4 bytes.
+__device__ __forceinline__ void copy_async_word(uint32_t to, const void* from) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
+#else
+  const uint32_t v = *static_cast<const uint32_t*>(from);
+  asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(v) : "memory");
+#endif
+}
+
+__device__ __forceinline__ void wait_copies() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_all;" ::: "memory");
 #endif
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The tensor-core convolution for all GPUs. A warp takes 16 output rows: each lane fetches its bytes of the input
-// rows straight to the registers of mma.sync, one unit ahead; weights come fragment by fragment through the
-// first-level cache, which the warps of a multiprocessor share.
+// The tensor-core convolution for all GPUs: output channels as the rows of mma.sync, output sites as its columns. A
+// warp takes 32 sites. What a lane fetches of an input row lies in the order in which mma.sync wants its columns, so
+// it goes from memory to the products without another instruction. Weights lie in shared memory, or, where they are
+// too large, come through the first-level cache.
 #pragma once
 
 #include "cuda/fragment_finish.cuh"
@@ -10,66 +11,188 @@
 
 namespace scn::cuda {
 
-constexpr int32_t kTensorThreads = kTileRows / 16 * 32;  // a block takes one tile after another
+constexpr int32_t kWarpSites = 32, kEights = kWarpSites / 8;
 
-template <typename T, int N, int Offsets>
-__global__ __launch_bounds__(kTensorThreads) void tensor_convolution(const __grid_constant__ TensorParams p) {
+/// Shared memory of a block, in bytes from its start; weights come first.
+struct TensorLayout {
+  int32_t scale_at;           // scales, biases
+  int32_t map_at, map, bases; // a warp's part of the kernel map: distances, then bases
+  int32_t total;
+};
+
+template <int N, int Parts>
+struct TensorShape {
+  // Two blocks fill a multiprocessor, so that one can begin while the other ends.
+  static constexpr int kThreads = N == 16 ? 320 : N == 32 ? 288 : 256, kBlocks = 2;
+  static constexpr int kDepth = Parts == 2 || N > 32 ? 1 : N == 16 ? 3 : 2;  // units in registers
+};
+
+/// A lane's share of one unit for the sites of its warp: 16 bytes of the input row of site i of each eight.
+template <int Parts>
+struct SiteBytes {
+  uint4 v[kEights][Parts];
+
+  __device__ __forceinline__ void fetch(const int32_t (&rows)[kEights], const char* x, int32_t stride) {
+#pragma unroll
+    for (int j = 0; j < kEights; ++j) {
+      const char* from;
+      asm("mad.wide.s32 %0, %1, %2, %3;" : "=l"(from) : "r"(rows[j]), "r"(stride), "l"(x));
+#pragma unroll
+      for (int part = 0; part < Parts; ++part) load_global(v[j][part], from + part * kPartBytes);
+    }
+  }
+};
+
+/// The lane's rows in a far slot. Read once; but as a loop this is a branch that is hardly ever taken, and not a dozen
+/// predicated instructions in the way of all others.
+__device__ __forceinline__ void far_rows(int32_t (&rows)[kEights], const int32_t* slot, int32_t item,
+                                         int32_t eighth) {
+  const volatile int32_t* const own = slot + item * kWarpSites % kTileRows + eighth * 2;
+  do {
+#pragma unroll
+    for (int j = 0; j < kEights; ++j) rows[j] = own[j / 2 * 16 + j % 2];
+  } while (rows[0] < -1);
+}
+
+template <typename T, int N, int Offsets, int Parts, bool Resident, FinishKind Kind>
+__global__ __launch_bounds__(TensorShape<N, Parts>::kThreads, TensorShape<N, Parts>::kBlocks) void tensor_convolution(
+    const __grid_constant__ TensorParams p, const __grid_constant__ TensorLayout layout) {
   using Sum = typename Accumulator<T>::type;
-  constexpr int kFragments = N / 8, kQuads = N / 16, kRun = N / 4;
-  const int32_t lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-  const int32_t place_in_tile = warp * 16 + (lane >> 2) * 2;
-  const int32_t volume = p.map.geometry.volume, count = *p.map.output.count;
-  const int32_t tiles = (count + kTileRows - 1) / kTileRows;
-  const uint4* const weights = p.weights + int64_t(blockIdx.y) * p.units * kUnitSteps * kQuads * 32 + lane;
+  constexpr int kSixteens = N / 16, kRun = N / 8, kSteps = Parts * kPartSteps, kDepth = TensorShape<N, Parts>::kDepth;
+  constexpr int kUnitWeights = kSteps * kSixteens * 32;  // uint4
+  extern __shared__ __align__(128) char shared[];
+  const int32_t lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+  const int32_t volume = p.map.geometry.volume, units = p.units;
+  const uint4* const all_weights = p.weights + int64_t(blockIdx.y) * units * kUnitWeights;
+  float* const scales = reinterpret_cast<float*>(shared + layout.scale_at);
+  char* const map = shared + layout.map_at + warp * layout.map;
+  const auto fetch_map = [&](int32_t item) {
+    const char* const record =
+        p.map.tiles + int64_t(item * kWarpSites / kTileRows) * p.map.tile_bytes;
+    const uint32_t to = shared_address(map);
+    const char* const distances = record + item * kWarpSites % kTileRows * 2;
+    for (int32_t i = lane; i < volume * 4; i += 32)
+      copy_async(to + i * 16, distances + (i >> 2) * (kTileRows * 2) + (i & 3) * 16);
+    for (int32_t i = lane; i < volume; i += 32)
+      copy_async_word(to + layout.bases + i * 4, record + bases_at(volume) + i * 4);
+  };
+
+  // Items, of 32 sites: neighbours of the block's others' at first, later ones far apart, so that the last few spread
+  // over all blocks. Which the first one is does not depend on the number of sites.
+  const int32_t first = int32_t(blockIdx.x) * warps + warp, together = int32_t(gridDim.x) * warps;
+  const auto item_of = [&](int32_t round) {
+    return round ? round * together + warp * int32_t(gridDim.x) + int32_t(blockIdx.x) : first;
+  };
+  // Nothing up to wait_for_dependency() depends on the layer before: weights never change, and maps are complete
+  // when the first layer that reads them starts.
   launch_dependents();
+  fetch_map(min(first, (p.map.output.capacity - 1) / kWarpSites));
+  if (Resident) {
+    for (int32_t i = threadIdx.x; i < units * kUnitWeights; i += blockDim.x)
+      copy_async(shared_address(shared) + i * 16, all_weights + i);
+  }
+  for (int32_t i = threadIdx.x; i < N; i += blockDim.x) {
+    scales[i] = sizeof(T) == 1 ? __ldg(p.finish.scale + blockIdx.y * N + i) : 1.0f;
+    scales[N + i] = __ldg(p.finish.bias + blockIdx.y * N + i);
+  }
+  for (int32_t i = lane; i < Offsets * 16; i += 32)  // behind the last offset, no row has a neighbour
+    reinterpret_cast<uint32_t*>(map + volume * 64)[i] = 0xffffffffu;
+  if (lane < Offsets) reinterpret_cast<int32_t*>(map + layout.bases)[volume + lane] = 0;
+  const int32_t count = *p.map.output.count, items = (count + kWarpSites - 1) / kWarpSites;
   wait_for_dependency();
   // The first-level cache may hold lines from before the layer before wrote them.
   if (threadIdx.x == 0) acquire_device();
+  wait_copies();
   __syncthreads();
 
-  LanePlace place;
+  const int32_t eighth = lane >> 2;  // the lane fetches site `eighth` of each eight
+  const int32_t* const bases = reinterpret_cast<const int32_t*>(map + layout.bases);
+  const uint32_t first_entry = shared_address(map) + lane_offset<Offsets>() * 64 + eighth * 4;
+  const uint32_t first_base = shared_address(map) + layout.bases + lane_offset<Offsets>() * 4;
+  const char* first_x = p.x + lane_byte<Offsets>();
+  asm volatile("" : "+l"(first_x));  // not computed again and again
+  LanePlace<EightRows> place;
   place.rows = count;
-  place.channel = int32_t(blockIdx.y) * N + (lane & 3) * kRun;
+  place.channel = int32_t(blockIdx.y) * N + eighth * kRun;
+  const float* const scale = scales + eighth * kRun;
   Lost lost;
-  for (int32_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-    const char* const record = p.map.tiles + int64_t(tile) * p.map.tile_bytes;
-    const auto fetch = [&](UnitBytes& bytes, int32_t unit) {
-      const int32_t slab = Offsets == 1 ? unit / volume : 0;
-      const int32_t offset = Offsets == 1 ? unit - slab * volume : unit * Offsets + lane_offset<Offsets>();
-      MapEntry entry = kNoEntry;
-      if (Offsets == 1 || offset < volume) {  // the last unit may have more offsets than there are
-        entry.distances =
-            __ldg(reinterpret_cast<const uint32_t*>(record + offset * (kTileRows * 2) + place_in_tile * 2));
-        entry.base = __ldg(reinterpret_cast<const int32_t*>(record + bases_at(volume)) + offset);
+  for (int32_t round = 0;; ++round) {
+    const int32_t item = item_of(round);
+    if (item >= items) break;
+    if (round) {
+      wait_copies();
+      __syncwarp();
+    }
+    bool far = false;
+    for (int32_t i = lane; i < volume; i += 32) far |= bases[i] < 0;
+    far = __any_sync(0xffffffffu, far);
+    place.row = item * kWarpSites + (lane & 3) * 2;
+
+    uint32_t entry_at = first_entry, base_at = first_base;
+    const uint32_t last_base = first_base + volume * 4;
+    const char* x = first_x;
+    SiteBytes<Parts> ahead[kDepth];
+    const auto fetch_next = [&](SiteBytes<Parts>& bytes) {
+      const int32_t base = load_shared(base_at);
+      int32_t rows[kEights];
+#pragma unroll
+      for (int pair = 0; pair < kEights / 2; ++pair) {
+        const uint32_t both = uint32_t(load_shared(entry_at + pair * 32)), low = both & 0xffffu;
+        rows[2 * pair] = low == uint32_t(kNoNeighbour) ? -1 : base + int32_t(low);
+        rows[2 * pair + 1] = both >= uint32_t(kNoNeighbour) << 16 ? -1 : base + int32_t(both >> 16);
       }
-      bytes.fetch_far(entry, p.map.far + place_in_tile, p.x + slab * kUnitBytes + lane_byte<Offsets>(),
-                      p.x_stride);
+      if (far && base < 0) far_rows(rows, p.map.far + int64_t(~base) * kTileRows, item, eighth);
+      bytes.fetch(rows, x, p.x_stride);
+      entry_at += Offsets * 64;
+      base_at += Offsets * 4;
+      if (Parts > 1 && base_at == last_base) {
+        entry_at = first_entry;
+        base_at = first_base;
+        x += kPartBytes * Parts;
+      }
     };
-    Sum sums[kFragments][4] = {};
-    UnitBytes next;
-    fetch(next, 0);
-    const uint4* w = weights;
-    for (int32_t unit = 0; unit < p.units; ++unit) {
-      UnitFragment a;
-      next.to(a, p.zero);
-      if (unit + 1 < p.units) fetch(next, unit + 1);
 #pragma unroll
-      for (int step = 0; step < kUnitSteps; ++step) {
+    for (int i = 0; i < kDepth; ++i) {
+      if (i < units) fetch_next(ahead[i]);
+    }
+    Sum sums[kSixteens][kEights][4] = {};
+    LaneResidual<EightRows::kCount, kRun> residual;
+    const uint4* w = (Resident ? reinterpret_cast<const uint4*>(shared) : all_weights) + lane;
+    for (int32_t unit = 0; unit < units; unit += kDepth) {
+      if (Kind != FinishKind::kHalfRows && unit + kDepth >= units)
+        fetch_residual<kRun>(residual, p.finish.residual, place);
 #pragma unroll
-        for (int n = 0; n < kQuads; ++n, w += 32) {
-          const uint4 b = __ldg(w);
-          multiply(sums[2 * n], a[step], b.x, b.y, T{});
-          multiply(sums[2 * n + 1], a[step], b.z, b.w, T{});
+      for (int i = 0; i < kDepth; ++i) {
+        if (unit + i >= units) break;
+#pragma unroll
+        for (int step = 0; step < kSteps; ++step) {
+#pragma unroll
+          for (int m = 0; m < kSixteens; ++m, w += 32) {
+            const uint4 a = Resident ? *w : __ldg(w);
+#pragma unroll
+            for (int j = 0; j < kEights; ++j) {
+              const uint4& v = ahead[i].v[j][step / kPartSteps];
+              const uint32_t words[4] = {a.x, a.y, a.z, a.w};
+              multiply(sums[m][j], words, step % 2 ? v.z : v.x, step % 2 ? v.w : v.y, T{});
+            }
+          }
         }
+        if (unit + i + kDepth < units) fetch_next(ahead[i]);
       }
     }
-    place.row = tile * kTileRows + warp * 16 + (lane >> 2);
-    LaneResidual<kRun> residual;
-    fetch_residual<kRun>(residual, p.finish.residual, place);
-    finish_tile<T, FinishKind::kAny>(p.finish, sums, p.finish.scale + place.channel, p.finish.bias + place.channel,
-                                     residual, p.map.output, place, lost);
+    __syncwarp();  // all lanes have read their map
+    if (item_of(round + 1) < items) fetch_map(item_of(round + 1));
+    Sum ordered[EightRows::kCount][kRun];  // by site, then channel
+#pragma unroll
+    for (int i = 0; i < EightRows::kCount; ++i) {
+#pragma unroll
+      for (int k = 0; k < kRun; ++k) ordered[i][k] = sums[k / 2][i / 2][k % 2 * 2 + i % 2];
+    }
+    finish_tile<T, Kind, EightRows, kRun>(p.finish, ordered, scale, scale + N, residual, p.map.output, place,
+                                          lost);
   }
-  report_lost(p.finish, lost);
+  if (Kind != FinishKind::kInt8Rows) report_lost(p.finish, lost);
+  wait_copies();
 }
 
 }  // namespace scn::cuda

@@ -15,36 +15,24 @@ int32_t padded_channels(int32_t channels) {
   return channels <= 16 ? 16 : channels <= 32 ? 32 : 64;
 }
 
-/// Calls put(n, k, c) for every element in the order of the bytes of one step of K, `element` bytes each: the
-/// elements `first` to `last` of the step, for one column.
-template <typename Put>
-void step_elements(const KOrder& order, int32_t unit, int32_t step, int32_t column, int32_t first, int32_t last,
-                   int32_t element, const Put& put) {
-  for (int32_t e = first; e < last; ++e) {
-    const KOrder::Source from = order.source(unit, step, e * element);
-    put(column, from.offset, from.byte / element);
-  }
-}
-
-/// Elements in the order in which the lanes of mma.sync read them. `value(n, k, c)` gives a weight, zero beyond the
-/// real channels and offsets.
+/// Elements in the order in which the lanes of mma.sync read them, output channels as its rows. `value(n, k, c)`
+/// gives a weight, zero beyond the real channels and offsets.
 template <typename Element, typename Value>
 std::vector<char> pack_fragments(int32_t padded, const KOrder& order, const Value& value) {
   const int32_t size = int32_t(sizeof(Element)), block = std::min(padded, kLargestBlock);
-  const int32_t in_half = 16 / size, in_lane = 4 / size;
-  std::vector<char> packed(size_t(padded) * size_t(order.units()) * kUnitBytes);
+  std::vector<char> packed(size_t(padded) * size_t(order.units()) * size_t(order.unit_bytes()));
   Element* out = reinterpret_cast<Element*>(packed.data());
-  const auto put = [&](int32_t n, int32_t k, int32_t c) { *out++ = value(n, k, c); };
   for (int32_t n0 = 0; n0 < padded; n0 += block) {
     for (int32_t unit = 0; unit < order.units(); ++unit) {
-      for (int32_t step = 0; step < kUnitSteps; ++step) {
+      for (int32_t step = 0; step < order.steps(); ++step) {
         for (int32_t n16 = 0; n16 < block; n16 += 16) {
           for (int32_t lane = 0; lane < 32; ++lane) {
-            for (int32_t word = 0; word < 4; ++word) {  // two column halves x two halves of the 32 bytes
-              const int32_t column = n16 + word / 2 * 8 + lane / 4;
-              const int32_t first = word % 2 * in_half + lane % 4 * in_lane;
-              step_elements(order, unit, step, n0 + channel_of_column(column, block), first, first + in_lane,
-                            size, put);
+            for (int32_t word = 0; word < 4; ++word) {  // two halves of K x two halves of the rows
+              const int32_t n = n0 + channel_of_row(n16 + word % 2 * 8 + lane / 4, block);
+              for (int32_t byte = 0; byte < 4; byte += size) {
+                const KOrder::Source from = order.source(unit, step, lane % 4, word / 2 * 4 + byte);
+                *out++ = value(n, from.offset, from.byte / size);
+              }
             }
           }
         }
@@ -59,19 +47,21 @@ std::vector<char> pack_fragments(int32_t padded, const KOrder& order, const Valu
 /// groups.
 template <typename Element, typename Value>
 std::vector<char> pack_blocks(int32_t padded, const KOrder& order, const Value& value) {
-  const int32_t size = int32_t(sizeof(Element)), block = std::min(padded, kLargestBlock);
-  const int32_t units = order.units(hopper_depth(order.units(), block)), in_half = 16 / size;
-  std::vector<char> packed(size_t(padded) * size_t(units) * kUnitBytes);
+  const int32_t size = int32_t(sizeof(Element)), block = kLargestBlock;
+  const int32_t units = order.units(hopper_depth(unit_parts(order.row_bytes)));
+  std::vector<char> packed(size_t(padded) * size_t(units) * size_t(order.unit_bytes()));
   Element* out = reinterpret_cast<Element*>(packed.data());
-  const auto put = [&](int32_t n, int32_t k, int32_t c) { *out++ = value(n, k, c); };
   for (int32_t n0 = 0; n0 < padded; n0 += block) {
     for (int32_t unit = 0; unit < units; ++unit) {
-      for (int32_t step = 0; step < kUnitSteps; ++step) {
+      for (int32_t step = 0; step < order.steps(); ++step) {
         for (int32_t n8 = 0; n8 < block; n8 += 8) {
           for (int32_t half = 0; half < 2; ++half) {
-            for (int32_t column = n8; column < n8 + 8; ++column)
-              step_elements(order, unit, step, n0 + channel_of_column(column, block), half * in_half,
-                            (half + 1) * in_half, size, put);
+            for (int32_t column = n8; column < n8 + 8; ++column) {
+              for (int32_t byte = 0; byte < 16; byte += size) {
+                const KOrder::Source from = order.source(unit, step, byte / 4, half * 4 + byte % 4);
+                *out++ = value(n0 + channel_of_column(column, block), from.offset, from.byte / size);
+              }
+            }
           }
         }
       }
@@ -83,11 +73,11 @@ std::vector<char> pack_blocks(int32_t padded, const KOrder& order, const Value& 
 }  // namespace
 
 bool suits_hopper(int32_t padded, const KOrder& order, const DeviceLimits& limits) {
-  const int32_t block = std::min(padded, kLargestBlock), depth = hopper_depth(order.units(), block);
-  const int64_t groups = order.units(depth) / depth, group_bytes = int64_t(block) * kUnitBytes * depth;
-  const int64_t slots = block < kLargestBlock ? groups : std::min<int64_t>(groups, 2);
+  if (padded < kLargestBlock) return false;
+  const int64_t depth = hopper_depth(unit_parts(order.row_bytes)), groups = order.units(int32_t(depth)) / depth;
+  const int64_t group_bytes = kLargestBlock * order.unit_bytes() * depth;
   const int64_t map_bytes = (order.volume + 4 * (depth + 1)) * (kTileRows * 2 + 4) + 256;
-  return slots * group_bytes + map_bytes + block * 8 + groups * 16 + 256 <= limits.shared_bytes;
+  return std::min<int64_t>(groups, 2) * group_bytes + map_bytes + groups * 16 + 1024 <= limits.shared_bytes;
 }
 
 DeviceWeights device_weights(const WeightSource& s, const DeviceLimits& limits) {
