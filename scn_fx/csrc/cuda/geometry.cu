@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The beginning and the end of a frame, and the ranks of marked cells.
 #include "cuda/geometry_common.cuh"
+#include "cuda/mma.cuh"
 
 namespace scn::cuda {
 namespace {
@@ -17,6 +18,7 @@ __global__ void begin_kernel(DeviceFrame* frame, const DeviceFrame value, int32_
 
 constexpr int kRankThreads = 256, kRankWarps = kRankThreads / 32;
 constexpr int kRankRounds = kLinesPerGroup / kRankWarps;  // lines that a warp can have
+constexpr uint32_t kCounted = 1u << 31;                   // in group_counts: the rest of the number is valid
 static_assert(kLinesPerGroup == 32, "a warp counts the lines of a group");
 
 /// The groups of all sets, one set after another.
@@ -24,45 +26,54 @@ struct GroupTable {
   int32_t first[kMaxSets + 1];
 };
 
-/// Sites of each group of lines, a warp per group. (Marking does not count them: thousands of atomics on the
-/// few groups that hold most sites would take longer than the rest of it.)
-__global__ __launch_bounds__(kRankThreads) void sum_groups_kernel(const __grid_constant__ SetTable sets,
-                                                                  const __grid_constant__ GroupTable groups) {
-  const int32_t number = int32_t(blockIdx.x) * kRankWarps + int32_t(threadIdx.x >> 5);
-  if (number >= groups.first[sets.count]) return;
-  int32_t which = 0;
-  while (number >= groups.first[which + 1]) ++which;
-  const SitesView& s = sets.set[which];
-  const int32_t group = number - groups.first[which], lane = threadIdx.x & 31;
-  const int32_t line = group * kLinesPerGroup + lane;
-  const int32_t sum = warp_sum(line < s.lines ? s.line_counts[line] : 0);
-  if (lane == 0) s.group_counts[group] = sum;
+/// Sites of all groups before one, a share for each thread of a block. Waits until they are counted: by
+/// blocks with lower numbers, which start earlier and wait for none with a higher one.
+__device__ __forceinline__ int32_t sites_before(const int32_t* group_counts, int32_t group) {
+  constexpr int kTogether = 8;
+  int32_t sum = 0;
+  for (int32_t first = int32_t(threadIdx.x); first < group; first += kTogether * kRankThreads) {
+    uint32_t count[kTogether];
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      const int32_t at = first + i * kRankThreads;
+      count[i] = at < group ? uint32_t(__ldcg(group_counts + at)) : kCounted;
+    }
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      while (!(count[i] & kCounted)) count[i] = uint32_t(__ldcg(group_counts + first + i * kRankThreads));
+      sum += int32_t(count[i] & ~kCounted);
+    }
+  }
+  return sum;
 }
 
-/// A block ranks one group of lines, and leaves zeros in line_counts. A warp takes one line at a time, or
-/// two, four or more short ones; a lane has a word of a short line, two of a line of more than 32 words.
-__global__ __launch_bounds__(kRankThreads) void rank_kernel(const __grid_constant__ SetTable sets,
-                                                            const __grid_constant__ GroupTable groups,
-                                                            int32_t* status) {
+/// A block counts one group of lines, lets the blocks after it know, and ranks it; line_counts are zero
+/// again. (Marking does not count groups: thousands of atomics on the few that hold most sites would take
+/// longer than the rest of it.) A warp takes one line at a time, or two, four or more short ones; a lane has
+/// a word of a short line, two of a line of more than 32 words.
+__global__ __launch_bounds__(kRankThreads, 6) void rank_kernel(const __grid_constant__ SetTable sets,
+                                                               const __grid_constant__ GroupTable groups,
+                                                               int32_t* status) {
   __shared__ int32_t sums[kRankWarps];
   __shared__ int4 place[kLinesPerGroup];  // lines with sites: batch, z, y, sites before it in its group
-  __shared__ int32_t lines;
+  __shared__ int32_t lines, found_here;
   int32_t which = 0;
   while (int32_t(blockIdx.x) >= groups.first[which + 1]) ++which;
   const SitesView& s = sets.set[which];
   const int32_t group = int32_t(blockIdx.x) - groups.first[which];
   const int32_t last = groups.first[which + 1] - groups.first[which] - 1;
   const int32_t thread = threadIdx.x, lane = thread & 31, warp = thread >> 5;
-  const int32_t own_line = group * kLinesPerGroup + thread;  // of the first warp
-  const int32_t count = warp == 0 && own_line < s.lines ? s.line_counts[own_line] : 0;
-  const int32_t own = s.group_counts[group];
-  if (!own && group != last) return;
-  int32_t before = 0;
-#pragma unroll 8
-  for (int32_t i = thread; i < group; i += kRankThreads) before += s.group_counts[i];
+  wait_for_dependency();
+  launch_dependents();
   if (warp == 0) {
-    const uint32_t used = __ballot_sync(0xffffffffu, count != 0);
+    const int32_t own_line = group * kLinesPerGroup + lane;
+    const int32_t count = own_line < s.lines ? __ldcg(s.line_counts + own_line) : 0;
     const int32_t inclusive = warp_inclusive(count);
+    if (lane == 31) {
+      __stcg(s.group_counts + group, int32_t(uint32_t(inclusive) | kCounted));
+      found_here = inclusive;
+    }
+    const uint32_t used = __ballot_sync(0xffffffffu, count != 0);
     if (count) {
       const int32_t rest = own_line / s.shape[1], batch = rest / s.shape[0];
       place[__popc(used & ((1u << lane) - 1))] =
@@ -71,7 +82,30 @@ __global__ __launch_bounds__(kRankThreads) void rank_kernel(const __grid_constan
     }
     if (lane == 0) lines = __popc(used);
   }
-  before = warp_sum(before);
+  __syncthreads();
+  const int32_t used = lines, own = found_here, line_words = s.words_per_line;
+  if (!own && group != last) return;
+
+  int32_t width = 32;  // lanes of a line
+  while (width / 2 >= line_words && width > kRankThreads / kLinesPerGroup) width /= 2;
+  const int32_t part = thread & (width - 1), step = kRankThreads / width;
+  const int32_t own_slot = thread / width, warp_slot = (thread - lane) / width;
+  const bool two = line_words > width;
+  uint32_t bits[kRankRounds][2];
+  const auto load_bits = [&](int32_t word) {
+#pragma unroll
+    for (int r = 0; r < kRankRounds; ++r) {  // what all rounds need comes from memory together
+      bits[r][0] = bits[r][1] = 0;
+      const int32_t slot = own_slot + r * step;
+      if (slot >= used || word >= line_words) continue;
+      const int4 at = place[slot];
+      const RankWord* const from = s.words + int64_t(line_of(s, at.x, at.y, at.z)) * line_words + word;
+      bits[r][0] = __ldcg(&from[0].bits);
+      if (two && word + 1 < line_words) bits[r][1] = __ldcg(&from[1].bits);
+    }
+  };
+  load_bits(two ? 2 * part : part);  // under way while the groups before are counted
+  int32_t before = warp_sum(sites_before(s.group_counts, group));
   if (lane == 0) sums[warp] = before;
   __syncthreads();
   before = 0;
@@ -82,26 +116,10 @@ __global__ __launch_bounds__(kRankThreads) void rank_kernel(const __grid_constan
     *s.count = min(before + own, s.capacity);
   }
 
-  const int32_t used = lines, line_words = s.words_per_line;
-  int32_t width = 32;  // lanes of a line
-  while (width / 2 >= line_words && width > kRankThreads / kLinesPerGroup) width /= 2;
-  const int32_t part = thread & (width - 1), step = kRankThreads / width;
-  const int32_t own_slot = thread / width, warp_slot = (thread - lane) / width;
-  const bool two = line_words > width;
   int32_t done[kRankRounds] = {};  // sites of the line so far
   for (int32_t first = 0; first < line_words; first += two ? 2 * width : width) {
     const int32_t word = first + (two ? 2 * part : part);
-    uint32_t bits[kRankRounds][2];
-#pragma unroll
-    for (int r = 0; r < kRankRounds; ++r) {  // what all rounds need comes from memory together
-      bits[r][0] = bits[r][1] = 0;
-      const int32_t slot = own_slot + r * step;
-      if (slot >= used || word >= line_words) continue;
-      const int4 at = place[slot];
-      const RankWord* const from = s.words + int64_t(line_of(s, at.x, at.y, at.z)) * line_words + word;
-      bits[r][0] = from[0].bits;
-      if (two && word + 1 < line_words) bits[r][1] = from[1].bits;
-    }
+    if (first) load_bits(word);
 #pragma unroll
     for (int r = 0; r < kRankRounds; ++r) {
       if (warp_slot + r * step >= used) break;  // whole warps go on together: their lanes exchange counts
@@ -142,7 +160,8 @@ struct ClearTable {
   int32_t first[kMaxSets + 1];
 };
 
-/// Clears the words of all sites; a word of several sites more than once, which costs less than finding out.
+/// Clears the words of all sites, and the groups' counts; a word of several sites more than once, which costs
+/// less than finding out.
 __global__ __launch_bounds__(kClearThreads) void clear_kernel(const __grid_constant__ SetTable sets,
                                                               const __grid_constant__ ClearTable blocks,
                                                               const int32_t* status) {
@@ -151,6 +170,8 @@ __global__ __launch_bounds__(kClearThreads) void clear_kernel(const __grid_const
   const SitesView& s = sets.set[which];
   const int32_t step = (blocks.first[which + 1] - blocks.first[which]) * kClearThreads;
   const int32_t own = (int32_t(blockIdx.x) - blocks.first[which]) * kClearThreads + int32_t(threadIdx.x);
+  const int32_t group_count = (s.lines + kLinesPerGroup - 1) / kLinesPerGroup;
+  for (int32_t i = own; i < group_count; i += step) s.group_counts[i] = 0;
   const int4* const sites = reinterpret_cast<const int4*>(s.sites);
   // Before it is known whether there is such a site: waiting for the count first would double the time.
   int4 at = make_int4(0, 0, 0, 0);
@@ -180,10 +201,8 @@ void rank_sites(const std::vector<SitesView>& sets, int32_t* status, cudaStream_
   GroupTable groups{};
   for (size_t i = 0; i < sets.size(); ++i)
     groups.first[i + 1] = groups.first[i] + (sets[i].lines + kLinesPerGroup - 1) / kLinesPerGroup;
-  const uint32_t all = uint32_t(groups.first[sets.size()]);
-  sum_groups_kernel<<<(all + kRankWarps - 1) / kRankWarps, kRankThreads, 0, stream>>>(table, groups);
-  check_launch("counting sites");
-  rank_kernel<<<all, kRankThreads, 0, stream>>>(table, groups, status);
+  launch_early(rank_kernel, dim3(uint32_t(groups.first[sets.size()])), kRankThreads, 0, launch_limits(),
+               stream, table, groups, status);
   check_launch("ranking sites");
 }
 

@@ -7,6 +7,7 @@
 
 #include "cuda/check.h"
 #include "cuda/geometry.h"
+#include "cuda/launch.h"
 #include "cuda/lookup.cuh"
 
 namespace scn::cuda {
@@ -62,6 +63,18 @@ inline int multiprocessors() {
   check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
         "reading the device's limits");
   return count;
+}
+
+/// For launch_early().
+inline DeviceLimits launch_limits() {
+  int device = 0, major = 0;
+  check(cudaGetDevice(&device), "asking for the device");
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+        "reading the device's limits");
+  DeviceLimits limits;
+  limits.multiprocessors = multiprocessors();
+  limits.early_launch = major >= 9;
+  return limits;
 }
 
 inline uint32_t blocks_for(int64_t items, int64_t threads, int64_t most) {

@@ -153,26 +153,40 @@ __device__ __forceinline__ void map_offsets(const Part& p, int32_t parts) {
 
 __global__ __launch_bounds__(kMapThreads) void map_kernel(const __grid_constant__ MapTable maps) {
   const int32_t lane = threadIdx.x & 31;
+  wait_for_dependency();
+  launch_dependents();
+  const bool single = maps.count == 1;
   const int32_t count = lane < maps.count ? __ldcg(maps.map[lane].output.count) : 0;
   const int32_t own_parts = lane < maps.count ? maps.parts[lane] : 0;
   const int32_t own = (count + kTileRows - 1) / kTileRows * own_parts;
-  const int32_t end = warp_inclusive(own), total = __shfl_sync(0xffffffffu, end, 31);
-  for (int32_t number = int32_t(blockIdx.x) * kMapWarps + int32_t(threadIdx.x >> 5); number < total;
+  int32_t end = 0, total = 0;  // numbers of parts: up to the lane's map, of all
+  if (!single) {
+    end = warp_inclusive(own);
+    total = __shfl_sync(0xffffffffu, end, 31);
+  }
+  for (int32_t number = int32_t(blockIdx.x) * kMapWarps + int32_t(threadIdx.x >> 5); single || number < total;
        number += int32_t(gridDim.x) * kMapWarps) {
-    const int32_t which = __popc(__ballot_sync(0xffffffffu, end <= number));
-    const int32_t in_map = number - __shfl_sync(0xffffffffu, end - own, which);
-    const int32_t rows = __shfl_sync(0xffffffffu, count, which);
+    int32_t which = 0, in_map = number;
+    if (!single) {
+      which = __popc(__ballot_sync(0xffffffffu, end <= number));
+      in_map -= __shfl_sync(0xffffffffu, end - own, which);
+    }
     const MapView& m = maps.map[which];
     const int32_t parts = maps.parts[which], tile = in_map / parts;
     Part p{m, m.tiles + int64_t(tile) * m.tile_bytes, lane, in_map - tile * parts, __ldcg(m.input.count), {},
            {}};
+    int32_t row[kLaneRows];
 #pragma unroll
-    for (int i = 0; i < kLaneRows; ++i) {
-      const int32_t row = tile * kTileRows + lane / kRowStep * 16 + lane % kRowStep + i * kRowStep;
-      p.present[i] = row < rows;
+    for (int i = 0; i < kLaneRows; ++i) {  // with one map, before it is known whether there are such sites
+      row[i] = tile * kTileRows + lane / kRowStep * 16 + lane % kRowStep + i * kRowStep;
       p.site[i] = make_int4(0, 0, 0, 0);
-      if (p.present[i]) p.site[i] = __ldcg(reinterpret_cast<const int4*>(m.output.sites) + row);
+      if (row[i] < m.output.capacity)
+        p.site[i] = __ldcg(reinterpret_cast<const int4*>(m.output.sites) + row[i]);
     }
+    const int32_t rows = __shfl_sync(0xffffffffu, count, which);
+    if (tile * kTileRows >= rows) break;
+#pragma unroll
+    for (int i = 0; i < kLaneRows; ++i) p.present[i] = row[i] < rows;
     switch (maps.planes[which]) {
       case Planes::k1x1:
         map_plane<1, 1>(p);
@@ -184,6 +198,8 @@ __global__ __launch_bounds__(kMapThreads) void map_kernel(const __grid_constant_
         map_plane<3, 3>(p);
         break;
       case Planes::kOther:
+        // find_neighbour reads through the first-level cache, which may be older than the kernel before.
+        asm volatile("fence.acq_rel.gpu;" ::: "memory");
         map_offsets(p, parts);
         break;
     }
@@ -198,8 +214,7 @@ void build_maps(const std::vector<MapView>& maps, cudaStream_t stream) {
   const auto launch = [&] {
     if (!table.count) return;
     const uint32_t blocks = blocks_for(parts, kMapWarps, int64_t(multiprocessors()) * 12);
-    map_kernel<<<blocks, kMapThreads, 0, stream>>>(table);
-    check_launch("kernel maps");
+    launch_early(map_kernel, dim3(blocks), kMapThreads, 0, launch_limits(), stream, table);
     table = {};
     parts = 0;
   };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which cells are sites: the caller's, then what strided and transposed convolutions reach from them.
 #include "cuda/geometry_common.cuh"
+#include "cuda/mma.cuh"
 
 namespace scn::cuda {
 namespace {
@@ -80,6 +81,7 @@ __global__ __launch_bounds__(kMarkThreads) void mark_kernel(const __grid_constan
                                                             const __grid_constant__ GrowthTable growths) {
   __shared__ int4 queue[kQueue];
   __shared__ int32_t tail;
+  launch_dependents();
   const SitesView& first = sets.set[0];
   const int32_t sites = *first.count;
   // A cell that the queue cannot take is expanded at once, and what it reaches after it.
@@ -240,6 +242,7 @@ constexpr int kChainThreads = 128, kLevels = 4;
 __global__ __launch_bounds__(kChainThreads) void mark_input_kernel(const DeviceFrame* frame,
                                                                    const __grid_constant__ SitesView set,
                                                                    int32_t* status) {
+  launch_dependents();
   const DeviceFrame view = *frame;
   for (int32_t i = int32_t(blockIdx.x) * kChainThreads + int32_t(threadIdx.x); i < view.sites;
        i += int32_t(gridDim.x) * kChainThreads) {
@@ -264,10 +267,13 @@ __global__ __launch_bounds__(kChainThreads) void mark_input_kernel(const DeviceF
 
 __global__ __launch_bounds__(kChainThreads) void mark_chain_kernel(const __grid_constant__ SitesView first,
                                                                    const __grid_constant__ Chain chain) {
+  launch_dependents();
   const int32_t sites = *first.count;
-  for (int32_t i = int32_t(blockIdx.x) * kChainThreads + int32_t(threadIdx.x); i < sites;
+  for (int32_t i = int32_t(blockIdx.x) * kChainThreads + int32_t(threadIdx.x); i < first.capacity;
        i += int32_t(gridDim.x) * kChainThreads) {
-    const int4 row = reinterpret_cast<const int4*>(first.sites)[i];
+    const int4 row =
+        reinterpret_cast<const int4*>(first.sites)[i];  // before it is known whether there is one
+    if (i >= sites) break;
     int32_t z0 = row.y, z1 = z0, y0 = row.z, y1 = y0, x0 = row.w, x1 = x0;
     bool alive = true, reaches = true;
     for (int32_t begin = 0; begin < chain.count && alive; begin += kLevels) {
