@@ -20,7 +20,7 @@ bool launch_tensor_as(const TensorParams& p, int32_t column_blocks, const Device
   l.scale_at = up(weights);
   l.map_at = l.scale_at + up(2 * N * 4);
   l.bases = (volume + Offsets) * kWarpSites * 2;
-  l.map = up(l.bases + (volume + 3) / 4 * 16);
+  l.map = up(l.bases + (volume + Offsets) * 4);
   int32_t threads = Shape::kThreads;
   const auto total = [&] { return l.map_at + threads / 32 * l.map; };
   while (total() > limits.shared_bytes && threads > 32) threads -= 32;
