@@ -26,6 +26,13 @@ struct GroupTable {
   int32_t first[kMaxSets + 1];
 };
 
+/// A count that another block may be writing. Volatile: compilers move __ldcg out of a loop that waits.
+__device__ __forceinline__ uint32_t load_counted(const int32_t* at) {
+  uint32_t count;
+  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(count) : "l"(at) : "memory");
+  return count;
+}
+
 /// Sites of all groups before one, a share for each thread of a block. Waits until they are counted: by
 /// blocks with lower numbers, which start earlier and wait for none with a higher one.
 __device__ __forceinline__ int32_t sites_before(const int32_t* group_counts, int32_t group) {
@@ -36,11 +43,11 @@ __device__ __forceinline__ int32_t sites_before(const int32_t* group_counts, int
 #pragma unroll
     for (int i = 0; i < kTogether; ++i) {
       const int32_t at = first + i * kRankThreads;
-      count[i] = at < group ? uint32_t(__ldcg(group_counts + at)) : kCounted;
+      count[i] = at < group ? load_counted(group_counts + at) : kCounted;
     }
 #pragma unroll
     for (int i = 0; i < kTogether; ++i) {
-      while (!(count[i] & kCounted)) count[i] = uint32_t(__ldcg(group_counts + first + i * kRankThreads));
+      while (!(count[i] & kCounted)) count[i] = load_counted(group_counts + first + i * kRankThreads);
       sum += int32_t(count[i] & ~kCounted);
     }
   }
