@@ -31,6 +31,8 @@ struct HopperShape {
   static constexpr int kSpare = (kDepth + 1) * Offsets;  // entries behind the map's last
 };
 constexpr int32_t kWarpgroups = 4;  // of a block, at most: what registers allow
+// Groups of weights under way at a time. All at once, they would keep the first input rows waiting behind them.
+constexpr int32_t kGroupsUnderWay = 2;
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDA_ARCH__)
 #define SCN_FX_HOPPER_CODE 1
@@ -124,7 +126,7 @@ __global__ __launch_bounds__(Ring ? 3 * 128 + 32 : kWarpgroups * 128, 1) void ho
       for (int32_t i = 0; i < slots; ++i) hopper::barrier_init(weights_empty + i * 8, warpgroups * 4);
     }
     hopper::barrier_init_done();
-    for (int32_t i = 0; i < slots; ++i) fetch_weights(i, i);
+    for (int32_t i = 0; i < min(slots, kGroupsUnderWay); ++i) fetch_weights(i, i);
   }
   float* const scales = reinterpret_cast<float*>(shared + layout.scale_at);
   for (int32_t i = thread; i < N; i += blockDim.x) {
@@ -160,22 +162,29 @@ __global__ __launch_bounds__(Ring ? 3 * 128 + 32 : kWarpgroups * 128, 1) void ho
   while (rounds && rounds * together + int32_t(blockIdx.x) < tiles) ++rounds;
   if (!rounds) {  // shared memory must outlive the copies
     if (thread == 0) {
-      for (int32_t i = 0; i < slots; ++i) hopper::barrier_wait(weights_full + i * 8, 0);
+      for (int32_t i = 0; i < min(slots, kGroupsUnderWay); ++i) hopper::barrier_wait(weights_full + i * 8, 0);
       for (int32_t i = 0; i < warpgroups; ++i) hopper::barrier_wait(map_full + i * 8, 0);
     }
     return;
   }
   if (Ring && warpgroup == warpgroups) {
     if (thread != warpgroups * 128) return;
-    int32_t slot = 0, group = slots % groups, passed = slots;
-    uint32_t parity = 0;
-    for (; passed < rounds * groups; ++passed) {
-      hopper::barrier_wait(weights_empty + slot * 8, parity);
-      fetch_weights(group, slot);
+    int32_t slot = 0, group = 0, come = 0;  // come: slot of the group that must have come before the next is asked for
+    uint32_t empty_parity = 1, full_parity = 0;
+    for (int32_t passed = 0; passed < rounds * groups; ++passed) {
+      if (passed >= min(slots, kGroupsUnderWay)) {
+        hopper::barrier_wait(weights_full + come * 8, full_parity);
+        if (++come == slots) {
+          come = 0;
+          full_parity ^= 1;
+        }
+        hopper::barrier_wait(weights_empty + slot * 8, empty_parity);
+        fetch_weights(group, slot);
+      }
       if (++group == groups) group = 0;
       if (++slot == slots) {
         slot = 0;
-        parity ^= 1;
+        empty_parity ^= 1;
       }
     }
     return;
@@ -199,6 +208,8 @@ __global__ __launch_bounds__(Ring ? 3 * 128 + 32 : kWarpgroups * 128, 1) void ho
   bool fresh = true;  // resident weights: not waited for yet
   const auto next_weights = [&](int32_t group) {
     if (Ring || fresh) hopper::barrier_wait(weights_full + (Ring ? slot : group) * 8, slot_parity);
+    if (!Ring && fresh && thread == 0 && group + kGroupsUnderWay < groups)
+      fetch_weights(group + kGroupsUnderWay, group + kGroupsUnderWay);
     const uint32_t at = weight_base + uint32_t(Ring ? slot : group) * (Shape::kGroupWeights >> 4);
     if (Ring && ++slot == slots) {
       slot = 0;

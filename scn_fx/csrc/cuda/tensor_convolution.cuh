@@ -24,7 +24,7 @@ template <int N, int Parts>
 struct TensorShape {
   // Two blocks fill a multiprocessor, so that one can begin while the other ends.
   static constexpr int kThreads = N == 16 ? 320 : N == 32 ? 288 : 256, kBlocks = 2;
-  static constexpr int kDepth = Parts == 2 || N > 32 ? 1 : N == 16 ? 3 : 2;  // units in registers
+  static constexpr int kDepth = tensor_depth(N, Parts);
 };
 
 /// A lane's share of one unit for the sites of its warp: 16 bytes of the input row of site i of each eight.
@@ -60,9 +60,11 @@ __global__ __launch_bounds__(TensorShape<N, Parts>::kThreads, TensorShape<N, Par
   using Sum = typename Accumulator<T>::type;
   constexpr int kSixteens = N / 16, kRun = N / 8, kSteps = Parts * kPartSteps, kDepth = TensorShape<N, Parts>::kDepth;
   constexpr int kUnitWeights = kSteps * kSixteens * 32;  // uint4
+  constexpr int kSpare = kDepth * Offsets;
   extern __shared__ __align__(128) char shared[];
   const int32_t lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
-  const int32_t volume = p.map.geometry.volume, units = p.units;
+  const int32_t volume = p.map.geometry.volume;
+  const int32_t units = (p.units + kDepth - 1) / kDepth * kDepth;  // as weights are padded
   const uint4* const all_weights = p.weights + int64_t(blockIdx.y) * units * kUnitWeights;
   float* const scales = reinterpret_cast<float*>(shared + layout.scale_at);
   char* const map = shared + layout.map_at + warp * layout.map;
@@ -95,9 +97,9 @@ __global__ __launch_bounds__(TensorShape<N, Parts>::kThreads, TensorShape<N, Par
     scales[i] = sizeof(T) == 1 ? __ldg(p.finish.scale + blockIdx.y * N + i) : 1.0f;
     scales[N + i] = __ldg(p.finish.bias + blockIdx.y * N + i);
   }
-  for (int32_t i = lane; i < Offsets * 16; i += 32)  // behind the last offset, no row has a neighbour
+  for (int32_t i = lane; i < kSpare * 16; i += 32)  // behind the last offset, no row has a neighbour
     reinterpret_cast<uint32_t*>(map + volume * 64)[i] = 0xffffffffu;
-  if (lane < Offsets) reinterpret_cast<int32_t*>(map + layout.bases)[volume + lane] = 0;
+  if (lane < kSpare) reinterpret_cast<int32_t*>(map + layout.bases)[volume + lane] = 0;
   const int32_t count = *p.map.output.count, items = (count + kWarpSites - 1) / kWarpSites;
   wait_for_dependency();
   // The first-level cache may hold lines from before the layer before wrote them.
@@ -109,6 +111,7 @@ __global__ __launch_bounds__(TensorShape<N, Parts>::kThreads, TensorShape<N, Par
   const int32_t* const bases = reinterpret_cast<const int32_t*>(map + layout.bases);
   const uint32_t first_entry = shared_address(map) + lane_offset<Offsets>() * 64 + eighth * 4;
   const uint32_t first_base = shared_address(map) + layout.bases + lane_offset<Offsets>() * 4;
+  const int32_t passes = p.x_stride / (kPartBytes * Parts);
   const char* first_x = p.x + lane_byte<Offsets>();
   asm volatile("" : "+l"(first_x));  // not computed again and again
   LanePlace<EightRows> place;
@@ -131,6 +134,7 @@ __global__ __launch_bounds__(TensorShape<N, Parts>::kThreads, TensorShape<N, Par
     uint32_t entry_at = first_entry, base_at = first_base;
     const uint32_t last_base = first_base + volume * 4;
     const char* x = first_x;
+    int32_t pass = 0;
     SiteBytes<Parts> ahead[kDepth];
     const auto fetch_next = [&](SiteBytes<Parts>& bytes) {
       const int32_t base = load_shared(base_at);
@@ -145,25 +149,22 @@ __global__ __launch_bounds__(TensorShape<N, Parts>::kThreads, TensorShape<N, Par
       bytes.fetch(rows, x, p.x_stride);
       entry_at += Offsets * 64;
       base_at += Offsets * 4;
-      if (Parts > 1 && base_at == last_base) {
+      if (Parts > 1 && base_at == last_base && ++pass < passes) {
         entry_at = first_entry;
         base_at = first_base;
         x += kPartBytes * Parts;
       }
     };
 #pragma unroll
-    for (int i = 0; i < kDepth; ++i) {
-      if (i < units) fetch_next(ahead[i]);
-    }
+    for (int i = 0; i < kDepth; ++i) fetch_next(ahead[i]);
     Sum sums[kSixteens][kEights][4] = {};
     LaneResidual<EightRows::kCount, kRun> residual;
     const uint4* w = (Resident ? reinterpret_cast<const uint4*>(shared) : all_weights) + lane;
-    for (int32_t unit = 0; unit < units; unit += kDepth) {
-      if (Kind != FinishKind::kHalfRows && unit + kDepth >= units)
-        fetch_residual<kRun>(residual, p.finish.residual, place);
+    for (int32_t left = units;; left -= kDepth) {
+      const bool last = left <= kDepth;
+      if (Kind != FinishKind::kHalfRows && last) fetch_residual<kRun>(residual, p.finish.residual, place);
 #pragma unroll
       for (int i = 0; i < kDepth; ++i) {
-        if (unit + i >= units) break;
 #pragma unroll
         for (int step = 0; step < kSteps; ++step) {
 #pragma unroll
@@ -177,8 +178,9 @@ __global__ __launch_bounds__(TensorShape<N, Parts>::kThreads, TensorShape<N, Par
             }
           }
         }
-        if (unit + i + kDepth < units) fetch_next(ahead[i]);
+        if (!last) fetch_next(ahead[i]);
       }
+      if (last) break;
     }
     __syncwarp();  // all lanes have read their map
     if (item_of(round + 1) < items) fetch_map(item_of(round + 1));

@@ -15,12 +15,14 @@ bool launch_tensor_as(const TensorParams& p, int32_t column_blocks, const Device
   using Shape = TensorShape<N, Parts>;
   const auto kernel = tensor_convolution<T, N, Offsets, Parts, Resident, Kind>;
   const auto up = [](int32_t n) { return (n + 127) / 128 * 128; };
-  const int32_t volume = p.map.geometry.volume, weights = Resident ? p.units * Parts * kPartBytes * N : 0;
+  constexpr int32_t kDepth = Shape::kDepth, kSpare = kDepth * Offsets;
+  const int32_t volume = p.map.geometry.volume, units = (p.units + kDepth - 1) / kDepth * kDepth;
+  const int32_t weights = Resident ? units * Parts * kPartBytes * N : 0;
   TensorLayout l{};
   l.scale_at = up(weights);
   l.map_at = l.scale_at + up(2 * N * 4);
-  l.bases = (volume + Offsets) * kWarpSites * 2;
-  l.map = up(l.bases + (volume + Offsets) * 4);
+  l.bases = (volume + kSpare) * kWarpSites * 2;
+  l.map = up(l.bases + (volume + kSpare) * 4);
   int32_t threads = Shape::kThreads;
   const auto total = [&] { return l.map_at + threads / 32 * l.map; };
   while (total() > limits.shared_bytes && threads > 32) threads -= 32;

@@ -73,6 +73,11 @@ struct TensorParams {
   FinishView finish;
 };
 
+/// Units that the kernels for all GPUs hold in registers, for `block` columns and units of so many parts.
+constexpr int32_t tensor_depth(int32_t block, int32_t parts) {
+  return parts == 2 || block > 32 ? 1 : block == 16 ? 3 : 2;
+}
+/// Weights must be packed for mma.sync, padded to whole groups of tensor_depth() units.
 void launch_tensor_int8(const TensorParams& params, int32_t padded, const DeviceLimits& limits,
                         cudaStream_t stream);
 void launch_tensor_half(const TensorParams& params, int32_t padded, const DeviceLimits& limits,

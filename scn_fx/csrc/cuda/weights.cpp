@@ -20,10 +20,11 @@ int32_t padded_channels(int32_t channels) {
 template <typename Element, typename Value>
 std::vector<char> pack_fragments(int32_t padded, const KOrder& order, const Value& value) {
   const int32_t size = int32_t(sizeof(Element)), block = std::min(padded, kLargestBlock);
-  std::vector<char> packed(size_t(padded) * size_t(order.units()) * size_t(order.unit_bytes()));
+  const int32_t units = order.units(tensor_depth(block, unit_parts(order.row_bytes)));
+  std::vector<char> packed(size_t(padded) * size_t(units) * size_t(order.unit_bytes()));
   Element* out = reinterpret_cast<Element*>(packed.data());
   for (int32_t n0 = 0; n0 < padded; n0 += block) {
-    for (int32_t unit = 0; unit < order.units(); ++unit) {
+    for (int32_t unit = 0; unit < units; ++unit) {
       for (int32_t step = 0; step < order.steps(); ++step) {
         for (int32_t n16 = 0; n16 < block; n16 += 16) {
           for (int32_t lane = 0; lane < 32; ++lane) {
