@@ -103,6 +103,8 @@ PreparedWeights prepare_weights(const WeightSource& s) {
   }
   w.int8.resize(size_t(packed_int8_bytes(s.out_channels, s.offsets, s.in_channels)));
   pack_weight_int8(quantised.data(), s.out_channels, s.offsets, s.in_channels, w.int8.data());
+  w.groups.resize(size_t(w.out_padded / kOutputBlock) * size_t(s.offsets));
+  plan_int8_groups(w.int8.data(), s.out_channels, s.offsets, s.in_channels, w.groups.data());
   return w;
 }
 
@@ -119,7 +121,8 @@ Overflow run_convolution(const Kernels& kernels, const PreparedWeights& w, const
                int8 ? static_cast<const void*>(w.int8.data()) : w.floats.data(),
                w.out_padded,
                x_nonnegative,
-               w.offset_sums.data()};
+               w.offset_sums.data(),
+               w.groups.data()};
   finish.stride = w.out_padded;
   finish.channels = w.out_channels;
   finish.scale = int8 ? w.scale.data() : nullptr;

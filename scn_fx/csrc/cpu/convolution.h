@@ -19,10 +19,11 @@ struct PreparedWeights {
   int32_t in_padded = 0, out_padded = 0;
   std::vector<int8_t> int8;  // packed, precision int8
   std::vector<int32_t>
-      offset_sums;            // [offsets, out_padded], precision int8: 128 * sums over the input channels
-  std::vector<float> floats;  // packed, other precisions
-  std::vector<float> scale;   // s_x * s_w[k], precision int8
-  std::vector<float> bias;    // zeros when the layer has none
+      offset_sums;              // [offsets, out_padded], precision int8: 128 * sums over the input channels
+  std::vector<uint8_t> groups;  // quads per 16-bit sum, precision int8
+  std::vector<float> floats;    // packed, other precisions
+  std::vector<float> scale;     // s_x * s_w[k], precision int8
+  std::vector<float> bias;      // zeros when the layer has none
 };
 
 struct WeightSource {

@@ -146,8 +146,9 @@ void CpuExecutor::build_maps(const FrameView& frame, StageTimer& watch) {
 BufferBytes CpuExecutor::buffer_bytes() const {
   BufferBytes b;
   for (const PreparedWeights& w : weights_) {
-    b.weights += int64_t(w.int8.capacity() + 4 * (w.floats.capacity() + w.offset_sums.capacity() +
-                                                  w.scale.capacity() + w.bias.capacity()));
+    b.weights += int64_t(
+        w.int8.capacity() + w.groups.capacity() +
+        4 * (w.floats.capacity() + w.offset_sums.capacity() + w.scale.capacity() + w.bias.capacity()));
   }
   for (const std::vector<char>& slot : slots_) b.activations += int64_t(slot.capacity());
   b.activations += half_.bytes() + pool_.scratch_bytes();

@@ -106,6 +106,11 @@ inline int64_t weight_at(const GatherGemm& g, int32_t k, int32_t n) {
   return (int64_t(n) * g.map.offsets + int64_t(k) * kOutputBlock) * g.in_channels;
 }
 
+/// Quads of input channels in a 16-bit sum at one offset, for the block of outputs at `n`.
+inline int32_t group_at(const GatherGemm& g, int32_t k, int32_t n) {
+  return g.groups[n / kOutputBlock * g.map.offsets + k];
+}
+
 /// Calls visit(offset, input row) for the neighbours of one output row, offsets ascending. Up to 64 offsets
 /// share one loop over the bits of a mask: its end is the one branch per row that cannot be predicted.
 template <typename Visit>

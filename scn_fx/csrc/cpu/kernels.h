@@ -17,6 +17,7 @@ constexpr int32_t kInputQuad = 4;         // int8 products are summed four input
 constexpr int32_t kOutputBlock = 16;      // output channels computed together
 constexpr int32_t kInt8RowMultiple = 16;  // bytes per int8 row
 constexpr int32_t kAccRows = 16;          // rows of sums computed together
+constexpr int32_t kMostGroup = 8;         // quads whose products may be summed in 16 bits
 
 /// A gathering matrix product over a range of output rows:
 ///   acc[r][n] = sum over offsets k that have a neighbour i of r, and channels c, of x[i][c] * w[k][c][n].
@@ -29,6 +30,7 @@ struct GatherGemm {
   int32_t out_channels;        // padded to kOutputBlock: also the row length of acc
   bool x_nonnegative;          // int8 only: all x in [0, 127]
   const int32_t* offset_sums;  // int8 only: [offsets, out_channels], 128 * sum over c of weight[k][c][n]
+  const uint8_t* groups;       // int8 only: [out blocks, offsets], see plan_int8_groups
 };
 
 /// One stored form of a result. Rows are written sixteen columns at a time.
@@ -110,6 +112,10 @@ int64_t gemm_scratch_bytes(int64_t tile_rows, int32_t offsets, int32_t in_channe
 /// with kAccRows quads of zeros behind, which kernels may read.
 int64_t packed_int8_bytes(int32_t out, int32_t offsets, int32_t in);
 void pack_weight_int8(const int8_t* weight, int32_t out, int32_t offsets, int32_t in, int8_t* packed);
+
+/// For each block of outputs and offset of packed int8 weights, how many quads (1, 2, 4 or 8, a divisor of
+/// their number) may have their products with x in [0, 127] summed in 16 bits, two channels a sum.
+void plan_int8_groups(const int8_t* packed, int32_t out, int32_t offsets, int32_t in, uint8_t* groups);
 
 /// float weights [out, offsets, in] → [out block, offsets, in, 16 outputs]; zero padded.
 int64_t packed_float_count(int32_t out, int32_t offsets, int32_t in);

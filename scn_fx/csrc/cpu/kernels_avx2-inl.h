@@ -5,51 +5,14 @@
 
 #include "cpu/vec16_avx2-inl.h"
 // after the vectors it is written in
+#include "cpu/grouped_avx2-inl.h"
 #include "cpu/walk-inl.h"
 
 namespace scn {
 namespace {
 
-/// acc += the sums of four products of unsigned bytes x and signed bytes w. x must be in [0, 127]: then two
-/// products sum to at most 2 * 127 * 128 = 32512, and the saturating add of vpmaddubsw never saturates.
-inline __m256i dot4(__m256i acc, __m256i x, __m256i w) {
-#if defined(__AVXVNNI__)
-  return _mm256_dpbusd_avx_epi32(acc, x, w);
-#else
-  return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)));
-#endif
-}
-
-inline __m256i broadcast4(const int8_t* p) {
-  int32_t four;
-  std::memcpy(&four, p, 4);
-  return _mm256_set1_epi32(four);
-}
-
-inline __m256i load32(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
-
-template <int R>
-inline void block_u8(const int8_t* const* source, const int8_t* w, int32_t quads, int32_t* const* out) {
-  __m256i acc[R][2];
-  for (int r = 0; r < R; ++r) {
-    acc[r][0] = load32(out[r]);
-    acc[r][1] = load32(out[r] + 8);
-  }
-  for (int32_t q = 0; q < quads; ++q, w += 64) {
-    const __m256i w0 = load32(w), w1 = load32(w + 32);
-    for (int r = 0; r < R; ++r) {
-      const __m256i x = broadcast4(source[r] + 4 * q);
-      acc[r][0] = dot4(acc[r][0], x, w0);
-      acc[r][1] = dot4(acc[r][1], x, w1);
-    }
-  }
-  for (int r = 0; r < R; ++r) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out[r]), acc[r][0]);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out[r] + 8), acc[r][1]);
-  }
-}
-
-/// The same for signed x: weights and x widened to 16 bits, whose products cannot saturate.
+/// R rows x 16 outputs of products of signed x at one offset: weights and x widened to 16 bits, whose
+/// products cannot saturate.
 template <int R>
 inline void block_s8(const int8_t* const* source, const int8_t* w, int32_t quads, int32_t* const* out) {
   __m256i acc[R][2];  // lanes hold partial sums of one output each: pairs (c0, c1) and (c2, c3) are added at
@@ -154,9 +117,9 @@ struct UnsignedBlock {
   // 4 rows x 16 outputs: 8 accumulators, and room for weights, a broadcast and constants
   static constexpr int kRows = 4, kOutputs = 16;
   template <int R>
-  static inline void run(const GatherGemm& g, int32_t, int32_t, const X* const* x, const W* weight,
+  static inline void run(const GatherGemm& g, int32_t k, int32_t n, const X* const* x, const W* weight,
                          A* const* sums) {
-    block_u8<R>(x, weight, g.in_channels / kInputQuad, sums);
+    block_planned<R>(x, weight, g.in_channels / kInputQuad, sums, group_at(g, k, n));
   }
 };
 
@@ -228,7 +191,10 @@ int64_t int8_loop(int64_t rounds) {
     masks[r] = 1;
     first[r] = inputs[r] = r;
   }
-  const GatherGemm g{{masks, first, inputs, 1, 1}, x, kChannels, kChannels, weight, kChannels, true, nullptr};
+  uint8_t groups[kChannels / kOutputBlock];
+  std::memset(groups, kMostGroup, sizeof(groups));
+  const GatherGemm g{
+      {masks, first, inputs, 1, 1}, x, kChannels, kChannels, weight, kChannels, true, nullptr, groups};
   const int64_t calls = rounds / 1024 + 1;
   for (int64_t i = 0; i < calls; ++i) {
     gemm_int8(g, 0, kRows, sums, scratch);

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// int8 products for AVX2 without VNNI. Widening every sum of two products from 16 to 32 bits costs as many
+// multiplications as the products themselves, so sums of several quads are added in 16 bits first, where the
+// weights prove that they fit (plan_int8_groups).
+#pragma once
+
+#include <utility>
+
+#include "cpu/bytes_avx2-inl.h"
+#include "cpu/kernels.h"
+
+namespace scn {
+namespace {
+
+#if !defined(__AVXVNNI__)
+template <int... kIndex, typename Body>
+[[gnu::always_inline]] inline void repeat_each(std::integer_sequence<int, kIndex...>, const Body& body) {
+  (body(std::integral_constant<int, kIndex>{}), ...);
+}
+/// body(0), body(1), … body(kTimes - 1) with constant arguments: loops over arrays of registers that are
+/// unrolled late stay in memory.
+template <int kTimes, typename Body>
+[[gnu::always_inline]] inline void repeat(const Body& body) {
+  repeat_each(std::make_integer_sequence<int, kTimes>{}, body);
+}
+
+/// Keeps the compiler from adding in another order: it builds trees of all products first, which takes more
+/// registers than there are.
+[[gnu::always_inline]] inline void keep_order(__m256i& sum) { asm("" : "+x"(sum)); }
+
+/// R rows x 16 outputs at one offset, kQuads quads of input channels in a 16-bit sum.
+template <int R, int kQuads>
+inline void block_grouped(const int8_t* const* source, const int8_t* w, int32_t quads, int32_t* const* out) {
+  // From four quads on, the 32-bit sums are touched so rarely that they may stay in the cache, which leaves
+  // registers for more rows.
+  constexpr bool kInMemory = kQuads >= 4;
+  const __m256i ones = _mm256_set1_epi16(1);
+  __m256i acc[R][2];
+  if constexpr (!kInMemory) {
+    repeat<R>([&](auto r) __attribute__((always_inline)) {
+      acc[r][0] = load32(out[r]);
+      acc[r][1] = load32(out[r] + 8);
+    });
+  }
+  for (int32_t q = 0; q < quads; q += kQuads, w += 64 * kQuads) {
+    __m256i sum[R][2];
+    repeat<kQuads>([&](auto i) __attribute__((always_inline)) {
+      const __m256i w0 = load32(w + 64 * i), w1 = load32(w + 64 * i + 32);
+      repeat<R>([&](auto r) __attribute__((always_inline)) {
+        const __m256i x = broadcast4(source[r] + 4 * (q + i));
+        const __m256i low = _mm256_maddubs_epi16(x, w0), high = _mm256_maddubs_epi16(x, w1);
+        sum[r][0] = i == 0 ? low : _mm256_add_epi16(sum[r][0], low);
+        sum[r][1] = i == 0 ? high : _mm256_add_epi16(sum[r][1], high);
+        keep_order(sum[r][0]);
+        keep_order(sum[r][1]);
+      });
+    });
+    repeat<R>([&](auto r) __attribute__((always_inline)) {
+      repeat<2>([&](auto h) __attribute__((always_inline)) {
+        const __m256i wide = _mm256_madd_epi16(sum[r][h], ones);
+        if constexpr (kInMemory) {
+          store32(out[r] + 8 * h, _mm256_add_epi32(load32(out[r] + 8 * h), wide));
+        } else {
+          acc[r][h] = _mm256_add_epi32(acc[r][h], wide);
+          keep_order(acc[r][h]);
+        }
+      });
+    });
+  }
+  if constexpr (!kInMemory) {
+    repeat<R>([&](auto r) __attribute__((always_inline)) {
+      store32(out[r], acc[r][0]);
+      store32(out[r] + 8, acc[r][1]);
+    });
+  }
+}
+
+#endif
+
+/// The same with as many quads in a 16-bit sum as the plan allows. VNNI sums in 32 bits anyway.
+template <int R>
+inline void block_planned(const int8_t* const* source, const int8_t* w, int32_t quads, int32_t* const* out,
+                          [[maybe_unused]] int32_t group) {
+#if !defined(__AVXVNNI__)
+  if (group == 8) return block_grouped<R, 8>(source, w, quads, out);
+  if (group == 4) return block_grouped<R, 4>(source, w, quads, out);
+  if (group == 2) return block_grouped<R, 2>(source, w, quads, out);
+#endif
+  block_u8<R>(source, w, quads, out);
+}
+
+}  // namespace
+}  // namespace scn
