@@ -38,20 +38,29 @@ inline void walk(const GatherGemm& g, const TilePairs& tile, void* sums, int32_t
   using A = typename Block::A;
   constexpr int kRows = Block::kRows;
   const X* x = static_cast<const X*>(g.x);
+  // Outputs whose weights at one offset stay in the first-level cache are computed row by row, so that rows
+  // are looked up once; then the next such outputs.
+  constexpr int64_t kCached = 16384;
+  const int64_t block_bytes = int64_t(g.in_channels) * Block::kOutputs * int64_t(sizeof(W));
+  const int32_t slab = (block_bytes < kCached ? int32_t(kCached / block_bytes) : 1) * Block::kOutputs;
   for (int32_t k = 0; k < g.map.offsets; ++k) {
     const int32_t count = tile.counts[k];
     const Pair* pairs = tile.pairs + k * tile.room;
-    for (int32_t n = n_begin; n < n_end; n += Block::kOutputs) {
-      const W* weight = static_cast<const W*>(g.weight) + weight_at(g, k, n);
+    for (int32_t begin = n_begin; begin < n_end; begin += slab) {
+      const int32_t end = begin + slab < n_end ? begin + slab : n_end;
       for (int32_t i = 0; i < count; i += kRows) {
         const int32_t take = count - i < kRows ? count - i : kRows;
         const X* source[kRows];
         A* out[kRows];
         for (int32_t r = 0; r < take; ++r) {
           source[r] = x + int64_t(pairs[i + r].input) * g.x_stride;
-          out[r] = static_cast<A*>(sums) + int64_t(pairs[i + r].row) * g.out_channels + n;
+          out[r] = static_cast<A*>(sums) + int64_t(pairs[i + r].row) * g.out_channels + begin;
         }
-        ByRows<Block, kRows>::call(take, g, k, n, source, weight, out);
+        for (int32_t n = begin; n < end; n += Block::kOutputs) {
+          const W* weight = static_cast<const W*>(g.weight) + weight_at(g, k, n);
+          ByRows<Block, kRows>::call(take, g, k, n, source, weight, out);
+          for (int32_t r = 0; r < take; ++r) out[r] += Block::kOutputs;
+        }
       }
     }
   }
