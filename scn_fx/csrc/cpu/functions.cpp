@@ -2,6 +2,7 @@
 #include "cpu/functions.h"
 
 #include <algorithm>
+#include <atomic>
 #include <vector>
 
 #include "error.h"
@@ -38,6 +39,17 @@ std::vector<int8_t> quantise_rows(const Kernels& kernels, const float* x, int64_
   return out;
 }
 
+/// Whether no entry is below zero: then the faster kernels for such features serve.
+bool is_nonnegative(const std::vector<int8_t>& rows, ThreadPool& pool) {
+  std::atomic<bool> negative{false};
+  pool.for_each(int64_t(rows.size()), int64_t(1) << 16, [&](int64_t begin, int64_t end, int) {
+    int8_t signs = 0;
+    for (int64_t i = begin; i < end; ++i) signs |= rows[size_t(i)];
+    if (signs < 0) negative = true;
+  });
+  return !negative;
+}
+
 }  // namespace
 
 void convolve(const ConvCall& call, ThreadPool& pool, float* y) {
@@ -54,10 +66,12 @@ void convolve(const ConvCall& call, ThreadPool& pool, float* y) {
   map.assign(call.map, call.out_sites, s.offsets, pool);
   std::vector<int8_t> int8;
   std::vector<float> rounded;
+  bool nonnegative = false;
   const void* x = call.features;
   int64_t stride = s.in_channels;
   if (s.precision == Precision::kInt8) {
     int8 = quantise_rows(kernels, call.features, call.in_sites, s.in_channels, s.input_amax, pool);
+    nonnegative = is_nonnegative(int8, pool);
     x = int8.data();
     stride = int8_row(s.in_channels);
   } else if (s.precision == Precision::kFloat16) {
@@ -74,7 +88,7 @@ void convolve(const ConvCall& call, ThreadPool& pool, float* y) {
   f.relu = call.relu;
   f.emissions = &e;
   f.emission_count = 1;
-  fail_if_lost(run_convolution(kernels, weights, x, stride, false, map.view(), call.out_sites, f, pool),
+  fail_if_lost(run_convolution(kernels, weights, x, stride, nonnegative, map.view(), call.out_sites, f, pool),
                s.layer);
 }
 

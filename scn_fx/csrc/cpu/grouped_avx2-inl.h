@@ -13,9 +13,15 @@ namespace scn {
 namespace {
 
 #if !defined(__AVXVNNI__)
+/// A constant as an argument. Not std::integral_constant, whose conversion other files share.
+template <int kValue>
+struct Constant {
+  [[gnu::always_inline]] constexpr operator int() const { return kValue; }
+};
+
 template <int... kIndex, typename Body>
 [[gnu::always_inline]] inline void repeat_each(std::integer_sequence<int, kIndex...>, const Body& body) {
-  (body(std::integral_constant<int, kIndex>{}), ...);
+  (body(Constant<kIndex>{}), ...);
 }
 /// body(0), body(1), … body(kTimes - 1) with constant arguments: loops over arrays of registers that are
 /// unrolled late stay in memory.
@@ -75,9 +81,31 @@ inline void block_grouped(const int8_t* const* source, const int8_t* w, int32_t 
   }
 }
 
+/// One row and N blocks of 16 outputs, `block` bytes of weights apart, at one offset: sums[2 * N] of 32 bits,
+/// four quads in a 16-bit sum.
+template <int N>
+[[gnu::always_inline]] inline void row_grouped(const int8_t* source, const int8_t* w, int64_t block,
+                                               int32_t channels, __m256i* sums) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  for (int32_t c = 0; c < channels; c += 4 * kInputQuad, w += 4 * 64) {
+    __m256i sum[2 * N];
+    repeat<4>([&](auto i) __attribute__((always_inline)) {
+      const __m256i x = broadcast4(source + c + kInputQuad * i);
+      repeat<2 * N>([&](auto j) __attribute__((always_inline)) {
+        const __m256i products = _mm256_maddubs_epi16(x, load32(w + 64 * i + j / 2 * block + j % 2 * 32));
+        sum[j] = i == 0 ? products : _mm256_add_epi16(sum[j], products);
+        keep_order(sum[j]);
+      });
+    });
+    repeat<2 * N>([&](auto j) __attribute__((always_inline)) {
+      sums[j] = _mm256_add_epi32(sums[j], _mm256_madd_epi16(sum[j], ones));
+    });
+  }
+}
 #endif
 
-/// The same with as many quads in a 16-bit sum as the plan allows. VNNI sums in 32 bits anyway.
+/// R rows x 16 outputs at one offset, with as many quads in a 16-bit sum as the plan allows. VNNI sums in 32
+/// bits anyway.
 template <int R>
 inline void block_planned(const int8_t* const* source, const int8_t* w, int32_t quads, int32_t* const* out,
                           [[maybe_unused]] int32_t group) {

@@ -68,17 +68,48 @@ inline void block_float(const float* const* source, const float* w, int32_t chan
   }
 }
 
-/// Narrow layers: one row at a time with its sums in registers, since all weights stay in the first-level
-/// cache and handling lists of rows would cost more than the products. N blocks of 16 outputs.
+/// The offsets, at most 64, at which four quads may be summed in 16 bits for all outputs.
+inline uint64_t grouped_offsets([[maybe_unused]] const GatherGemm& g) {
+  uint64_t offsets = 0;
+#if !defined(__AVXVNNI__)  // which sums in 32 bits anyway
+  for (int32_t k = 0; k < g.map.offsets; ++k) {
+    bool all = true;
+    for (int32_t n = 0; n < g.out_channels; n += kOutputBlock) all = all && group_at(g, k, n) >= 4;
+    offsets |= uint64_t(all) << k;
+  }
+#endif
+  return offsets;
+}
+
+/// Narrow layers of at most 64 offsets: one row at a time with its sums in registers, since all weights stay
+/// in the first-level cache and handling lists of rows would cost more than the products. N blocks of 16
+/// outputs. Offsets where products are summed in 16 bits and others have loops of their own: whether one is
+/// of the first kind could not be predicted.
 template <int N>
 inline void rows_u8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* sums) {
   const int64_t block = weight_at(g, 0, kOutputBlock), slab = weight_at(g, 1, 0);
+  const uint64_t grouped = grouped_offsets(g);
   for (int64_t row = begin; row < end; ++row, sums += 16 * N) {
     __m256i acc[2 * N];
     for (int j = 0; j < 2 * N; ++j) acc[j] = _mm256_setzero_si256();
-    for_each_neighbour(g.map, row, [&](int32_t k, int32_t source_row) {
-      const int8_t* source = static_cast<const int8_t*>(g.x) + int64_t(source_row) * g.x_stride;
-      const int8_t* weight = static_cast<const int8_t*>(g.weight) + k * slab;
+    const uint64_t mask = g.map.masks[row];
+    const int32_t* const inputs = g.map.inputs + g.map.first[row];
+    // of the lowest offset in `rest`
+    const auto source_of = [&](uint64_t rest) {
+      const int32_t input = inputs[__builtin_popcountll(mask & ((rest & (0 - rest)) - 1))];
+      return static_cast<const int8_t*>(g.x) + int64_t(input) * g.x_stride;
+    };
+    const auto weight_of = [&](uint64_t rest) {
+      return static_cast<const int8_t*>(g.weight) + __builtin_ctzll(rest) * slab;
+    };
+#if !defined(__AVXVNNI__)
+    for (uint64_t rest = mask & grouped; rest; rest &= rest - 1) {
+      row_grouped<N>(source_of(rest), weight_of(rest), block, g.in_channels, acc);
+    }
+#endif
+    for (uint64_t rest = mask & ~grouped; rest; rest &= rest - 1) {
+      const int8_t* source = source_of(rest);
+      const int8_t* weight = weight_of(rest);
       for (int32_t c = 0; c < g.in_channels; c += kInputQuad, weight += kInputQuad * kOutputBlock) {
         const __m256i x = broadcast4(source + c);
         for (int j = 0; j < N; ++j) {
@@ -86,8 +117,8 @@ inline void rows_u8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* su
           acc[2 * j + 1] = dot4(acc[2 * j + 1], x, load32(weight + j * block + 32));
         }
       }
-    });
-    for (int j = 0; j < 2 * N; ++j) _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + 8 * j), acc[j]);
+    }
+    for (int j = 0; j < 2 * N; ++j) store32(sums + 8 * j, acc[j]);
   }
 }
 
@@ -148,7 +179,7 @@ struct FloatBlock {
 };
 
 void gemm_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* acc, void* scratch) {
-  if (g.x_nonnegative && g.in_channels <= 32 && g.out_channels <= 32) {
+  if (g.x_nonnegative && g.in_channels <= 32 && g.out_channels <= 32 && g.map.mask_words == 1) {
     return g.out_channels == 16 ? rows_u8<1>(g, begin, end, acc) : rows_u8<2>(g, begin, end, acc);
   }
   std::memset(acc, 0, size_t(end - begin) * size_t(g.out_channels) * sizeof(int32_t));
