@@ -57,7 +57,7 @@ def _lanes(channels: int, out: int, quads: int, total: int) -> Weights:
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("quads", QUADS)
 def test_sums_at_the_limits(isa: str, channels: tuple[int, int], quads: int) -> None:
-    """127 * 258 = 32766 is the last sum of such weights that fits; offsets differ so that each has its own."""
+    """127 * 258 = 32766 is the last sum of such weights that fits; the offsets differ."""
     x = np.full((9, channels[0]), 127)
     for limit in (258, 259):
         _check(x, np.repeat(_lanes(*channels, quads, limit), 3, axis=1), isa)

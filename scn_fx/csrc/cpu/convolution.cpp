@@ -108,21 +108,21 @@ PreparedWeights prepare_weights(const WeightSource& s) {
   return w;
 }
 
-Overflow run_convolution(const Kernels& kernels, const PreparedWeights& w, const void* x, int64_t x_stride,
-                         bool x_nonnegative, const MapView& map, int64_t rows, Finish finish,
-                         ThreadPool& pool) {
+Overflow run_convolution(const Kernels& kernels, const PreparedWeights& w, const FeatureRows& x,
+                         const MapView& map, int64_t rows, Finish finish, ThreadPool& pool) {
   const bool int8 = w.precision == Precision::kInt8;
   // Only input layers have a specified order of sums; elsewhere a processor without fma may round twice.
   const bool fused = w.in_channels <= 8;
   GatherGemm g{map,
-               x,
-               x_stride,
+               x.data,
+               x.stride,
                w.in_padded,
                int8 ? static_cast<const void*>(w.int8.data()) : w.floats.data(),
                w.out_padded,
-               x_nonnegative,
+               x.nonnegative,
                w.offset_sums.data(),
-               w.groups.data()};
+               w.groups.data(),
+               x.half};
   finish.stride = w.out_padded;
   finish.channels = w.out_channels;
   finish.scale = int8 ? w.scale.data() : nullptr;

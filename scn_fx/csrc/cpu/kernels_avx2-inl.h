@@ -189,9 +189,11 @@ void gemm_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* acc, vo
 }
 
 void gemm_float(const GatherGemm& g, int64_t begin, int64_t end, float* acc, void* scratch, bool) {
-  if (g.in_channels <= 16 && g.out_channels == 16) return rows_float(g, begin, end, acc);
+  if (!g.x_half && g.in_channels <= 8 && g.out_channels == 16) return rows_float(g, begin, end, acc);
   std::memset(acc, 0, size_t(end - begin) * size_t(g.out_channels) * sizeof(float));
-  walk<FloatBlock>(g, list_pairs(g.map, begin, end, scratch), acc, 0, g.out_channels);
+  const TilePairs tile = list_pairs(g.map, begin, end, scratch);
+  g.x_half ? walk_half<FloatBlock>(g, tile, end - begin, scratch, acc, 0, g.out_channels)
+           : walk<FloatBlock>(g, tile, acc, 0, g.out_channels);
 }
 
 /// Loops of multiply-adds, for the share of the processor's peak that a layer reaches. Return operations
@@ -225,7 +227,7 @@ int64_t int8_loop(int64_t rounds) {
   uint8_t groups[kChannels / kOutputBlock];
   std::memset(groups, kMostGroup, sizeof(groups));
   const GatherGemm g{
-      {masks, first, inputs, 1, 1}, x, kChannels, kChannels, weight, kChannels, true, nullptr, groups};
+      {masks, first, inputs, 1, 1}, x, kChannels, kChannels, weight, kChannels, true, nullptr, groups, false};
   const int64_t calls = rounds / 1024 + 1;
   for (int64_t i = 0; i < calls; ++i) {
     gemm_int8(g, 0, kRows, sums, scratch);
