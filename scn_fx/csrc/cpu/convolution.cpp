@@ -12,9 +12,9 @@
 namespace scn {
 namespace {
 
-// A tile's sums should stay in the second-level cache (128 rows x 128 channels x 4 bytes = 64 KiB) while each
+// A tile's sums should stay in the second-level cache (256 rows x 128 channels x 4 bytes = 128 KiB) while each
 // offset's weights are read once for all rows of the tile.
-constexpr int64_t kTileRows = 128;
+constexpr int64_t kTileRows = 256;
 constexpr int64_t kRowsPerChunk = 1024;
 
 int32_t round_up(int32_t n, int32_t multiple) { return (n + multiple - 1) / multiple * multiple; }

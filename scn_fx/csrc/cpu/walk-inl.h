@@ -27,10 +27,31 @@ struct ByRows<Block, 0> {
 
 /// Block has the element types X (features), W (weights), A (sums), kRows, kOutputs (a multiple of
 /// kOutputBlock) and
-///   template <int R> static void run(const GatherGemm&, int32_t offset, int32_t n, const X* const* x, const
-///   W* weight,
-///                                    A* const* sums)
-/// which adds R rows' products at one offset to outputs [n, n + kOutputs).
+///   template <int R> static void run(const GatherGemm&, int32_t offset, int32_t n, const X* const* x,
+///                                    const W* weight, A* const* sums)
+/// which adds R rows' products at one offset to outputs [n, n + kOutputs). This adds those to outputs
+/// [begin, end); a function of its own, so that the rows' addresses stay in registers.
+template <typename Block>
+struct Outputs {
+  template <int R>
+  [[gnu::noinline]] static void run(const GatherGemm& g, int32_t k, int32_t begin, int32_t end,
+                                    const typename Block::X* const* source, typename Block::A* const* sums) {
+    using W = typename Block::W;
+    const typename Block::X* x[R];
+    typename Block::A* out[R];
+    for (int r = 0; r < R; ++r) {
+      x[r] = source[r];
+      out[r] = sums[r];
+    }
+    const W* weight = static_cast<const W*>(g.weight) + weight_at(g, k, begin);
+    const int64_t step = weight_at(g, 0, Block::kOutputs);
+    for (int32_t n = begin; n < end; n += Block::kOutputs, weight += step) {
+      Block::template run<R>(g, k, n, x, weight, out);
+      for (int r = 0; r < R; ++r) out[r] += Block::kOutputs;
+    }
+  }
+};
+
 /// Rows of features as they are stored.
 template <typename X>
 struct StoredRows {
@@ -82,11 +103,7 @@ inline void walk_rows(const GatherGemm& g, const TilePairs& tile, const Rows& ro
           source[r] = rows.get(pairs[i + r].input, r);
           out[r] = static_cast<A*>(sums) + int64_t(pairs[i + r].row) * g.out_channels + begin;
         }
-        for (int32_t n = begin; n < end; n += Block::kOutputs) {
-          const W* weight = static_cast<const W*>(g.weight) + weight_at(g, k, n);
-          ByRows<Block, kRows>::call(take, g, k, n, source, weight, out);
-          for (int32_t r = 0; r < take; ++r) out[r] += Block::kOutputs;
-        }
+        ByRows<Outputs<Block>, kRows>::call(take, g, k, begin, end, source, out);
       }
     }
   }
