@@ -68,6 +68,22 @@ def test_sums_at_the_limits(isa: str, channels: tuple[int, int], quads: int) -> 
 
 @every_isa
 @pytest.mark.parametrize("channels", CHANNELS)
+def test_shifted_sums_at_the_limits(isa: str, channels: tuple[int, int]) -> None:
+    """Where a sum may start anywhere, weights of 516 fit: 127 * 516 = 65532. An output's two sums of opposite
+    signs let the starts cancel out. Features of 0 leave a sum at its start."""
+    signs = np.where(np.arange(channels[0]) % 4 < 2, 1, -1)
+    x = np.full((12, channels[0]), 127)
+    x[3:6], x[6:9], x[9:] = 0, np.where(signs > 0, 127, 0), np.where(signs < 0, 127, 0)
+    for total in (512, 515, 516, 517, 520):
+        weight = np.repeat(_lanes(*channels, 4, total), 3, axis=1) * signs
+        _check(x, weight, isa)
+        _check(x, -weight, isa)
+        weight[:, 1] = -weight[:, 1] // 9
+        _check(x, weight, isa)
+
+
+@every_isa
+@pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("value", [127, -127, -128])
 def test_extreme_weights(isa: str, channels: tuple[int, int], value: int) -> None:
     _check(np.full((9, channels[0]), 127), np.full((channels[1], 3, channels[0]), value), isa)

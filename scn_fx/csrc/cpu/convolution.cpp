@@ -12,8 +12,8 @@
 namespace scn {
 namespace {
 
-// A tile's sums should stay in the second-level cache (256 rows x 128 channels x 4 bytes = 128 KiB) while each
-// offset's weights are read once for all rows of the tile.
+// A tile's sums should stay in the second-level cache (256 rows x 128 channels x 4 bytes = 128 KiB) while
+// each offset's weights are read once for all rows of the tile.
 constexpr int64_t kTileRows = 256;
 constexpr int64_t kRowsPerChunk = 1024;
 
@@ -104,7 +104,10 @@ PreparedWeights prepare_weights(const WeightSource& s) {
   w.int8.resize(size_t(packed_int8_bytes(s.out_channels, s.offsets, s.in_channels)));
   pack_weight_int8(quantised.data(), s.out_channels, s.offsets, s.in_channels, w.int8.data());
   w.groups.resize(size_t(w.out_padded / kOutputBlock) * size_t(s.offsets));
-  plan_int8_groups(w.int8.data(), s.out_channels, s.offsets, s.in_channels, w.groups.data());
+  w.shifts.resize(size_t(int8_shift_count(s.out_channels, s.offsets, s.in_channels)));
+  plan_int8_groups(w.int8.data(), s.out_channels, s.offsets, s.in_channels, w.groups.data(), w.shifts.data());
+  const bool shifted = std::any_of(w.groups.begin(), w.groups.end(), [](uint8_t g) { return g & kShifted; });
+  if (!shifted) std::vector<int16_t>().swap(w.shifts);
   return w;
 }
 
@@ -122,6 +125,7 @@ Overflow run_convolution(const Kernels& kernels, const PreparedWeights& w, const
                x.nonnegative,
                w.offset_sums.data(),
                w.groups.data(),
+               w.shifts.empty() ? nullptr : w.shifts.data(),
                x.half};
   finish.stride = w.out_padded;
   finish.channels = w.out_channels;

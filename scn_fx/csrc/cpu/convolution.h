@@ -21,6 +21,7 @@ struct PreparedWeights {
   std::vector<int32_t>
       offset_sums;              // [offsets, out_padded], precision int8: 128 * sums over the input channels
   std::vector<uint8_t> groups;  // quads per 16-bit sum, precision int8
+  std::vector<int16_t> shifts;  // that those sums start at; empty if all are zero
   std::vector<float> floats;    // packed, other precisions
   std::vector<float> scale;     // s_x * s_w[k], precision int8
   std::vector<float> bias;      // zeros when the layer has none

@@ -151,7 +151,7 @@ BufferBytes CpuExecutor::buffer_bytes() const {
   BufferBytes b;
   for (const PreparedWeights& w : weights_) {
     b.weights += int64_t(
-        w.int8.capacity() + w.groups.capacity() +
+        w.int8.capacity() + w.groups.capacity() + 2 * w.shifts.capacity() +
         4 * (w.floats.capacity() + w.offset_sums.capacity() + w.scale.capacity() + w.bias.capacity()));
   }
   for (const std::vector<char>& slot : slots_) b.activations += int64_t(slot.capacity());

@@ -34,9 +34,11 @@ template <int kTimes, typename Body>
 /// registers than there are.
 [[gnu::always_inline]] inline void keep_order(__m256i& sum) { asm("" : "+x"(sum)); }
 
-/// R rows x 16 outputs at one offset, kQuads quads of input channels in a 16-bit sum.
-template <int R, int kQuads>
-inline void block_grouped(const int8_t* const* source, const int8_t* w, int32_t quads, int32_t* const* out) {
+/// R rows x 16 outputs at one offset, kQuads quads of input channels in a 16-bit sum that starts at `shifts`,
+/// [quads / kQuads, 32], or with those of the first quad.
+template <int R, int kQuads, bool kStartShifted = false>
+inline void block_grouped(const int8_t* const* source, const int8_t* w, int32_t quads, int32_t* const* out,
+                          [[maybe_unused]] const int16_t* shifts = nullptr) {
   // From four quads on, the 32-bit sums are touched so rarely that they may stay in the cache, which leaves
   // registers for more rows.
   constexpr bool kInMemory = kQuads >= 4;
@@ -50,13 +52,21 @@ inline void block_grouped(const int8_t* const* source, const int8_t* w, int32_t 
   }
   for (int32_t q = 0; q < quads; q += kQuads, w += 64 * kQuads) {
     __m256i sum[R][2];
+    if constexpr (kStartShifted) {
+      repeat<R>([&](auto r) __attribute__((always_inline)) {
+        sum[r][0] = load32(shifts);
+        sum[r][1] = load32(shifts + 16);
+      });
+      shifts += 32;
+    }
     repeat<kQuads>([&](auto i) __attribute__((always_inline)) {
       const __m256i w0 = load32(w + 64 * i), w1 = load32(w + 64 * i + 32);
       repeat<R>([&](auto r) __attribute__((always_inline)) {
         const __m256i x = broadcast4(source[r] + 4 * (q + i));
         const __m256i low = _mm256_maddubs_epi16(x, w0), high = _mm256_maddubs_epi16(x, w1);
-        sum[r][0] = i == 0 ? low : _mm256_add_epi16(sum[r][0], low);
-        sum[r][1] = i == 0 ? high : _mm256_add_epi16(sum[r][1], high);
+        const bool first = i == 0 && !kStartShifted;
+        sum[r][0] = first ? low : _mm256_add_epi16(sum[r][0], low);
+        sum[r][1] = first ? high : _mm256_add_epi16(sum[r][1], high);
         keep_order(sum[r][0]);
         keep_order(sum[r][1]);
       });
@@ -108,10 +118,12 @@ template <int N>
 /// bits anyway.
 template <int R>
 inline void block_planned(const int8_t* const* source, const int8_t* w, int32_t quads, int32_t* const* out,
-                          [[maybe_unused]] int32_t group) {
+                          [[maybe_unused]] int32_t group, [[maybe_unused]] const int16_t* shifts) {
 #if !defined(__AVXVNNI__)
   if (group == 8) return block_grouped<R, 8>(source, w, quads, out);
   if (group == 4) return block_grouped<R, 4>(source, w, quads, out);
+  if (group == (kShiftedGroup | kShifted))
+    return block_grouped<R, kShiftedGroup, true>(source, w, quads, out, shifts);
   if (group == 2) return block_grouped<R, 2>(source, w, quads, out);
 #endif
   block_u8<R>(source, w, quads, out);

@@ -131,6 +131,13 @@ inline int32_t group_at(const GatherGemm& g, int32_t k, int32_t n) {
   return g.groups[n / kOutputBlock * g.map.offsets + k];
 }
 
+/// Where the shifts of its sums begin; null if there are none.
+inline const int16_t* shifts_at(const GatherGemm& g, int32_t k, int32_t n) {
+  constexpr int32_t kLanes = kOutputBlock * kInputQuad / 2;
+  const int64_t groups = g.in_channels / (kInputQuad * kShiftedGroup);
+  return g.shifts ? g.shifts + (int64_t(n / kOutputBlock) * g.map.offsets + k) * groups * kLanes : nullptr;
+}
+
 /// Calls visit(offset, input row) for the neighbours of one output row, offsets ascending. Up to 64 offsets
 /// share one loop over the bits of a mask: its end is the one branch per row that cannot be predicted.
 template <typename Visit>

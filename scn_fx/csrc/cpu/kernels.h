@@ -20,6 +20,8 @@ constexpr int32_t kHalfRowMultiple = 8;  // float16 values per row, with kHalfPa
 constexpr int32_t kHalfPadding = 16;     // that may be read
 constexpr int32_t kAccRows = 16;         // rows of sums computed together
 constexpr int32_t kMostGroup = 8;        // quads whose products may be summed in 16 bits
+constexpr int32_t kShiftedGroup = 4;     // the same for sums that start at a shift instead of zero
+constexpr uint8_t kShifted = 0x80;       // marks such a group
 
 /// A gathering matrix product over a range of output rows:
 ///   acc[r][n] = sum over offsets k that have a neighbour i of r, and channels c, of x[i][c] * w[k][c][n].
@@ -33,6 +35,7 @@ struct GatherGemm {
   bool x_nonnegative;          // int8 only: all x in [0, 127]
   const int32_t* offset_sums;  // int8 only: [offsets, out_channels], 128 * sum over c of weight[k][c][n]
   const uint8_t* groups;       // int8 only: [out blocks, offsets], see plan_int8_groups
+  const int16_t* shifts;       // int8 only: [out blocks, offsets, in quads / 4, 32], or null if all are zero
   bool x_half;                 // float only: x is float16
 };
 
@@ -124,8 +127,12 @@ int64_t packed_int8_bytes(int32_t out, int32_t offsets, int32_t in);
 void pack_weight_int8(const int8_t* weight, int32_t out, int32_t offsets, int32_t in, int8_t* packed);
 
 /// For each block of outputs and offset of packed int8 weights, how many quads (1, 2, 4 or 8, a divisor of
-/// their number) may have their products with x in [0, 127] summed in 16 bits, two channels a sum.
-void plan_int8_groups(const int8_t* packed, int32_t out, int32_t offsets, int32_t in, uint8_t* groups);
+/// their number) may have their products with x in [0, 127] summed in 16 bits, two channels a sum. Marked
+/// with kShifted: kShiftedGroup quads, if the sums start at `shifts`, int8_shift_count(...) entries. The
+/// shifts of an output at one offset add up to zero.
+void plan_int8_groups(const int8_t* packed, int32_t out, int32_t offsets, int32_t in, uint8_t* groups,
+                      int16_t* shifts);
+int64_t int8_shift_count(int32_t out, int32_t offsets, int32_t in);
 
 /// float weights [out, offsets, in] → [out block, offsets, in, 16 outputs]; zero padded.
 int64_t packed_float_count(int32_t out, int32_t offsets, int32_t in);

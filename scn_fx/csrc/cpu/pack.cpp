@@ -11,28 +11,6 @@ namespace {
 
 int32_t round_up(int32_t n, int32_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// A 16-bit sum of x * w with x in [0, 127] lies between -127 * the sum of the negative weights' magnitudes
-// and 127 * the sum of the positive ones: 127 * 258 = 32766 is the last that fits on either side.
-constexpr int32_t kMostWeight = 258;
-
-/// Whether every sum of `group` quads fits, for the outputs and the quads of one block.
-bool fits_in_16_bits(const int8_t* block, int32_t quads, int32_t group) {
-  constexpr int32_t kLanes = kOutputBlock * kInputQuad / 2, kLane = 2;
-  for (int32_t q = 0; q < quads; q += group) {
-    for (int32_t lane = 0; lane < kLanes; ++lane) {
-      int32_t positive = 0, negative = 0;
-      for (int32_t i = q; i < q + group; ++i) {
-        for (int32_t c = 0; c < kLane; ++c) {
-          const int32_t w = block[(i * kLanes + lane) * kLane + c];
-          (w > 0 ? positive : negative) += w;
-        }
-      }
-      if (positive > kMostWeight || negative < -kMostWeight) return false;
-    }
-  }
-  return true;
-}
-
 }  // namespace
 
 int64_t gemm_scratch_bytes(int64_t tile_rows, int32_t offsets, int32_t in_channels) {
@@ -61,17 +39,6 @@ void pack_weight_int8(const int8_t* weight, int32_t out, int32_t offsets, int32_
             weight[(int64_t(n) * offsets + k) * in + c];
       }
     }
-  }
-}
-
-void plan_int8_groups(const int8_t* packed, int32_t out, int32_t offsets, int32_t in, uint8_t* groups) {
-  const int32_t quads = round_up(in, kInputQuad) / kInputQuad;
-  const int64_t block = int64_t(quads) * kInputQuad * kOutputBlock;
-  const int64_t blocks = int64_t(round_up(out, kOutputBlock) / kOutputBlock) * offsets;
-  for (int64_t i = 0; i < blocks; ++i) {
-    int32_t group = kMostGroup;
-    while (group > 1 && (quads % group || !fits_in_16_bits(packed + i * block, quads, group))) group /= 2;
-    groups[i] = uint8_t(group);
   }
 }
 
