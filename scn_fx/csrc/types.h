@@ -18,10 +18,8 @@ static_assert(sizeof(Site) == 4 * sizeof(int32_t), "indices are read as rows of 
 
 enum class Precision : uint8_t { kInt8, kFloat16, kFloat32 };
 
-/// How one stored form of a value lies in memory. float16 values are kept as float32, rounded.
+/// How one stored form of a value lies in memory. A backend may keep float16 values in either float format.
 enum class Format : uint8_t { kInt8, kFloat32 };
-
-inline int64_t format_bytes(Format format) { return format == Format::kInt8 ? 1 : 4; }
 
 inline const char* precision_name(Precision precision) {
   return precision == Precision::kInt8 ? "int8" : precision == Precision::kFloat16 ? "fp16" : "fp32";

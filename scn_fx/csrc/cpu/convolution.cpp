@@ -12,9 +12,9 @@
 namespace scn {
 namespace {
 
-// A tile's sums should stay in the second-level cache (128 rows x 128 channels x 4 bytes = 64 KiB) while each
-// offset's weights are read once for all rows of the tile.
-constexpr int64_t kTileRows = 128;
+// A tile's sums should stay in the second-level cache (256 rows x 128 channels x 4 bytes = 128 KiB) while
+// each offset's weights are read once for all rows of the tile.
+constexpr int64_t kTileRows = 256;
 constexpr int64_t kRowsPerChunk = 1024;
 
 int32_t round_up(int32_t n, int32_t multiple) { return (n + multiple - 1) / multiple * multiple; }
@@ -103,23 +103,30 @@ PreparedWeights prepare_weights(const WeightSource& s) {
   }
   w.int8.resize(size_t(packed_int8_bytes(s.out_channels, s.offsets, s.in_channels)));
   pack_weight_int8(quantised.data(), s.out_channels, s.offsets, s.in_channels, w.int8.data());
+  w.groups.resize(size_t(w.out_padded / kOutputBlock) * size_t(s.offsets));
+  w.shifts.resize(size_t(int8_shift_count(s.out_channels, s.offsets, s.in_channels)));
+  plan_int8_groups(w.int8.data(), s.out_channels, s.offsets, s.in_channels, w.groups.data(), w.shifts.data());
+  const bool shifted = std::any_of(w.groups.begin(), w.groups.end(), [](uint8_t g) { return g & kShifted; });
+  if (!shifted) std::vector<int16_t>().swap(w.shifts);
   return w;
 }
 
-Overflow run_convolution(const Kernels& kernels, const PreparedWeights& w, const void* x, int64_t x_stride,
-                         bool x_nonnegative, const MapView& map, int64_t rows, Finish finish,
-                         ThreadPool& pool) {
+Overflow run_convolution(const Kernels& kernels, const PreparedWeights& w, const FeatureRows& x,
+                         const MapView& map, int64_t rows, Finish finish, ThreadPool& pool) {
   const bool int8 = w.precision == Precision::kInt8;
   // Only input layers have a specified order of sums; elsewhere a processor without fma may round twice.
   const bool fused = w.in_channels <= 8;
   GatherGemm g{map,
-               x,
-               x_stride,
+               x.data,
+               x.stride,
                w.in_padded,
                int8 ? static_cast<const void*>(w.int8.data()) : w.floats.data(),
                w.out_padded,
-               x_nonnegative,
-               w.offset_sums.data()};
+               x.nonnegative,
+               w.offset_sums.data(),
+               w.groups.data(),
+               w.shifts.empty() ? nullptr : w.shifts.data(),
+               x.half};
   finish.stride = w.out_padded;
   finish.channels = w.out_channels;
   finish.scale = int8 ? w.scale.data() : nullptr;

@@ -19,10 +19,12 @@ struct PreparedWeights {
   int32_t in_padded = 0, out_padded = 0;
   std::vector<int8_t> int8;  // packed, precision int8
   std::vector<int32_t>
-      offset_sums;            // [offsets, out_padded], precision int8: 128 * sums over the input channels
-  std::vector<float> floats;  // packed, other precisions
-  std::vector<float> scale;   // s_x * s_w[k], precision int8
-  std::vector<float> bias;    // zeros when the layer has none
+      offset_sums;              // [offsets, out_padded], precision int8: 128 * sums over the input channels
+  std::vector<uint8_t> groups;  // quads per 16-bit sum, precision int8
+  std::vector<int16_t> shifts;  // that those sums start at; empty if all are zero
+  std::vector<float> floats;    // packed, other precisions
+  std::vector<float> scale;     // s_x * s_w[k], precision int8
+  std::vector<float> bias;      // zeros when the layer has none
 };
 
 struct WeightSource {
@@ -44,11 +46,23 @@ inline int32_t int8_row(int32_t channels) {
   return (channels + kInt8RowMultiple - 1) / kInt8RowMultiple * kInt8RowMultiple;
 }
 
+/// Elements per row of float16.
+inline int32_t half_row(int32_t channels) {
+  return (channels + kHalfRowMultiple - 1) / kHalfRowMultiple * kHalfRowMultiple;
+}
+
+/// What a convolution reads: rows of int8, or of float32 or float16 that its precision computes in float32.
+struct FeatureRows {
+  const void* data;
+  int64_t stride;    // elements
+  bool nonnegative;  // int8: all in [0, 127]
+  bool half;         // float16, with kHalfPadding more elements behind the last row
+};
+
 /// Runs the gathering product and `finish` (whose sources, scale, bias and scratch are filled in here) over
 /// all `rows` of a map.
-Overflow run_convolution(const Kernels& kernels, const PreparedWeights& weights, const void* x,
-                         int64_t x_stride, bool x_nonnegative, const MapView& map, int64_t rows,
-                         Finish finish, ThreadPool& pool);
+Overflow run_convolution(const Kernels& kernels, const PreparedWeights& weights, const FeatureRows& x,
+                         const MapView& map, int64_t rows, Finish finish, ThreadPool& pool);
 
 /// Runs `finish` (its source set, its scratch filled in here) over `rows` rows.
 Overflow run_finish(const Kernels& kernels, Finish finish, int64_t rows, ThreadPool& pool);

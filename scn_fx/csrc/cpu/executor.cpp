@@ -14,6 +14,10 @@ namespace {
 
 constexpr int64_t kRowsPerChunk = 1024;
 
+/// Whether rows are stored as float16. Those of few channels, which input layers read, are not: they would
+/// gain little memory, and those layers do too little with a value to convert it first.
+bool is_half(const Storage& s) { return s.format == Format::kFloat32 && s.half && s.channels > 8; }
+
 /// dims with the exported batch, its first entry, replaced by the frame's; into `out`, which is returned.
 const std::vector<int64_t>& with_batch(const std::vector<int64_t>& dims, int32_t exported, int32_t batch,
                                        const std::string& layer, std::vector<int64_t>* out) {
@@ -146,8 +150,9 @@ void CpuExecutor::build_maps(const FrameView& frame, StageTimer& watch) {
 BufferBytes CpuExecutor::buffer_bytes() const {
   BufferBytes b;
   for (const PreparedWeights& w : weights_) {
-    b.weights += int64_t(w.int8.capacity() + 4 * (w.floats.capacity() + w.offset_sums.capacity() +
-                                                  w.scale.capacity() + w.bias.capacity()));
+    b.weights += int64_t(
+        w.int8.capacity() + w.groups.capacity() + 2 * w.shifts.capacity() +
+        4 * (w.floats.capacity() + w.offset_sums.capacity() + w.scale.capacity() + w.bias.capacity()));
   }
   for (const std::vector<char>& slot : slots_) b.activations += int64_t(slot.capacity());
   b.activations += half_.bytes() + pool_.scratch_bytes();
@@ -159,12 +164,14 @@ BufferBytes CpuExecutor::buffer_bytes() const {
 }
 
 int64_t CpuExecutor::row_elements(const Storage& s) const {
-  return s.format == Format::kInt8 ? int8_row(s.channels) : s.channels;
+  return s.format == Format::kInt8 ? int8_row(s.channels) : is_half(s) ? half_row(s.channels) : s.channels;
 }
 
 void CpuExecutor::reserve_slots() {
   for (const Storage& s : plan_.storages) {
-    const size_t bytes = size_t(sets_[size_t(s.set)].size() * row_elements(s) * format_bytes(s.format));
+    const int64_t element = s.format == Format::kInt8 ? 1 : is_half(s) ? 2 : 4;
+    const int64_t padding = is_half(s) ? kHalfPadding : 0;
+    const size_t bytes = size_t((sets_[size_t(s.set)].size() * row_elements(s) + padding) * element);
     std::vector<char>& slot = slots_[size_t(s.slot)];
     if (slot.size() < bytes) slot.resize(bytes);
   }
@@ -177,7 +184,9 @@ const std::vector<Emission>& CpuExecutor::emissions(const Step& step) {
   for (int id : step.stores) {
     const Storage& s = plan_.storages[size_t(id)];
     Emission e{};
-    e.kind = s.format == Format::kInt8 ? Emission::kInt8 : Emission::kFloat32;
+    e.kind = s.format == Format::kInt8 ? Emission::kInt8
+             : is_half(s)              ? Emission::kFloat16
+                                       : Emission::kFloat32;
     e.relu = s.relu;
     e.through_half = s.half;
     e.factor = s.format == Format::kInt8 ? 127.0f / s.amax : 0.0f;
@@ -202,7 +211,7 @@ Residual CpuExecutor::residual(const Step& step, const NodeSpec& add) {
     r.self_scale = scales.self_scale;
     r.other_scale = scales.other_scale;
   } else {
-    r.kind = Residual::kFloat;
+    r.kind = is_half(other) ? Residual::kFloat16 : Residual::kFloat32;
     r.through_half = add.precision == Precision::kFloat16;
   }
   return r;
@@ -269,9 +278,9 @@ void CpuExecutor::convolution(const Step& step) {
     f.residual = residual(step, plan_.network.nodes[size_t(step.add)]);
   }
   const int set = plan_.network.maps[size_t(n.map)].output_set;
-  const Overflow lost =
-      run_convolution(kernels_, weights_[size_t(step.node)], rows(step.input), row_elements(x), x.nonnegative,
-                      maps_[size_t(n.map)].view(), sets_[size_t(set)].size(), f, pool_);
+  const Overflow lost = run_convolution(kernels_, weights_[size_t(step.node)],
+                                        {rows(step.input), row_elements(x), x.nonnegative, is_half(x)},
+                                        maps_[size_t(n.map)].view(), sets_[size_t(set)].size(), f, pool_);
   check_overflow(step, lost);
 }
 
@@ -287,6 +296,8 @@ void CpuExecutor::add(const Step& step) {
   f.residual = residual(step, n);
   if (n.precision == Precision::kInt8) {
     f.self_int8 = reinterpret_cast<const int8_t*>(rows(step.input));
+  } else if (is_half(self)) {
+    f.self_half = reinterpret_cast<const uint16_t*>(rows(step.input));
   } else {
     f.float_sums = reinterpret_cast<const float*>(rows(step.input));
   }
@@ -303,18 +314,20 @@ void CpuExecutor::scatter(const Step& step) {
   const int64_t cells = element_count(with_batch(out.dims, plan_.network.batch, batch_, n.name, &dims_));
   auto& dense = dense_[size_t(step.dense_out)];
   dense.reset(new char[size_t(cells * element)]);
-  const float* source = reinterpret_cast<const float*>(rows(step.input));
-  if (out.half) {
+  const void* source = rows(step.input);
+  if (out.half && !is_half(x)) {
     half_.resize(set.size() * x.channels);
     std::atomic<int64_t> lost{0};
     pool_.for_each(half_.size(), int64_t(1) << 15, [&](int64_t begin, int64_t end, int) {
-      lost += kernels_.float_to_half(source + begin, half_.data() + begin, end - begin);
+      lost += kernels_.float_to_half(static_cast<const float*>(source) + begin, half_.data() + begin,
+                                     end - begin);
     });
     if (lost) fail_overflow(n.name, lost);
+    source = half_.data();
   }
   const Triple& shape = plan_.network.sets[size_t(x.set)].shape;
-  scatter_dense(out.half ? static_cast<const void*>(half_.data()) : source, element, x.channels,
-                set.sites.data(), set.size(), x.channels, batch_, shape, pool_, dense.get());
+  scatter_dense(source, element, row_elements(x), set.sites.data(), set.size(), x.channels, batch_, shape,
+                pool_, dense.get());
 }
 
 namespace {
@@ -367,7 +380,8 @@ Result CpuExecutor::result(const PlanOutput& output) {
   const ValueSpec& value = plan_.network.values[size_t(output.value)];
   const Storage& s = plan_.storages[size_t(output.storage)];
   const SiteSet& set = sets_[size_t(s.set)];
-  const float* source = reinterpret_cast<const float*>(rows(output.storage));
+  const char* source = rows(output.storage);
+  const int64_t stride = row_elements(s);
   Result r;
   r.sparse = true;
   r.half = value.half;
@@ -380,10 +394,11 @@ Result CpuExecutor::result(const PlanOutput& output) {
     const int64_t target = s.set == 0 ? order_[size_t(row)] : row;
     char* out = r.data.get() + target * s.channels * element;
     r.sites[size_t(target)] = set.sites[size_t(row)];
-    if (r.half) {
-      kernels_.float_to_half(source + row * s.channels, reinterpret_cast<uint16_t*>(out), s.channels);
+    if (r.half && !is_half(s)) {
+      kernels_.float_to_half(reinterpret_cast<const float*>(source) + row * stride,
+                             reinterpret_cast<uint16_t*>(out), s.channels);
     } else {
-      std::memcpy(out, source + row * s.channels, size_t(s.channels) * 4);
+      std::memcpy(out, source + row * stride * element, size_t(s.channels * element));
     }
   }
   return r;

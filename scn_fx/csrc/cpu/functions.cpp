@@ -2,6 +2,7 @@
 #include "cpu/functions.h"
 
 #include <algorithm>
+#include <atomic>
 #include <vector>
 
 #include "error.h"
@@ -38,6 +39,17 @@ std::vector<int8_t> quantise_rows(const Kernels& kernels, const float* x, int64_
   return out;
 }
 
+/// Whether no entry is below zero: then the faster kernels for such features serve.
+bool is_nonnegative(const std::vector<int8_t>& rows, ThreadPool& pool) {
+  std::atomic<bool> negative{false};
+  pool.for_each(int64_t(rows.size()), int64_t(1) << 16, [&](int64_t begin, int64_t end, int) {
+    int8_t signs = 0;
+    for (int64_t i = begin; i < end; ++i) signs |= rows[size_t(i)];
+    if (signs < 0) negative = true;
+  });
+  return !negative;
+}
+
 }  // namespace
 
 void convolve(const ConvCall& call, ThreadPool& pool, float* y) {
@@ -53,29 +65,26 @@ void convolve(const ConvCall& call, ThreadPool& pool, float* y) {
   KernelMap map;
   map.assign(call.map, call.out_sites, s.offsets, pool);
   std::vector<int8_t> int8;
-  std::vector<float> rounded;
-  const void* x = call.features;
-  int64_t stride = s.in_channels;
+  std::vector<uint16_t> half;
+  FeatureRows x{call.features, s.in_channels, false, false};
   if (s.precision == Precision::kInt8) {
     int8 = quantise_rows(kernels, call.features, call.in_sites, s.in_channels, s.input_amax, pool);
-    x = int8.data();
-    stride = int8_row(s.in_channels);
+    x = {int8.data(), int8_row(s.in_channels), is_nonnegative(int8, pool), false};
   } else if (s.precision == Precision::kFloat16) {
-    rounded.resize(size_t(call.in_sites * s.in_channels));
-    const Emission e = emission(Emission::kFloat32, rounded.data(), s.in_channels, true);
+    half.resize(size_t(call.in_sites * half_row(s.in_channels) + kHalfPadding));
+    const Emission e = emission(Emission::kFloat16, half.data(), half_row(s.in_channels), true);
     Finish f = float_rows(call.features, s.in_channels);
     f.emissions = &e;
     f.emission_count = 1;
     fail_if_lost(run_finish(kernels, f, call.in_sites, pool), s.layer + " (its input)");
-    x = rounded.data();
+    x = {half.data(), half_row(s.in_channels), false, true};
   }
   const Emission e = emission(Emission::kFloat32, y, s.out_channels, call.round_output);
   Finish f{};
   f.relu = call.relu;
   f.emissions = &e;
   f.emission_count = 1;
-  fail_if_lost(run_convolution(kernels, weights, x, stride, false, map.view(), call.out_sites, f, pool),
-               s.layer);
+  fail_if_lost(run_convolution(kernels, weights, x, map.view(), call.out_sites, f, pool), s.layer);
 }
 
 void add(const AddCall& call, ThreadPool& pool, float* y) {
@@ -97,7 +106,7 @@ void add(const AddCall& call, ThreadPool& pool, float* y) {
     r.self_scale = call.amax0 / 127.0f;
     r.other_scale = call.amax1 / 127.0f;
   } else {
-    r.kind = Residual::kFloat;
+    r.kind = Residual::kFloat32;
     r.other = call.b;
     r.stride = call.channels;
     if (call.precision == Precision::kFloat16) {

@@ -19,6 +19,13 @@ inline Vec16 load_columns(const float* row, int32_t n, int32_t count) {
   return load16(tail);
 }
 
+inline Vec16 load_half_columns(const uint16_t* row, int32_t n, int32_t count) {
+  if (count >= 16) return load_half(row + n);
+  uint16_t tail[16] = {};
+  std::memcpy(tail, row + n, size_t(count) * sizeof(uint16_t));
+  return load_half(tail);
+}
+
 inline Vec16 source_columns(const Finish& f, int64_t begin, int64_t row, int32_t n) {
   if (f.int_sums) {
     return fma(from_int32(f.int_sums + (row - begin) * f.stride + n), load16(f.scale + n),
@@ -28,6 +35,7 @@ inline Vec16 source_columns(const Finish& f, int64_t begin, int64_t row, int32_t
     const Vec16 sums = load_columns(f.float_sums + (row - begin) * f.stride, n, f.channels - n);
     return f.bias ? add(sums, load16(f.bias + n)) : sums;
   }
+  if (f.self_half) return load_half_columns(f.self_half + row * f.stride, n, f.channels - n);
   return from_int8(f.self_int8 + row * f.stride + n);
 }
 
@@ -42,7 +50,10 @@ inline Vec16 add_columns(const Finish& f, int64_t row, int32_t n, Vec16 self, in
                             : fma(self, self_scale, mul(other, other_scale));
   }
   if (r.through_half) self = through_half(self, lost);
-  return add(self, load_columns(static_cast<const float*>(r.other) + row * r.stride, n, f.channels - n));
+  const int32_t count = f.channels - n;
+  return add(self, r.kind == Residual::kFloat16
+                       ? load_half_columns(static_cast<const uint16_t*>(r.other) + row * r.stride, n, count)
+                       : load_columns(static_cast<const float*>(r.other) + row * r.stride, n, count));
 }
 
 /// Stores columns [n, n + 16) of one row in one form, as far as the form has them.
@@ -51,11 +62,20 @@ inline int64_t emit_columns(const Emission& e, int64_t row, int32_t n, Vec16 y) 
   if (e.relu) y = relu(y);
   const int32_t count = e.columns - n < 16 ? e.columns - n : 16;
   if (count <= 0) return 0;
-  if (e.through_half) y = through_half(y, &lost);
+  if (e.through_half && e.kind != Emission::kFloat16) y = through_half(y, &lost);
   const int64_t at = row * e.stride + n;
   if (e.kind == Emission::kInt8) {
     store_q(static_cast<int8_t*>(e.out) + at,
             to_q(mul(y, splat16(e.factor))));  // int8 rows are always padded
+  } else if (e.kind == Emission::kFloat16) {
+    uint16_t* const out = static_cast<uint16_t*>(e.out) + at;
+    if (count == 16) {
+      store_half(out, y, &lost);
+    } else {
+      uint16_t tail[16];
+      store_half(tail, y, &lost);
+      std::memcpy(out, tail, size_t(count) * sizeof(uint16_t));
+    }
   } else if (count == 16) {
     store16(static_cast<float*>(e.out) + at, y);
   } else {
@@ -104,6 +124,18 @@ int64_t convert_to_half(const float* in, uint16_t* out, int64_t count) {
 /// Where the packed weights of one offset begin for the block of outputs at `n`.
 inline int64_t weight_at(const GatherGemm& g, int32_t k, int32_t n) {
   return (int64_t(n) * g.map.offsets + int64_t(k) * kOutputBlock) * g.in_channels;
+}
+
+/// Quads of input channels in a 16-bit sum at one offset, for the block of outputs at `n`.
+inline int32_t group_at(const GatherGemm& g, int32_t k, int32_t n) {
+  return g.groups[n / kOutputBlock * g.map.offsets + k];
+}
+
+/// Where the shifts of its sums begin; null if there are none.
+inline const int16_t* shifts_at(const GatherGemm& g, int32_t k, int32_t n) {
+  constexpr int32_t kLanes = kOutputBlock * kInputQuad / 2;
+  const int64_t groups = g.in_channels / (kInputQuad * kShiftedGroup);
+  return g.shifts ? g.shifts + (int64_t(n / kOutputBlock) * g.map.offsets + k) * groups * kLanes : nullptr;
 }
 
 /// Calls visit(offset, input row) for the neighbours of one output row, offsets ascending. Up to 64 offsets

@@ -16,38 +16,46 @@ namespace scn {
 constexpr int32_t kInputQuad = 4;         // int8 products are summed four input channels at a time
 constexpr int32_t kOutputBlock = 16;      // output channels computed together
 constexpr int32_t kInt8RowMultiple = 16;  // bytes per int8 row
-constexpr int32_t kAccRows = 16;          // rows of sums computed together
+constexpr int32_t kHalfRowMultiple = 8;  // float16 values per row, with kHalfPadding more behind the last row
+constexpr int32_t kHalfPadding = 16;     // that may be read
+constexpr int32_t kAccRows = 16;         // rows of sums computed together
+constexpr int32_t kMostGroup = 8;        // quads whose products may be summed in 16 bits
+constexpr int32_t kShiftedGroup = 4;     // the same for sums that start at a shift instead of zero
+constexpr uint8_t kShifted = 0x80;       // marks such a group
 
 /// A gathering matrix product over a range of output rows:
 ///   acc[r][n] = sum over offsets k that have a neighbour i of r, and channels c, of x[i][c] * w[k][c][n].
 struct GatherGemm {
   MapView map;
-  const void* x;               // rows of int8 or float
+  const void* x;               // rows of int8, float or float16
   int64_t x_stride;            // elements per row
   int32_t in_channels;         // padded
   const void* weight;          // packed by pack_weight_*
   int32_t out_channels;        // padded to kOutputBlock: also the row length of acc
   bool x_nonnegative;          // int8 only: all x in [0, 127]
   const int32_t* offset_sums;  // int8 only: [offsets, out_channels], 128 * sum over c of weight[k][c][n]
+  const uint8_t* groups;       // int8 only: [out blocks, offsets], see plan_int8_groups
+  const int16_t* shifts;       // int8 only: [out blocks, offsets, in quads / 4, 32], or null if all are zero
+  bool x_half;                 // float only: x is float16
 };
 
 /// One stored form of a result. Rows are written sixteen columns at a time.
 struct Emission {
-  enum Kind : int32_t { kInt8, kFloat32 } kind;
+  enum Kind : int32_t { kInt8, kFloat32, kFloat16 } kind;
   bool relu;          // max(y, 0) first
-  bool through_half;  // the value itself is float16: round before storing it
+  bool through_half;  // the value itself is float16: round before storing it (kFloat16 does so by itself)
   float factor;       // int8: 127 / amax
   void* out;          // row 0
   int64_t stride;     // elements per row
-  int32_t columns;    // columns of a row that are written: a multiple of 16 for int8
+  int32_t columns;    // columns of a row that are written: a multiple of 16 for int8, of 8 for float16
 };
 
 /// An Add of two values: the one at hand ("self", a convolution's result or the first operand) and another.
 struct Residual {
-  enum Kind : int32_t { kNone, kInt8, kFloat } kind;
-  const void* other;  // int8 or float rows
+  enum Kind : int32_t { kNone, kInt8, kFloat32, kFloat16 } kind;
+  const void* other;  // rows of that kind
   int64_t stride;
-  bool through_half;    // float: both operands are rounded to float16 first
+  bool through_half;    // floats: both operands are rounded to float16 first
   bool self_is_second;  // self is the Add's second input
   float self_factor;    // int8: 127 / amax of self
   float self_scale;     // int8: amax / 127
@@ -60,13 +68,14 @@ struct Overflow {
   int64_t stored;      // in the result; counted once however often it is stored
 };
 
-/// From sums to stored results, over rows [begin, end). Exactly one of the three sources is set; rows of sums
-/// count from `begin`, rows of self_int8 from 0.
+/// From sums to stored results, over rows [begin, end). Exactly one of the four sources is set; rows of sums
+/// count from `begin`, rows of self_* from 0.
 struct Finish {
   const int32_t* int_sums;
   const float* float_sums;
-  const int8_t* self_int8;  // self is stored already quantised: an int8 Add that is not fused
-  int64_t stride;           // of the source, elements per row
+  const int8_t* self_int8;    // self is stored already quantised: an int8 Add that is not fused
+  const uint16_t* self_half;  // the same for a float16 Add
+  int64_t stride;             // of the source, elements per row
   int32_t channels;
   const float* scale;  // [channels] padded to 16, int_sums only
   const float* bias;   // [channels] padded to 16, or null
@@ -103,13 +112,27 @@ struct Kernels {
 /// Input channels of all offsets together, up to which AMX kernels gather whole rows.
 constexpr int64_t kMostPanelDepth = 16384;
 
-/// Scratch for the gemm functions: the pairs of a tile by offset, or a panel of gathered rows.
+/// Room for the pairs of a tile by offset.
+static inline int64_t pair_list_bytes(int64_t tile_rows, int32_t offsets) {
+  return (offsets * (tile_rows * 2 + 1) * int64_t(sizeof(int32_t)) + 63) / 64 * 64;
+}
+
+/// Scratch for the gemm functions: the pairs of a tile by offset and a few rows as float32, or a panel of
+/// gathered rows.
 int64_t gemm_scratch_bytes(int64_t tile_rows, int32_t offsets, int32_t in_channels);
 
 /// int8 weights [out, offsets, in] → [out block, offsets, in quad, 16 outputs, 4 inputs]; zero padded, and
 /// with kAccRows quads of zeros behind, which kernels may read.
 int64_t packed_int8_bytes(int32_t out, int32_t offsets, int32_t in);
 void pack_weight_int8(const int8_t* weight, int32_t out, int32_t offsets, int32_t in, int8_t* packed);
+
+/// For each block of outputs and offset of packed int8 weights, how many quads (1, 2, 4 or 8, a divisor of
+/// their number) may have their products with x in [0, 127] summed in 16 bits, two channels a sum. Marked
+/// with kShifted: kShiftedGroup quads, if the sums start at `shifts`, int8_shift_count(...) entries. The
+/// shifts of an output at one offset add up to zero.
+void plan_int8_groups(const int8_t* packed, int32_t out, int32_t offsets, int32_t in, uint8_t* groups,
+                      int16_t* shifts);
+int64_t int8_shift_count(int32_t out, int32_t offsets, int32_t in);
 
 /// float weights [out, offsets, in] → [out block, offsets, in, 16 outputs]; zero padded.
 int64_t packed_float_count(int32_t out, int32_t offsets, int32_t in);

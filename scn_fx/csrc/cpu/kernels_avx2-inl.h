@@ -5,51 +5,14 @@
 
 #include "cpu/vec16_avx2-inl.h"
 // after the vectors it is written in
+#include "cpu/grouped_avx2-inl.h"
 #include "cpu/walk-inl.h"
 
 namespace scn {
 namespace {
 
-/// acc += the sums of four products of unsigned bytes x and signed bytes w. x must be in [0, 127]: then two
-/// products sum to at most 2 * 127 * 128 = 32512, and the saturating add of vpmaddubsw never saturates.
-inline __m256i dot4(__m256i acc, __m256i x, __m256i w) {
-#if defined(__AVXVNNI__)
-  return _mm256_dpbusd_avx_epi32(acc, x, w);
-#else
-  return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(x, w), _mm256_set1_epi16(1)));
-#endif
-}
-
-inline __m256i broadcast4(const int8_t* p) {
-  int32_t four;
-  std::memcpy(&four, p, 4);
-  return _mm256_set1_epi32(four);
-}
-
-inline __m256i load32(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
-
-template <int R>
-inline void block_u8(const int8_t* const* source, const int8_t* w, int32_t quads, int32_t* const* out) {
-  __m256i acc[R][2];
-  for (int r = 0; r < R; ++r) {
-    acc[r][0] = load32(out[r]);
-    acc[r][1] = load32(out[r] + 8);
-  }
-  for (int32_t q = 0; q < quads; ++q, w += 64) {
-    const __m256i w0 = load32(w), w1 = load32(w + 32);
-    for (int r = 0; r < R; ++r) {
-      const __m256i x = broadcast4(source[r] + 4 * q);
-      acc[r][0] = dot4(acc[r][0], x, w0);
-      acc[r][1] = dot4(acc[r][1], x, w1);
-    }
-  }
-  for (int r = 0; r < R; ++r) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out[r]), acc[r][0]);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out[r] + 8), acc[r][1]);
-  }
-}
-
-/// The same for signed x: weights and x widened to 16 bits, whose products cannot saturate.
+/// R rows x 16 outputs of products of signed x at one offset: weights and x widened to 16 bits, whose
+/// products cannot saturate.
 template <int R>
 inline void block_s8(const int8_t* const* source, const int8_t* w, int32_t quads, int32_t* const* out) {
   __m256i acc[R][2];  // lanes hold partial sums of one output each: pairs (c0, c1) and (c2, c3) are added at
@@ -105,17 +68,50 @@ inline void block_float(const float* const* source, const float* w, int32_t chan
   }
 }
 
-/// Narrow layers: one row at a time with its sums in registers, since all weights stay in the first-level
-/// cache and handling lists of rows would cost more than the products. N blocks of 16 outputs.
+/// The offsets, at most 64, at which four quads may be summed in 16 bits for all outputs. Shifts gain nothing
+/// here: with their loads, 16 and 32 channels took 10 % longer than with 32-bit sums.
+inline uint64_t grouped_offsets([[maybe_unused]] const GatherGemm& g) {
+  uint64_t offsets = 0;
+#if !defined(__AVXVNNI__)  // which sums in 32 bits anyway
+  for (int32_t k = 0; k < g.map.offsets; ++k) {
+    bool all = true;
+    for (int32_t n = 0; n < g.out_channels; n += kOutputBlock)
+      all = all && (group_at(g, k, n) == 4 || group_at(g, k, n) == 8);
+    offsets |= uint64_t(all) << k;
+  }
+#endif
+  return offsets;
+}
+
+/// Narrow layers of at most 64 offsets: one row at a time with its sums in registers, since all weights stay
+/// in the first-level cache and handling lists of rows would cost more than the products. N blocks of 16
+/// outputs. Offsets where products are summed in 16 bits and others have loops of their own: whether one is
+/// of the first kind could not be predicted.
 template <int N>
 inline void rows_u8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* sums) {
   const int64_t block = weight_at(g, 0, kOutputBlock), slab = weight_at(g, 1, 0);
+  const uint64_t grouped = grouped_offsets(g);
   for (int64_t row = begin; row < end; ++row, sums += 16 * N) {
     __m256i acc[2 * N];
     for (int j = 0; j < 2 * N; ++j) acc[j] = _mm256_setzero_si256();
-    for_each_neighbour(g.map, row, [&](int32_t k, int32_t source_row) {
-      const int8_t* source = static_cast<const int8_t*>(g.x) + int64_t(source_row) * g.x_stride;
-      const int8_t* weight = static_cast<const int8_t*>(g.weight) + k * slab;
+    const uint64_t mask = g.map.masks[row];
+    const int32_t* const inputs = g.map.inputs + g.map.first[row];
+    // of the lowest offset in `rest`
+    const auto source_of = [&](uint64_t rest) {
+      const int32_t input = inputs[__builtin_popcountll(mask & ((rest & (0 - rest)) - 1))];
+      return static_cast<const int8_t*>(g.x) + int64_t(input) * g.x_stride;
+    };
+    const auto weight_of = [&](uint64_t rest) {
+      return static_cast<const int8_t*>(g.weight) + __builtin_ctzll(rest) * slab;
+    };
+#if !defined(__AVXVNNI__)
+    for (uint64_t rest = mask & grouped; rest; rest &= rest - 1) {
+      row_grouped<N>(source_of(rest), weight_of(rest), block, g.in_channels, acc);
+    }
+#endif
+    for (uint64_t rest = mask & ~grouped; rest; rest &= rest - 1) {
+      const int8_t* source = source_of(rest);
+      const int8_t* weight = weight_of(rest);
       for (int32_t c = 0; c < g.in_channels; c += kInputQuad, weight += kInputQuad * kOutputBlock) {
         const __m256i x = broadcast4(source + c);
         for (int j = 0; j < N; ++j) {
@@ -123,8 +119,8 @@ inline void rows_u8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* su
           acc[2 * j + 1] = dot4(acc[2 * j + 1], x, load32(weight + j * block + 32));
         }
       }
-    });
-    for (int j = 0; j < 2 * N; ++j) _mm256_storeu_si256(reinterpret_cast<__m256i*>(sums + 8 * j), acc[j]);
+    }
+    for (int j = 0; j < 2 * N; ++j) store32(sums + 8 * j, acc[j]);
   }
 }
 
@@ -154,9 +150,9 @@ struct UnsignedBlock {
   // 4 rows x 16 outputs: 8 accumulators, and room for weights, a broadcast and constants
   static constexpr int kRows = 4, kOutputs = 16;
   template <int R>
-  static inline void run(const GatherGemm& g, int32_t, int32_t, const X* const* x, const W* weight,
+  static inline void run(const GatherGemm& g, int32_t k, int32_t n, const X* const* x, const W* weight,
                          A* const* sums) {
-    block_u8<R>(x, weight, g.in_channels / kInputQuad, sums);
+    block_planned<R>(x, weight, g.in_channels / kInputQuad, sums, group_at(g, k, n), shifts_at(g, k, n));
   }
 };
 
@@ -185,7 +181,7 @@ struct FloatBlock {
 };
 
 void gemm_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* acc, void* scratch) {
-  if (g.x_nonnegative && g.in_channels <= 32 && g.out_channels <= 32) {
+  if (g.x_nonnegative && g.in_channels <= 32 && g.out_channels <= 32 && g.map.mask_words == 1) {
     return g.out_channels == 16 ? rows_u8<1>(g, begin, end, acc) : rows_u8<2>(g, begin, end, acc);
   }
   std::memset(acc, 0, size_t(end - begin) * size_t(g.out_channels) * sizeof(int32_t));
@@ -195,9 +191,11 @@ void gemm_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* acc, vo
 }
 
 void gemm_float(const GatherGemm& g, int64_t begin, int64_t end, float* acc, void* scratch, bool) {
-  if (g.in_channels <= 16 && g.out_channels == 16) return rows_float(g, begin, end, acc);
+  if (!g.x_half && g.in_channels <= 8 && g.out_channels == 16) return rows_float(g, begin, end, acc);
   std::memset(acc, 0, size_t(end - begin) * size_t(g.out_channels) * sizeof(float));
-  walk<FloatBlock>(g, list_pairs(g.map, begin, end, scratch), acc, 0, g.out_channels);
+  const TilePairs tile = list_pairs(g.map, begin, end, scratch);
+  g.x_half ? walk_half<FloatBlock>(g, tile, end - begin, scratch, acc, 0, g.out_channels)
+           : walk<FloatBlock>(g, tile, acc, 0, g.out_channels);
 }
 
 /// Loops of multiply-adds, for the share of the processor's peak that a layer reaches. Return operations
@@ -228,7 +226,19 @@ int64_t int8_loop(int64_t rounds) {
     masks[r] = 1;
     first[r] = inputs[r] = r;
   }
-  const GatherGemm g{{masks, first, inputs, 1, 1}, x, kChannels, kChannels, weight, kChannels, true, nullptr};
+  uint8_t groups[kChannels / kOutputBlock];
+  std::memset(groups, kMostGroup, sizeof(groups));
+  const GatherGemm g{{masks, first, inputs, 1, 1},
+                     x,
+                     kChannels,
+                     kChannels,
+                     weight,
+                     kChannels,
+                     true,
+                     nullptr,
+                     groups,
+                     nullptr,
+                     false};
   const int64_t calls = rounds / 1024 + 1;
   for (int64_t i = 0; i < calls; ++i) {
     gemm_int8(g, 0, kRows, sums, scratch);

@@ -98,6 +98,16 @@ inline void walk_widths(const GatherGemm& g, int64_t begin, int64_t end, void* s
   if (g.out_channels > n32) walk<Block<1>>(g, tile, sums, n32, g.out_channels);
 }
 
+/// The same from float16 rows.
+inline void walk_half_widths(const GatherGemm& g, int64_t begin, int64_t end, void* sums, void* scratch) {
+  const TilePairs tile = list_pairs(g.map, begin, end, scratch);
+  const int64_t rows = end - begin;
+  const int32_t n64 = g.out_channels / 64 * 64, n32 = g.out_channels / 32 * 32;
+  if (n64 > 0) walk_half<FloatBlock<4>>(g, tile, rows, scratch, sums, 0, n64);
+  if (n32 > n64) walk_half<FloatBlock<2>>(g, tile, rows, scratch, sums, n64, n32);
+  if (g.out_channels > n32) walk_half<FloatBlock<1>>(g, tile, rows, scratch, sums, n32, g.out_channels);
+}
+
 template <int N>
 using SignedBlock = Int8Block<N, true>;
 template <int N>
@@ -174,9 +184,10 @@ void gemm_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* acc, vo
 }
 
 void gemm_float(const GatherGemm& g, int64_t begin, int64_t end, float* acc, void* scratch, bool) {
-  if (g.in_channels <= 16 && g.out_channels == 16) return rows_float(g, begin, end, acc);
+  if (!g.x_half && g.in_channels <= 16 && g.out_channels == 16) return rows_float(g, begin, end, acc);
   std::memset(acc, 0, size_t(end - begin) * size_t(g.out_channels) * sizeof(float));
-  walk_widths<FloatBlock>(g, begin, end, acc, scratch);
+  g.x_half ? walk_half_widths(g, begin, end, acc, scratch)
+           : walk_widths<FloatBlock>(g, begin, end, acc, scratch);
 }
 
 /// Loops of multiply-adds in registers, for the share of the processor's peak that a layer reaches. Return

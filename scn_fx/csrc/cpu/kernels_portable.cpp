@@ -37,10 +37,17 @@ void gemm_float_rows(const GatherGemm& g, int64_t begin, int64_t end, float* acc
   std::memset(acc, 0, size_t(end - begin) * size_t(g.out_channels) * sizeof(float));
   const TilePairs tile = list_pairs(g.map, begin, end, scratch);
   const float* x = static_cast<const float*>(g.x);
+  float* const widened =
+      reinterpret_cast<float*>(static_cast<char*>(scratch) + pair_list_bytes(end - begin, g.map.offsets));
   for (int32_t k = 0; k < g.map.offsets; ++k) {
     for (int32_t i = 0; i < tile.counts[k]; ++i) {
       const Pair& pair = tile.pairs[k * tile.room + i];
       const float* source = x + int64_t(pair.input) * g.x_stride;
+      if (g.x_half) {
+        const uint16_t* half = static_cast<const uint16_t*>(g.x) + int64_t(pair.input) * g.x_stride;
+        for (int32_t c = 0; c < g.in_channels; ++c) widened[c] = half_to_float(half[c]);
+        source = widened;
+      }
       for (int32_t block = 0; block < g.out_channels; block += kOutputBlock) {
         const float* w = static_cast<const float*>(g.weight) + weight_at(g, k, block);
         float* out = acc + int64_t(pair.row) * g.out_channels + block;
