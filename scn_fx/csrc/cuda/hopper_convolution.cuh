@@ -26,9 +26,11 @@ struct HopperLayout {
 /// Units of so many offsets and parts.
 template <int Offsets, int Parts>
 struct HopperShape {
-  static constexpr int kDepth = hopper_depth(Parts);  // units fetched ahead
-  static constexpr int kUnitWeights = kLargestBlock * kPartBytes * Parts, kGroupWeights = kUnitWeights * kDepth;
-  static constexpr int kSpare = (kDepth + 1) * Offsets;  // entries behind the map's last
+  static constexpr int kGroups = kHopperBlock / kHopperDepth;  // of weights, in a block of units
+  static constexpr int kUnitWeights = kLargestBlock * kPartBytes * Parts;
+  static constexpr int kGroupWeights = kUnitWeights * kHopperDepth;
+  // Entries behind the map's last: of padding units, and of the one whose entry is read ahead.
+  static constexpr int kSpare = kHopperBlock * Offsets;
 };
 constexpr int32_t kWarpgroups = 4;  // of a block, at most: what registers allow
 // Groups of weights under way at a time. All at once, they would keep the first input rows waiting behind them.
@@ -91,7 +93,7 @@ __global__ __launch_bounds__(Ring ? 3 * 128 + 32 : kWarpgroups * 128, 1) void ho
 #if SCN_FX_HOPPER_CODE
   using Shape = HopperShape<Offsets, Parts>;
   using Sum = typename Accumulator<T>::type;
-  constexpr int N = kLargestBlock, kFragments = N / 8, kRun = N / 4, Depth = Shape::kDepth;
+  constexpr int N = kLargestBlock, kFragments = N / 8, kRun = N / 4, Depth = kHopperDepth;
   extern __shared__ __align__(1024) char shared[];
   const int32_t thread = threadIdx.x, warpgroup = thread >> 7, lane = thread & 31;
   const int32_t warpgroups = int32_t(blockDim.x >> 7);  // a ring has one more warp
@@ -285,27 +287,29 @@ __global__ __launch_bounds__(Ring ? 3 * 128 + 32 : kWarpgroups * 128, 1) void ho
         walk.step();
       }
       PartFragment a[2];
-      const auto multiply_group = [&](int32_t group, auto more) {
-        const uint32_t b = next_weights(group);
+      const auto multiply_block = [&](int32_t first_group, auto more) {
+        uint32_t b[Shape::kGroups];
 #pragma unroll
-        for (int i = 0; i < Depth * Parts; ++i) {
+        for (int i = 0; i < Shape::kGroups; ++i) b[i] = next_weights(first_group + i);
+#pragma unroll
+        for (int i = 0; i < kHopperBlock * Parts; ++i) {
           const int unit = i / Parts, part = i % Parts;
-          ahead[unit].to(a[i % 2], part, zero);
-          multiply(a[i % 2], b + i * (N * kPartBytes >> 4));
-          if (decltype(more)::value && part == Parts - 1) {
-            ahead[unit].fetch(walk.entry, walk.x, walk.stride);
+          ahead[unit % Depth].to(a[i % 2], part, zero);
+          multiply(a[i % 2], b[unit / Depth] + (i - unit / Depth * Depth * Parts) * (N * kPartBytes >> 4));
+          if (part == Parts - 1 && (decltype(more)::value || unit + Depth < kHopperBlock)) {
+            ahead[unit % Depth].fetch(walk.entry, walk.x, walk.stride);
             walk.step();
           }
           hopper::product_wait<1>();
-          if (i == 0 && group) release_weights();  // of the group before
         }
-        static_assert(Depth * Parts % 2 == 0, "the next group begins with the other fragment");
+        hopper::product_wait<0>();
+#pragma unroll
+        for (int i = 0; i < Shape::kGroups; ++i) release_weights();
       };
-      for (int32_t group = 0; group + 1 < groups; ++group) multiply_group(group, std::true_type{});
+      int32_t group = 0;
+      for (; group + Shape::kGroups < groups; group += Shape::kGroups) multiply_block(group, std::true_type{});
       if (Kind != FinishKind::kHalfRows) fetch_residual<kRun>(residual, p.finish.residual, place);
-      multiply_group(groups - 1, std::false_type{});
-      hopper::product_wait<0>();
-      release_weights();
+      multiply_block(group, std::false_type{});
     }
     if (tile_of(round + 1) < tiles) {
       warpgroup_sync(warpgroup);  // all have read their map

@@ -9,19 +9,20 @@
 
 namespace scn::cuda {
 
-/// Divides shared memory for `warpgroups` and as many slots of weights as fit; false if there is no room for two.
+/// Divides shared memory for `warpgroups` and as many slots of weights as fit; false if there is no room
+/// for those of a block of units.
 template <int Offsets, int Parts>
 bool hopper_layout(const TensorParams& p, int32_t warpgroups, bool ring, int32_t limit, HopperLayout* layout) {
   using Shape = HopperShape<Offsets, Parts>;
   const int32_t volume = p.map.geometry.volume;
   const auto up = [](int32_t n) { return (n + 127) / 128 * 128; };
   HopperLayout l{};
-  l.groups = (p.units + Shape::kDepth - 1) / Shape::kDepth;
+  l.groups = (p.units + kHopperBlock - 1) / kHopperBlock * Shape::kGroups;
   l.bases = bases_at(volume) + Shape::kSpare * kTileRows * 2;
   l.table = up(l.bases + ((volume + 3) / 4 * 4 + Shape::kSpare) * 4);
   const int32_t rest = warpgroups * l.table + 2 * kLargestBlock * 4 + 8 * (2 * l.groups + warpgroups);
   l.slots = std::min(l.groups, (limit - rest) / Shape::kGroupWeights);
-  if (l.slots < (ring ? std::min(l.groups, 2) : l.groups)) return false;
+  if (l.slots < (ring ? Shape::kGroups : l.groups)) return false;
   l.table_at = up(l.slots * Shape::kGroupWeights);
   l.scale_at = l.table_at + warpgroups * l.table;
   l.barrier_at = l.scale_at + 2 * kLargestBlock * 4;

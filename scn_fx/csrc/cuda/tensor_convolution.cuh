@@ -5,6 +5,8 @@
 // too large, come through the first-level cache.
 #pragma once
 
+#include <type_traits>
+
 #include "cuda/fragment_finish.cuh"
 #include "cuda/gather.cuh"
 #include "cuda/mma.cuh"
@@ -24,7 +26,7 @@ template <int N, int Parts>
 struct TensorShape {
   // Two blocks fill a multiprocessor, so that one can begin while the other ends.
   static constexpr int kThreads = N == 16 ? 320 : N == 32 ? 288 : 256, kBlocks = 2;
-  static constexpr int kDepth = tensor_depth(N, Parts);
+  static constexpr int kDepth = tensor_depth(N, Parts), kBlock = tensor_block(N, Parts);
 };
 
 /// A lane's share of one unit for the sites of its warp: 16 bytes of the input row of site i of each eight.
@@ -43,6 +45,16 @@ struct SiteBytes {
   }
 };
 
+/// units[i] becomes units[i + By], cyclically.
+template <int Count, int By, typename Unit>
+__device__ __forceinline__ void rotate(Unit (&units)[Count], std::integral_constant<int, By>) {
+  Unit before[Count];
+#pragma unroll
+  for (int i = 0; i < Count; ++i) before[i] = units[i];
+#pragma unroll
+  for (int i = 0; i < Count; ++i) units[i] = before[(i + By) % Count];
+}
+
 /// The lane's rows in a far slot. Read once; but as a loop this is a branch that is hardly ever taken, and not a dozen
 /// predicated instructions in the way of all others.
 __device__ __forceinline__ void far_rows(int32_t (&rows)[kEights], const int32_t* slot, int32_t item,
@@ -58,13 +70,14 @@ template <typename T, int N, int Offsets, int Parts, bool Resident, FinishKind K
 __global__ __launch_bounds__(TensorShape<N, Parts>::kThreads, TensorShape<N, Parts>::kBlocks) void tensor_convolution(
     const __grid_constant__ TensorParams p, const __grid_constant__ TensorLayout layout) {
   using Sum = typename Accumulator<T>::type;
-  constexpr int kSixteens = N / 16, kRun = N / 8, kSteps = Parts * kPartSteps, kDepth = TensorShape<N, Parts>::kDepth;
+  constexpr int kSixteens = N / 16, kRun = N / 8, kSteps = Parts * kPartSteps;
+  constexpr int kDepth = TensorShape<N, Parts>::kDepth, kBlock = TensorShape<N, Parts>::kBlock;
   constexpr int kUnitWeights = kSteps * kSixteens * 32;  // uint4
-  constexpr int kSpare = kDepth * Offsets;
+  constexpr int kSpare = (Parts == 1 ? kBlock : 1) * Offsets;
   extern __shared__ __align__(128) char shared[];
   const int32_t lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
   const int32_t volume = p.map.geometry.volume;
-  const int32_t units = (p.units + kDepth - 1) / kDepth * kDepth;  // as weights are padded
+  const int32_t units = (p.units + kBlock - 1) / kBlock * kBlock;  // as weights are padded
   const uint4* const all_weights = p.weights + int64_t(blockIdx.y) * units * kUnitWeights;
   float* const scales = reinterpret_cast<float*>(shared + layout.scale_at);
   char* const map = shared + layout.map_at + warp * layout.map;
@@ -160,11 +173,10 @@ __global__ __launch_bounds__(TensorShape<N, Parts>::kThreads, TensorShape<N, Par
     Sum sums[kSixteens][kEights][4] = {};
     LaneResidual<EightRows::kCount, kRun> residual;
     const uint4* w = (Resident ? reinterpret_cast<const uint4*>(shared) : all_weights) + lane;
-    for (int32_t left = units;; left -= kDepth) {
-      const bool last = left <= kDepth;
-      if (Kind != FinishKind::kHalfRows && last) fetch_residual<kRun>(residual, p.finish.residual, place);
+    const auto multiply_block = [&](auto more) {
 #pragma unroll
-      for (int i = 0; i < kDepth; ++i) {
+      for (int i = 0; i < kBlock; ++i) {
+        SiteBytes<Parts>& bytes = ahead[i % kDepth];
 #pragma unroll
         for (int step = 0; step < kSteps; ++step) {
 #pragma unroll
@@ -172,16 +184,20 @@ __global__ __launch_bounds__(TensorShape<N, Parts>::kThreads, TensorShape<N, Par
             const uint4 a = Resident ? *w : __ldg(w);
 #pragma unroll
             for (int j = 0; j < kEights; ++j) {
-              const uint4& v = ahead[i].v[j][step / kPartSteps];
+              const uint4& v = bytes.v[j][step / kPartSteps];
               const uint32_t words[4] = {a.x, a.y, a.z, a.w};
               multiply(sums[m][j], words, step % 2 ? v.z : v.x, step % 2 ? v.w : v.y, T{});
             }
           }
         }
-        if (!last) fetch_next(ahead[i]);
+        if (decltype(more)::value || i + kDepth < kBlock) fetch_next(ahead[(i + kDepth) % kDepth]);
       }
-      if (last) break;
-    }
+      // The next block finds its first unit where this one found it.
+      if (decltype(more)::value) rotate(ahead, std::integral_constant<int, kBlock % kDepth>{});
+    };
+    for (int32_t left = units; left > kBlock; left -= kBlock) multiply_block(std::true_type{});
+    if (Kind != FinishKind::kHalfRows) fetch_residual<kRun>(residual, p.finish.residual, place);
+    multiply_block(std::false_type{});
     __syncwarp();  // all lanes have read their map
     if (item_of(round + 1) < items) fetch_map(item_of(round + 1));
     Sum ordered[EightRows::kCount][kRun];  // by site, then channel

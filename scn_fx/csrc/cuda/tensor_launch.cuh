@@ -15,8 +15,8 @@ bool launch_tensor_as(const TensorParams& p, int32_t column_blocks, const Device
   using Shape = TensorShape<N, Parts>;
   const auto kernel = tensor_convolution<T, N, Offsets, Parts, Resident, Kind>;
   const auto up = [](int32_t n) { return (n + 127) / 128 * 128; };
-  constexpr int32_t kDepth = Shape::kDepth, kSpare = kDepth * Offsets;
-  const int32_t volume = p.map.geometry.volume, units = (p.units + kDepth - 1) / kDepth * kDepth;
+  constexpr int32_t kBlock = Shape::kBlock, kSpare = (Parts == 1 ? kBlock : 1) * Offsets;
+  const int32_t volume = p.map.geometry.volume, units = (p.units + kBlock - 1) / kBlock * kBlock;
   const int32_t weights = Resident ? units * Parts * kPartBytes * N : 0;
   TensorLayout l{};
   l.scale_at = up(weights);

@@ -73,11 +73,13 @@ struct TensorParams {
   FinishView finish;
 };
 
-/// Units that the kernels for all GPUs hold in registers, for `block` columns and units of so many parts.
+/// Units that the kernels for all GPUs hold in registers, for `block` columns and units of so many parts, and units
+/// that they take without a branch between them.
 constexpr int32_t tensor_depth(int32_t block, int32_t parts) {
   return parts == 2 || block > 32 ? 1 : block == 16 ? 3 : 2;
 }
-/// Weights must be packed for mma.sync, padded to whole groups of tensor_depth() units.
+constexpr int32_t tensor_block(int32_t block, int32_t parts) { return tensor_depth(block, parts) > 1 ? 7 : 1; }
+/// Weights must be packed for mma.sync, padded to whole blocks of units.
 void launch_tensor_int8(const TensorParams& params, int32_t padded, const DeviceLimits& limits,
                         cudaStream_t stream);
 void launch_tensor_half(const TensorParams& params, int32_t padded, const DeviceLimits& limits,
@@ -89,9 +91,10 @@ constexpr bool kHopperBuilt = true;
 constexpr bool kHopperBuilt = false;
 #endif
 
-/// Units that Hopper's kernels fetch ahead, of so many parts.
-constexpr int32_t hopper_depth(int32_t parts) { return parts == 2 ? 3 : 4; }
-/// Weights must be packed for wgmma, padded to whole groups of hopper_depth() units.
+// Hopper's kernels fetch kHopperDepth units ahead, whose weights come as one group, and take kHopperBlock units without
+// a branch between them: compilers let all loads of a loop's turn wait together.
+constexpr int32_t kHopperDepth = 3, kHopperBlock = 9;
+/// Weights must be packed for wgmma, padded to whole blocks of units.
 void launch_hopper_int8(const TensorParams& params, int32_t padded, const DeviceLimits& limits,
                         cudaStream_t stream);
 void launch_hopper_half(const TensorParams& params, int32_t padded, const DeviceLimits& limits,

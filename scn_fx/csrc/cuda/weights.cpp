@@ -20,7 +20,7 @@ int32_t padded_channels(int32_t channels) {
 template <typename Element, typename Value>
 std::vector<char> pack_fragments(int32_t padded, const KOrder& order, const Value& value) {
   const int32_t size = int32_t(sizeof(Element)), block = std::min(padded, kLargestBlock);
-  const int32_t units = order.units(tensor_depth(block, unit_parts(order.row_bytes)));
+  const int32_t units = order.units(tensor_block(block, unit_parts(order.row_bytes)));
   std::vector<char> packed(size_t(padded) * size_t(units) * size_t(order.unit_bytes()));
   Element* out = reinterpret_cast<Element*>(packed.data());
   for (int32_t n0 = 0; n0 < padded; n0 += block) {
@@ -45,11 +45,11 @@ std::vector<char> pack_fragments(int32_t padded, const KOrder& order, const Valu
 
 /// Elements in the order in which wgmma reads them from shared memory: blocks of 8 columns x 16 bytes, the
 /// two halves of a 32-byte step side by side, then the next columns, then the next step; units are padded to whole
-/// groups.
+/// blocks.
 template <typename Element, typename Value>
 std::vector<char> pack_blocks(int32_t padded, const KOrder& order, const Value& value) {
   const int32_t size = int32_t(sizeof(Element)), block = kLargestBlock;
-  const int32_t units = order.units(hopper_depth(unit_parts(order.row_bytes)));
+  const int32_t units = order.units(kHopperBlock);
   std::vector<char> packed(size_t(padded) * size_t(units) * size_t(order.unit_bytes()));
   Element* out = reinterpret_cast<Element*>(packed.data());
   for (int32_t n0 = 0; n0 < padded; n0 += block) {
@@ -75,10 +75,10 @@ std::vector<char> pack_blocks(int32_t padded, const KOrder& order, const Value& 
 
 bool suits_hopper(int32_t padded, const KOrder& order, const DeviceLimits& limits) {
   if (padded < kLargestBlock) return false;
-  const int64_t depth = hopper_depth(unit_parts(order.row_bytes)), groups = order.units(int32_t(depth)) / depth;
-  const int64_t group_bytes = kLargestBlock * order.unit_bytes() * depth;
-  const int64_t map_bytes = (order.volume + 4 * (depth + 1)) * (kTileRows * 2 + 4) + 256;
-  return std::min<int64_t>(groups, 2) * group_bytes + map_bytes + groups * 16 + 1024 <= limits.shared_bytes;
+  const int64_t groups = order.units(kHopperBlock) / kHopperDepth;
+  const int64_t group_bytes = kLargestBlock * order.unit_bytes() * kHopperDepth;
+  const int64_t map_bytes = (order.volume + 4 * (kHopperBlock + 1)) * (kTileRows * 2 + 4) + 256;
+  return kHopperBlock / kHopperDepth * group_bytes + map_bytes + groups * 16 + 1024 <= limits.shared_bytes;
 }
 
 DeviceWeights device_weights(const WeightSource& s, const DeviceLimits& limits) {
