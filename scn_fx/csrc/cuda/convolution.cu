@@ -76,7 +76,6 @@ void convolve(const MapView& map, const void* x, const DeviceWeights& w, FinishV
   p.x = static_cast<const char*>(x);
   p.x_stride = w.in_bytes;
   p.units = w.units;
-  p.zero = 0;
   p.weights = reinterpret_cast<const uint4*>(w.packed.data());
   p.finish = finish;
   const bool int8 = w.product == Product::kTensorInt8;

@@ -163,14 +163,10 @@ void DevicePlan::prepare_storages() {
   for (size_t i = 0; i < plan_.storages.size(); ++i) {
     if (scattered_[i] >= 0) continue;
     const Storage& s = plan_.storages[i];
-    zero_row_bytes_ = std::max<int64_t>(zero_row_bytes_, (stride_of(int(i)) + 127) / 128 * 128);
     bytes[size_t(s.slot)] =
         std::max(bytes[size_t(s.slot)], int64_t(sets_[size_t(s.set)].capacity) * stride_of(int(i)));
   }
-  for (int64_t n : bytes) {
-    slots_.emplace_back(zero_row_bytes_ + n);
-    check(cudaMemset(slots_.back().data(), 0, size_t(zero_row_bytes_)), "clearing memory");
-  }
+  for (int64_t n : bytes) slots_.emplace_back(n);
 }
 
 void DevicePlan::find_scattered() {

@@ -82,10 +82,7 @@ class DevicePlan {
     const Storage& s = plan_.storages[size_t(storage)];
     return row_bytes(s.channels, form_bytes(form_of(storage)));
   }
-  /// Row 0. Row -1 is zero: what convolutions read where there is no neighbour.
-  char* rows(int storage) const {
-    return slots_[size_t(plan_.storages[size_t(storage)].slot)].data() + zero_row_bytes_;
-  }
+  char* rows(int storage) const { return slots_[size_t(plan_.storages[size_t(storage)].slot)].data(); }
   /// Dims of a dense value with the largest batch.
   std::vector<int64_t> dense_dims(int value) const;
   bool is_scatter_target(int dense) const;
@@ -107,7 +104,6 @@ class DevicePlan {
   DeviceArray<int32_t> far_counts_;  // by map
   std::vector<MapView> maps_, first_maps_, later_maps_;
   std::vector<char> read_as_float_;  // by storage
-  int64_t zero_row_bytes_ = 128;     // in front of each slot
   std::vector<int> scattered_;       // by storage: the ScatterDense step that its producer takes over, or -1
   std::vector<DeviceArray<char>> slots_, dense_, packed_;
   DeviceArray<int32_t> row_of_input_;

@@ -9,68 +9,88 @@ namespace scn::cuda {
 /// Fragments of mma.m16n8 for 16 output rows: a lane's share of 64 bytes of K, one per step.
 using PartFragment = uint32_t[kPartSteps][4];
 
-__device__ __forceinline__ void load_global(uint4& to, const char* from) {
-  asm volatile("ld.global.v4.b32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(to.x), "=r"(to.y), "=r"(to.z), "=r"(to.w)
-               : "l"(from));
+/// 16 bytes of row `row`, if it exists; otherwise `to` stays what it was. (Reading zeros somewhere instead would cost
+/// as much as any row: it is reading that limits these kernels.)
+__device__ __forceinline__ void load_if(uint4& to, const char* from, bool exists) {
+  asm volatile(
+      "{\n"
+      ".reg .pred exists;\n"
+      "setp.ne.s32 exists, %5, 0;\n"
+      "@exists ld.global.v4.b32 {%0, %1, %2, %3}, [%4];\n"
+      "}"
+      : "+r"(to.x), "+r"(to.y), "+r"(to.z), "+r"(to.w)
+      : "l"(from), "r"(int32_t(exists)));
+}
+__device__ __forceinline__ const char* row_at(const char* x, int32_t row, int32_t stride) {
+  const char* from;
+  asm("mad.wide.s32 %0, %1, %2, %3;" : "=l"(from) : "r"(row), "r"(stride), "l"(x));
+  return from;
 }
 
 /// A lane's entry of a kernel map for output rows i and i + 8 at one offset.
 struct MapEntry {
   uint32_t distances;  // of row i in the lower half
   int32_t base;
+
+  __device__ __forceinline__ bool has_low() const { return (distances & 0xffffu) != uint32_t(kNoNeighbour); }
+  __device__ __forceinline__ bool has_high() const { return distances < uint32_t(kNoNeighbour) << 16; }
+  __device__ __forceinline__ int32_t low() const { return base + int32_t(distances & 0xffffu); }
+  __device__ __forceinline__ int32_t high() const { return base + int32_t(distances >> 16); }
 };
-constexpr MapEntry kNoEntry{0xffffffffu, 0};
 
 /// A lane's share of one unit as it comes from memory: bytes of the input rows of output rows i and i + 8.
 template <int Parts>
 struct UnitBytes {
-  uint4 low[Parts], high[Parts];
+  uint4 low[Parts] = {}, high[Parts] = {};
+  uint32_t distances = 0xffffffffu;  // say which of them exist
 
-  /// Begins to fetch them: `x` points to the lane's first byte of row 0.
-  __device__ __forceinline__ void fetch(int32_t low_row, int32_t high_row, const char* x, int32_t stride) {
-    load(low, x, low_row, stride);
-    load(high, x, high_row, stride);
-  }
-  /// The same by entry; no far slots.
+  /// Begins to fetch them: `x` points to the lane's first byte of row 0. No far slots.
   __device__ __forceinline__ void fetch(const MapEntry& entry, const char* x, int32_t stride) {
-    const uint32_t of_low = entry.distances & 0xffffu;
-    fetch(of_low == uint32_t(kNoNeighbour) ? -1 : entry.base + int32_t(of_low),
-          entry.distances >= uint32_t(kNoNeighbour) << 16 ? -1 : entry.base + int32_t(entry.distances >> 16), x,
-          stride);
+    distances = entry.distances;
+    load(low, row_at(x, entry.low(), stride), entry.has_low());
+    load(high, row_at(x, entry.high(), stride), entry.has_high());
   }
   /// The same where the entry may name a far slot; `far` points to the lane's pair of rows in slot 0.
   __device__ __forceinline__ void fetch_far(const MapEntry& entry, const int32_t* far, const char* x,
                                             int32_t stride) {
     if (entry.base >= 0) return fetch(entry, x, stride);
     const int2 rows = *reinterpret_cast<const int2*>(far + int64_t(~entry.base) * kTileRows);
-    fetch(rows.x, rows.y, x, stride);
+    distances = (rows.x < 0 ? 0xffffu : 0u) | (rows.y < 0 ? 0xffff0000u : 0u);
+    load(low, row_at(x, rows.x, stride), rows.x >= 0);
+    load(high, row_at(x, rows.y, stride), rows.y >= 0);
   }
 
-  /// As fragments. `zero` is 0; that no compiler knows so makes these instructions that wait for the loads here,
-  /// and not copies that it would move to where the loads begin.
-  __device__ __forceinline__ void to(PartFragment& a, int part, uint32_t zero) const {
-    a[0][0] = copy(low[part].x, zero);
-    a[0][1] = copy(high[part].x, zero);
-    a[0][2] = copy(low[part].y, zero);
-    a[0][3] = copy(high[part].y, zero);
-    a[1][0] = copy(low[part].z, zero);
-    a[1][1] = copy(high[part].z, zero);
-    a[1][2] = copy(low[part].w, zero);
-    a[1][3] = copy(high[part].w, zero);
+  /// As fragments, zero where there is no row. Selecting here, not loading into zeros, lets loads stay under way: they
+  /// need not go where the fragments are.
+  __device__ __forceinline__ void to(PartFragment& a, int part) const {
+    const MapEntry entry{distances, 0};
+    const bool has_low = entry.has_low(), has_high = entry.has_high();
+    a[0][0] = chosen(low[part].x, has_low);
+    a[0][1] = chosen(high[part].x, has_high);
+    a[0][2] = chosen(low[part].y, has_low);
+    a[0][3] = chosen(high[part].y, has_high);
+    a[1][0] = chosen(low[part].z, has_low);
+    a[1][1] = chosen(high[part].z, has_high);
+    a[1][2] = chosen(low[part].w, has_low);
+    a[1][3] = chosen(high[part].w, has_high);
   }
 
  private:
-  static __device__ __forceinline__ uint32_t copy(uint32_t word, uint32_t zero) {
-    uint32_t to;
-    asm volatile("or.b32 %0, %1, %2;" : "=r"(to) : "r"(word), "r"(zero));
+  static __device__ __forceinline__ uint32_t chosen(uint32_t word, bool exists) {
+    uint32_t to;  // volatile: before the products begin
+    asm volatile(
+        "{\n"
+        ".reg .pred exists;\n"
+        "setp.ne.s32 exists, %2, 0;\n"
+        "selp.b32 %0, %1, 0, exists;\n"
+        "}"
+        : "=r"(to)
+        : "r"(word), "r"(int32_t(exists)));
     return to;
   }
-  static __device__ __forceinline__ void load(uint4 (&to)[Parts], const char* x, int32_t row, int32_t stride) {
-    const char* from;
-    asm("mad.wide.s32 %0, %1, %2, %3;" : "=l"(from) : "r"(row), "r"(stride), "l"(x));
+  static __device__ __forceinline__ void load(uint4 (&to)[Parts], const char* from, bool exists) {
 #pragma unroll
-    for (int part = 0; part < Parts; ++part) load_global(to[part], from + part * kPartBytes);
+    for (int part = 0; part < Parts; ++part) load_if(to[part], from + part * kPartBytes, exists);
   }
 };
 

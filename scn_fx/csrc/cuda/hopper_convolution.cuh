@@ -203,7 +203,6 @@ __global__ __launch_bounds__(Ring ? 3 * 128 + 32 : kWarpgroups * 128, 1) void ho
   place.rows = *p.map.output.count;
   place.channel = int32_t(blockIdx.y) * N + (lane & 3) * kRun;
   const uint32_t weight_base = hopper::weight_descriptor_low(shared_address(shared));
-  const uint32_t zero = p.zero;
   Lost lost;
   int32_t slot = 0, free_slot = 0;
   uint32_t slot_parity = 0, map_parity = 0;
@@ -270,7 +269,7 @@ __global__ __launch_bounds__(Ring ? 3 * 128 + 32 : kWarpgroups * 128, 1) void ho
           PartFragment a;
 #pragma unroll
           for (int part = 0; part < Parts; ++part, b += N * kPartBytes >> 4) {
-            bytes.to(a, part, zero);
+            bytes.to(a, part);
             multiply(a, b);
             hopper::product_wait<0>();
           }
@@ -294,7 +293,7 @@ __global__ __launch_bounds__(Ring ? 3 * 128 + 32 : kWarpgroups * 128, 1) void ho
 #pragma unroll
         for (int i = 0; i < kHopperBlock * Parts; ++i) {
           const int unit = i / Parts, part = i % Parts;
-          ahead[unit % Depth].to(a[i % 2], part, zero);
+          ahead[unit % Depth].to(a[i % 2], part);
           multiply(a[i % 2], b[unit / Depth] + (i - unit / Depth * Depth * Parts) * (N * kPartBytes >> 4));
           if (part == Parts - 1 && (decltype(more)::value || unit + Depth < kHopperBlock)) {
             ahead[unit % Depth].fetch(walk.entry, walk.x, walk.stride);

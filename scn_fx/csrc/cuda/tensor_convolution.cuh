@@ -34,13 +34,16 @@ template <int Parts>
 struct SiteBytes {
   uint4 v[kEights][Parts];
 
+  /// Zeros where rows[j] is negative.
   __device__ __forceinline__ void fetch(const int32_t (&rows)[kEights], const char* x, int32_t stride) {
 #pragma unroll
     for (int j = 0; j < kEights; ++j) {
-      const char* from;
-      asm("mad.wide.s32 %0, %1, %2, %3;" : "=l"(from) : "r"(rows[j]), "r"(stride), "l"(x));
+      const char* const from = row_at(x, rows[j], stride);
 #pragma unroll
-      for (int part = 0; part < Parts; ++part) load_global(v[j][part], from + part * kPartBytes);
+      for (int part = 0; part < Parts; ++part) {
+        v[j][part] = make_uint4(0, 0, 0, 0);
+        load_if(v[j][part], from + part * kPartBytes, rows[j] >= 0);
+      }
     }
   }
 };

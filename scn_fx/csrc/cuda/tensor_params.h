@@ -65,9 +65,8 @@ inline int32_t channel_of_row(int32_t row, int32_t block) {
 
 struct TensorParams {
   MapView map;
-  const char* x;         // row -1 is zero, and stands for a missing neighbour
+  const char* x;
   int32_t x_stride;      // bytes
-  uint32_t zero;         // 0; but compilers do not know
   int32_t units;         // of K
   const uint4* weights;  // as packed by pack_fragments, or by pack_blocks for Hopper (weights.cpp)
   FinishView finish;
