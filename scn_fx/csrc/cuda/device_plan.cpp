@@ -34,7 +34,6 @@ DevicePlan::DevicePlan(const Plan& plan, const CudaOptions& options)
   prepare_storages();
   prepare_dense();
   prepare_results();
-  plan_clearing();
   frame_ = DeviceArray<DeviceFrame>(1);
   status_ = DeviceArray<int32_t>(status_entries());
   frame_.zero();
@@ -226,35 +225,6 @@ void DevicePlan::prepare_results() {
     }
     results_.push_back(std::move(r));
   }
-}
-
-void DevicePlan::plan_clearing() {
-  std::vector<size_t> last_use(sets_.size(), 0);
-  size_t convolutions = 0, last = 0;
-  for (size_t i = 0; i < plan_.steps.size(); ++i) {
-    const Step& step = plan_.steps[i];
-    if (step.kind != Step::Kind::kConvolution) continue;
-    const int map = plan_.network.nodes[size_t(step.node)].map;
-    last_use[size_t(plan_.network.maps[size_t(map)].input_set)] = last = i;
-    ++convolutions;
-  }
-  for (size_t s = 0; s < sets_.size(); ++s) {
-    const bool early = convolutions > 4 && last_use[s] + 3 <= last;
-    (early ? early_clear_ : late_clear_).push_back(sets_[s]);
-    if (early) early_clear_after_ = std::max(early_clear_after_, last_use[s]);
-  }
-  // The maps of all sets must have been built; the first layer on a later set has waited for that.
-  if (early_clear_after_ < first_side_step()) {
-    late_clear_ = sets_;
-    early_clear_.clear();
-  }
-}
-
-size_t DevicePlan::first_side_step() const {
-  for (size_t i = 0; i < plan_.steps.size(); ++i) {
-    if (needs_side(plan_.steps[i])) return i;
-  }
-  return plan_.steps.size();
 }
 
 bool DevicePlan::is_scatter_target(int dense) const {

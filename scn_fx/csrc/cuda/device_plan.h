@@ -37,10 +37,6 @@ class DevicePlan {
   /// Maps from set 0 to itself, and all others.
   const std::vector<MapView>& first_maps() const { return first_maps_; }
   const std::vector<MapView>& later_maps() const { return later_maps_; }
-  /// Sets whose bitmaps no layer looks at once step early_clear_after() has run, and the rest.
-  const std::vector<SitesView>& early_clear() const { return early_clear_; }
-  const std::vector<SitesView>& late_clear() const { return late_clear_; }
-  size_t early_clear_after() const { return early_clear_after_; }
   std::vector<DeviceResult>& results() { return results_; }
   const std::vector<DeviceResult>& results() const { return results_; }
 
@@ -70,8 +66,6 @@ class DevicePlan {
   void find_scattered();
   void prepare_dense();
   void prepare_results();
-  void plan_clearing();
-  size_t first_side_step() const;
   /// int8, or float16 where the plan rounds to it, unless a float32 layer reads the rows.
   Form form_of(int storage) const {
     const Storage& s = plan_.storages[size_t(storage)];
@@ -111,8 +105,6 @@ class DevicePlan {
   DeviceArray<DeviceFrame> frame_;
   DeviceArray<int32_t> status_;
   std::vector<DeviceResult> results_;
-  std::vector<SitesView> early_clear_, late_clear_;
-  size_t early_clear_after_ = 0;
 };
 
 }  // namespace scn::cuda

@@ -187,6 +187,11 @@ class Executor final : public CudaExecutor {
     if (!device_.first_maps().empty()) build_maps(device_.first_maps(), stream);
     stop("kernel_maps", "input");
     if (beside) check(cudaStreamWaitEvent(stream, loaded_, 0), "waiting for an event");
+    // Nobody looks at the bitmaps from here on: what follows has kernel maps.
+    if (beside) wait_for(side, stream, placed_);
+    clear_sites(sets, device_.status(), side);
+    if (beside) check(cudaEventRecord(cleared_, side), "recording an event");
+    stop("clear_sites", "all");
     bool joined = !beside;
     for (size_t i = 1; i < plan_.steps.size(); ++i) {
       const Step& step = plan_.steps[i];
@@ -197,21 +202,13 @@ class Executor final : public CudaExecutor {
       device_.run_step(i, stream);
       static const char* const kinds[] = {"load", "convolution", "add", "scatter_dense", "transpose"};
       stop(kinds[size_t(step.kind)], plan_.network.nodes[size_t(step.node)].name);
-      if (i == device_.early_clear_after() && !device_.early_clear().empty()) {
-        if (beside) wait_for(side, stream, cleared_);
-        clear_sites(device_.early_clear(), device_.status(), side);
-        if (beside) check(cudaEventRecord(mapped_, side), "recording an event");
-        stop("clear_sites", "early");
-        joined = !beside;
-      }
     }
-    if (!joined) check(cudaStreamWaitEvent(stream, mapped_, 0), "waiting for an event");
+    if (beside) check(cudaStreamWaitEvent(stream, cleared_, 0), "waiting for an event");
     device_.pack_results(stream);
     stop("results", "output");
     publish_failure(device_.frame(), device_.status(), device_.status_entries(), int32_t(sets.size()),
                     device_.site_limits(), reinterpret_cast<FailureHeader*>(failure_.data()), stream);
-    if (!device_.late_clear().empty()) clear_sites(device_.late_clear(), device_.status(), stream);
-    stop("clear_sites", "late");
+    stop("publish", "output");
   }
 
   /// Throws if a frame went wrong that has ended by now.
@@ -231,7 +228,7 @@ class Executor final : public CudaExecutor {
   DevicePlan device_;
   MappedArray<char> failure_;
   const Stream side_, load_;
-  const Event forked_, ranked_, loaded_, mapped_, cleared_, done_;
+  const Event forked_, ranked_, loaded_, mapped_, placed_, cleared_, done_;
   cudaGraphExec_t graph_ = nullptr;
   bool captured_by_caller_ = false;
 };
