@@ -23,18 +23,17 @@ struct HopperLayout {
   int32_t barrier_at, total;
 };
 
-/// Units of so many offsets and parts.
-template <int Offsets, int Parts>
+/// Units of so many offsets and parts; Block of them without a branch between.
+template <int Offsets, int Parts, int Block>
 struct HopperShape {
-  static constexpr int kGroups = kHopperBlock / kHopperDepth;  // of weights, in a block of units
+  static constexpr int kGroups = Block / kHopperDepth;  // of weights, in a block of units
   static constexpr int kUnitWeights = kLargestBlock * kPartBytes * Parts;
   static constexpr int kGroupWeights = kUnitWeights * kHopperDepth;
   // Entries behind the map's last: of padding units, and of the one whose entry is read ahead.
-  static constexpr int kSpare = kHopperBlock * Offsets;
+  static constexpr int kSpare = Block * Offsets;
 };
 constexpr int32_t kWarpgroups = 4;  // of a block, at most: what registers allow
-// Groups of weights under way at a time. All at once, they would keep the first input rows waiting behind them.
-constexpr int32_t kGroupsUnderWay = 2;
+constexpr int32_t kRingWarpgroups = 3;
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDA_ARCH__)
 #define SCN_FX_HOPPER_CODE 1
@@ -87,16 +86,16 @@ __device__ __forceinline__ void warpgroup_sync(int32_t warpgroup) {
   }
 }
 
-template <typename T, int Offsets, int Parts, bool Ring, FinishKind Kind>
-__global__ __launch_bounds__(Ring ? 3 * 128 + 32 : kWarpgroups * 128, 1) void hopper_convolution(
+template <typename T, int Offsets, int Parts, int Block, bool Ring, FinishKind Kind>
+__global__ __launch_bounds__((Ring ? kRingWarpgroups : kWarpgroups) * 128, 1) void hopper_convolution(
     const __grid_constant__ TensorParams p, const __grid_constant__ HopperLayout layout) {
 #if SCN_FX_HOPPER_CODE
-  using Shape = HopperShape<Offsets, Parts>;
+  using Shape = HopperShape<Offsets, Parts, Block>;
   using Sum = typename Accumulator<T>::type;
   constexpr int N = kLargestBlock, kFragments = N / 8, kRun = N / 4, Depth = kHopperDepth;
   extern __shared__ __align__(1024) char shared[];
   const int32_t thread = threadIdx.x, warpgroup = thread >> 7, lane = thread & 31;
-  const int32_t warpgroups = int32_t(blockDim.x >> 7);  // a ring has one more warp
+  const int32_t warpgroups = int32_t(blockDim.x >> 7);
   const int32_t volume = p.map.geometry.volume, groups = layout.groups, slots = layout.slots;
   // Barriers: weights of a slot have come, map of a warpgroup has come, slot is empty (of a ring).
   const uint32_t weights_full = shared_address(shared + layout.barrier_at);
@@ -128,14 +127,14 @@ __global__ __launch_bounds__(Ring ? 3 * 128 + 32 : kWarpgroups * 128, 1) void ho
       for (int32_t i = 0; i < slots; ++i) hopper::barrier_init(weights_empty + i * 8, warpgroups * 4);
     }
     hopper::barrier_init_done();
-    for (int32_t i = 0; i < min(slots, kGroupsUnderWay); ++i) fetch_weights(i, i);
+    for (int32_t i = 0; i < slots; ++i) fetch_weights(i, i);
   }
   float* const scales = reinterpret_cast<float*>(shared + layout.scale_at);
   for (int32_t i = thread; i < N; i += blockDim.x) {
     scales[i] = sizeof(T) == 1 ? __ldg(p.finish.scale + blockIdx.y * N + i) : 1.0f;
     scales[N + i] = __ldg(p.finish.bias + blockIdx.y * N + i);
   }
-  if (warpgroup < warpgroups) {  // behind the last offset, no row has a neighbour
+  {  // behind the last offset, no row has a neighbour
     for (int32_t i = thread & 127; i < Shape::kSpare * kTileRows / 2; i += 128)
       reinterpret_cast<uint32_t*>(table + volume * kTileRows * 2)[i] = 0xffffffffu;
     for (int32_t i = thread & 127; i < Shape::kSpare; i += 128)
@@ -148,7 +147,7 @@ __global__ __launch_bounds__(Ring ? 3 * 128 + 32 : kWarpgroups * 128, 1) void ho
   const auto tile_of = [&](int32_t round) {
     return round ? round * together + warpgroup * int32_t(gridDim.x) + int32_t(blockIdx.x) : first;
   };
-  if (warpgroup < warpgroups && (thread & 127) == 0) {
+  if ((thread & 127) == 0) {
     hopper::barrier_init(map_full + warpgroup * 8, 1);
     hopper::barrier_init_done();
     fetch_map(min(first, (p.map.output.capacity - 1) / kTileRows));
@@ -164,34 +163,11 @@ __global__ __launch_bounds__(Ring ? 3 * 128 + 32 : kWarpgroups * 128, 1) void ho
   while (rounds && rounds * together + int32_t(blockIdx.x) < tiles) ++rounds;
   if (!rounds) {  // shared memory must outlive the copies
     if (thread == 0) {
-      for (int32_t i = 0; i < min(slots, kGroupsUnderWay); ++i) hopper::barrier_wait(weights_full + i * 8, 0);
+      for (int32_t i = 0; i < slots; ++i) hopper::barrier_wait(weights_full + i * 8, 0);
       for (int32_t i = 0; i < warpgroups; ++i) hopper::barrier_wait(map_full + i * 8, 0);
     }
     return;
   }
-  if (Ring && warpgroup == warpgroups) {
-    if (thread != warpgroups * 128) return;
-    int32_t slot = 0, group = 0, come = 0;  // come: slot of the group that must have come before the next is asked for
-    uint32_t empty_parity = 1, full_parity = 0;
-    for (int32_t passed = 0; passed < rounds * groups; ++passed) {
-      if (passed >= min(slots, kGroupsUnderWay)) {
-        hopper::barrier_wait(weights_full + come * 8, full_parity);
-        if (++come == slots) {
-          come = 0;
-          full_parity ^= 1;
-        }
-        hopper::barrier_wait(weights_empty + slot * 8, empty_parity);
-        fetch_weights(group, slot);
-      }
-      if (++group == groups) group = 0;
-      if (++slot == slots) {
-        slot = 0;
-        empty_parity ^= 1;
-      }
-    }
-    return;
-  }
-
   const int32_t quad = (lane >> 2) * 2 + (thread >> 5 & 3) * 16;  // place of the lane's rows in their tile
   UnitWalk<Offsets, Parts> walk;
   walk.distances = table + quad * 2;
@@ -207,10 +183,23 @@ __global__ __launch_bounds__(Ring ? 3 * 128 + 32 : kWarpgroups * 128, 1) void ho
   int32_t slot = 0, free_slot = 0;
   uint32_t slot_parity = 0, map_parity = 0;
   bool fresh = true;  // resident weights: not waited for yet
+  // The first thread refills a ring as soon as all warpgroups have released a slot that its own has released.
+  int32_t asked = slots, released = 0, ask_slot = 0, ask_group = slots < groups ? slots : 0;
+  uint32_t ask_parity = 0;
+  const auto refill = [&] {
+    if (!Ring || thread != 0) return;
+    for (; asked < rounds * groups && asked < released + slots; ++asked) {
+      hopper::barrier_wait(weights_empty + ask_slot * 8, ask_parity);
+      fetch_weights(ask_group, ask_slot);
+      if (++ask_group == groups) ask_group = 0;
+      if (++ask_slot == slots) {
+        ask_slot = 0;
+        ask_parity ^= 1;
+      }
+    }
+  };
   const auto next_weights = [&](int32_t group) {
     if (Ring || fresh) hopper::barrier_wait(weights_full + (Ring ? slot : group) * 8, slot_parity);
-    if (!Ring && fresh && thread == 0 && group + kGroupsUnderWay < groups)
-      fetch_weights(group + kGroupsUnderWay, group + kGroupsUnderWay);
     const uint32_t at = weight_base + uint32_t(Ring ? slot : group) * (Shape::kGroupWeights >> 4);
     if (Ring && ++slot == slots) {
       slot = 0;
@@ -223,6 +212,7 @@ __global__ __launch_bounds__(Ring ? 3 * 128 + 32 : kWarpgroups * 128, 1) void ho
     __syncwarp();
     if (lane == 0) hopper::barrier_arrive(weights_empty + free_slot * 8);
     if (++free_slot == slots) free_slot = 0;
+    ++released;
   };
 
   for (int32_t round = 0; round < rounds; ++round) {
@@ -230,6 +220,7 @@ __global__ __launch_bounds__(Ring ? 3 * 128 + 32 : kWarpgroups * 128, 1) void ho
     if (tile >= tiles) {  // others of this block still have one: let the weights pass
       if (Ring) {
         for (int32_t group = 0; group < groups; ++group) {
+          refill();
           next_weights(group);
           release_weights();
         }
@@ -260,6 +251,7 @@ __global__ __launch_bounds__(Ring ? 3 * 128 + 32 : kWarpgroups * 128, 1) void ho
     };
     if (far) {  // hardly ever: slow and small
       for (int32_t group = 0; group < groups; ++group) {
+        refill();
         uint32_t b = next_weights(group);
 #pragma unroll 1
         for (int i = 0; i < Depth; ++i) {
@@ -287,15 +279,16 @@ __global__ __launch_bounds__(Ring ? 3 * 128 + 32 : kWarpgroups * 128, 1) void ho
       }
       PartFragment a[2];
       const auto multiply_block = [&](int32_t first_group, auto more) {
+        refill();
         uint32_t b[Shape::kGroups];
 #pragma unroll
         for (int i = 0; i < Shape::kGroups; ++i) b[i] = next_weights(first_group + i);
 #pragma unroll
-        for (int i = 0; i < kHopperBlock * Parts; ++i) {
+        for (int i = 0; i < Block * Parts; ++i) {
           const int unit = i / Parts, part = i % Parts;
           ahead[unit % Depth].to(a[i % 2], part);
           multiply(a[i % 2], b[unit / Depth] + (i - unit / Depth * Depth * Parts) * (N * kPartBytes >> 4));
-          if (part == Parts - 1 && (decltype(more)::value || unit + Depth < kHopperBlock)) {
+          if (part == Parts - 1 && (decltype(more)::value || unit + Depth < Block)) {
             ahead[unit % Depth].fetch(walk.entry, walk.x, walk.stride);
             walk.step();
           }

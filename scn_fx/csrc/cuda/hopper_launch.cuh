@@ -11,13 +11,13 @@ namespace scn::cuda {
 
 /// Divides shared memory for `warpgroups` and as many slots of weights as fit; false if there is no room
 /// for those of a block of units.
-template <int Offsets, int Parts>
+template <int Offsets, int Parts, int Block>
 bool hopper_layout(const TensorParams& p, int32_t warpgroups, bool ring, int32_t limit, HopperLayout* layout) {
-  using Shape = HopperShape<Offsets, Parts>;
+  using Shape = HopperShape<Offsets, Parts, Block>;
   const int32_t volume = p.map.geometry.volume;
   const auto up = [](int32_t n) { return (n + 127) / 128 * 128; };
   HopperLayout l{};
-  l.groups = (p.units + kHopperBlock - 1) / kHopperBlock * Shape::kGroups;
+  l.groups = (p.units + Block - 1) / Block * Shape::kGroups;
   l.bases = bases_at(volume) + Shape::kSpare * kTileRows * 2;
   l.table = up(l.bases + ((volume + 3) / 4 * 4 + Shape::kSpare) * 4);
   const int32_t rest = warpgroups * l.table + 2 * kLargestBlock * 4 + 8 * (2 * l.groups + warpgroups);
@@ -31,19 +31,19 @@ bool hopper_layout(const TensorParams& p, int32_t warpgroups, bool ring, int32_t
   return l.total <= limit;
 }
 
-template <typename T, int Offsets, int Parts, bool Ring, FinishKind Kind>
+template <typename T, int Offsets, int Parts, int Block, bool Ring, FinishKind Kind>
 bool launch_hopper_as(const TensorParams& p, int32_t column_blocks, const DeviceLimits& limits,
                       cudaStream_t stream) {
-  const auto kernel = hopper_convolution<T, Offsets, Parts, Ring, Kind>;
+  const auto kernel = hopper_convolution<T, Offsets, Parts, Block, Ring, Kind>;
   HopperLayout layout{};
   // Resident weights that leave room for one or two warpgroups do worse than a ring with three.
-  int32_t warpgroups = Ring ? 3 : kWarpgroups;
+  int32_t warpgroups = Ring ? kRingWarpgroups : kWarpgroups;
   const int32_t fewest = Ring ? 1 : 3;
-  while (!hopper_layout<Offsets, Parts>(p, warpgroups, Ring, limits.shared_bytes, &layout)) {
+  while (!hopper_layout<Offsets, Parts, Block>(p, warpgroups, Ring, limits.shared_bytes, &layout)) {
     if (--warpgroups < fewest) return false;
   }
   const void* const symbol = reinterpret_cast<const void*>(kernel);
-  const int32_t threads = warpgroups * 128 + (Ring ? 32 : 0);
+  const int32_t threads = warpgroups * 128;
   allow_shared(symbol, layout.total, limits);
   const int32_t tiles = (p.map.output.capacity + kTileRows - 1) / kTileRows;
   const int32_t together = blocks_per_multiprocessor(symbol, threads, layout.total) * limits.multiprocessors;
@@ -53,16 +53,24 @@ bool launch_hopper_as(const TensorParams& p, int32_t column_blocks, const Device
   return true;
 }
 
+template <typename T, int Offsets, int Parts, int Block, FinishKind Kind>
+bool launch_hopper_block(const TensorParams& p, int32_t column_blocks, const DeviceLimits& limits,
+                         cudaStream_t stream) {
+  return launch_hopper_as<T, Offsets, Parts, Block, false, Kind>(p, column_blocks, limits, stream) ||
+         launch_hopper_as<T, Offsets, Parts, Block, true, Kind>(p, column_blocks, limits, stream);
+}
+
 template <typename T, int Offsets, int Parts>
 bool launch_hopper_unit(const TensorParams& p, int32_t padded, const DeviceLimits& limits, cudaStream_t stream) {
   constexpr FinishKind kUsual = sizeof(T) == 1 ? FinishKind::kInt8Rows : FinishKind::kHalfRows;
   constexpr FinishKind kAny = FinishKind::kAny;
+  constexpr int kFew = hopper_block(1), kMany = hopper_block(kHopperBlock);
   const int32_t column_blocks = padded / kLargestBlock;
-  if (finish_kind<T>(p.finish) == kUsual)
-    return launch_hopper_as<T, Offsets, Parts, false, kUsual>(p, column_blocks, limits, stream) ||
-           launch_hopper_as<T, Offsets, Parts, true, kUsual>(p, column_blocks, limits, stream);
-  return launch_hopper_as<T, Offsets, Parts, false, kAny>(p, column_blocks, limits, stream) ||
-         launch_hopper_as<T, Offsets, Parts, true, kAny>(p, column_blocks, limits, stream);
+  const bool usual = finish_kind<T>(p.finish) == kUsual;
+  if (hopper_block(p.units) == kFew)  // seldom, and short: with the finish for all
+    return launch_hopper_block<T, Offsets, Parts, kFew, kAny>(p, column_blocks, limits, stream);
+  return usual ? launch_hopper_block<T, Offsets, Parts, kMany, kUsual>(p, column_blocks, limits, stream)
+               : launch_hopper_block<T, Offsets, Parts, kMany, kAny>(p, column_blocks, limits, stream);
 }
 
 template <typename T>

@@ -90,9 +90,10 @@ constexpr bool kHopperBuilt = true;
 constexpr bool kHopperBuilt = false;
 #endif
 
-// Hopper's kernels fetch kHopperDepth units ahead, whose weights come as one group, and take kHopperBlock units without
-// a branch between them: compilers let all loads of a loop's turn wait together.
+// Hopper's kernels fetch kHopperDepth units ahead, whose weights come as one group, and take a block of units without a
+// branch between them: compilers let all loads of a loop's turn wait together.
 constexpr int32_t kHopperDepth = 3, kHopperBlock = 9;
+constexpr int32_t hopper_block(int32_t units) { return units <= kHopperDepth ? kHopperDepth : kHopperBlock; }
 /// Weights must be packed for wgmma, padded to whole blocks of units.
 void launch_hopper_int8(const TensorParams& params, int32_t padded, const DeviceLimits& limits,
                         cudaStream_t stream);

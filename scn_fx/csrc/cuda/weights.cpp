@@ -49,7 +49,7 @@ std::vector<char> pack_fragments(int32_t padded, const KOrder& order, const Valu
 template <typename Element, typename Value>
 std::vector<char> pack_blocks(int32_t padded, const KOrder& order, const Value& value) {
   const int32_t size = int32_t(sizeof(Element)), block = kLargestBlock;
-  const int32_t units = order.units(kHopperBlock);
+  const int32_t units = order.units(hopper_block(order.units()));
   std::vector<char> packed(size_t(padded) * size_t(units) * size_t(order.unit_bytes()));
   Element* out = reinterpret_cast<Element*>(packed.data());
   for (int32_t n0 = 0; n0 < padded; n0 += block) {
@@ -75,10 +75,11 @@ std::vector<char> pack_blocks(int32_t padded, const KOrder& order, const Value& 
 
 bool suits_hopper(int32_t padded, const KOrder& order, const DeviceLimits& limits) {
   if (padded < kLargestBlock) return false;
-  const int64_t groups = order.units(kHopperBlock) / kHopperDepth;
+  const int32_t units_of_block = hopper_block(order.units());
+  const int64_t groups = order.units(units_of_block) / kHopperDepth;
   const int64_t group_bytes = kLargestBlock * order.unit_bytes() * kHopperDepth;
   const int64_t map_bytes = (order.volume + 4 * (kHopperBlock + 1)) * (kTileRows * 2 + 4) + 256;
-  return kHopperBlock / kHopperDepth * group_bytes + map_bytes + groups * 16 + 1024 <= limits.shared_bytes;
+  return units_of_block / kHopperDepth * group_bytes + map_bytes + groups * 16 + 1024 <= limits.shared_bytes;
 }
 
 DeviceWeights device_weights(const WeightSource& s, const DeviceLimits& limits) {
