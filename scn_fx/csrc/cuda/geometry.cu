@@ -178,11 +178,13 @@ __global__ __launch_bounds__(kClearThreads) void clear_kernel(const __grid_const
   const int32_t step = (blocks.first[which + 1] - blocks.first[which]) * kClearThreads;
   const int32_t own = (int32_t(blockIdx.x) - blocks.first[which]) * kClearThreads + int32_t(threadIdx.x);
   const int32_t group_count = (s.lines + kLinesPerGroup - 1) / kLinesPerGroup;
+  wait_for_dependency();
   for (int32_t i = own; i < group_count; i += step) s.group_counts[i] = 0;
   const int4* const sites = reinterpret_cast<const int4*>(s.sites);
-  // Before it is known whether there is such a site: waiting for the count first would double the time.
+  // Before it is known whether there is such a site: waiting for the count first would double the time. Not
+  // by the read-only path, which could be asked before the wait.
   int4 at = make_int4(0, 0, 0, 0);
-  if (own < s.capacity) at = __ldg(sites + own);
+  if (own < s.capacity) at = __ldcg(sites + own);
   const int32_t count = *s.count, found = status[kFound + s.number];
   if (found > s.capacity) {  // not every site is listed
     const int64_t words = int64_t(s.lines) * s.words_per_line;
@@ -190,7 +192,7 @@ __global__ __launch_bounds__(kClearThreads) void clear_kernel(const __grid_const
     return;
   }
   for (int64_t i = own; i < count; i += step) {
-    if (i != own) at = __ldg(sites + i);
+    if (i != own) at = __ldcg(sites + i);
     s.words[int64_t(line_of(s, at.x, at.y, at.z)) * s.words_per_line + (at.w >> 5)] = RankWord{0, 0};
   }
 }
@@ -216,10 +218,13 @@ void rank_sites(const std::vector<SitesView>& sets, int32_t* status, cudaStream_
 void clear_sites(const std::vector<SitesView>& sets, const int32_t* status, cudaStream_t stream) {
   const SetTable table = table_of(sets);
   ClearTable blocks{};
-  const int64_t most = int64_t(multiprocessors()) * 8;
+  // All blocks start at once: capacities are much larger than most frames, and blocks without work also take
+  // time.
+  const int64_t most = std::max<int64_t>(1, int64_t(multiprocessors()) * 8 / int64_t(sets.size()));
   for (size_t i = 0; i < sets.size(); ++i)
     blocks.first[i + 1] = blocks.first[i] + int32_t(blocks_for(sets[i].capacity, kClearThreads, most));
-  clear_kernel<<<uint32_t(blocks.first[sets.size()]), kClearThreads, 0, stream>>>(table, blocks, status);
+  launch_early(clear_kernel, dim3(uint32_t(blocks.first[sets.size()])), kClearThreads, 0, launch_limits(),
+               stream, table, blocks, status);
   check_launch("clearing sites");
 }
 
