@@ -25,8 +25,8 @@ void begin_frame(DeviceFrame* frame, const DeviceFrame& value, int32_t* status, 
 /// zero.
 void mark_input(const DeviceFrame* frame, const SitesView& input, int32_t* status, cudaStream_t stream);
 
-/// Step 3: ranks, ascending sites and counts of some sets whose cells are marked. Needs group_counts that are
-/// zero; line_counts are zero again.
+/// Step 3: ranks, ascending sites and counts of some sets whose cells are marked. line_counts are zero
+/// again.
 void rank_sites(const std::vector<SitesView>& sets, int32_t* status, cudaStream_t stream);
 
 /// Step 4: marks the cells of every set that follows from set 0, which is ranked. Needs what mark_input
@@ -37,7 +37,7 @@ void mark_outputs(const std::vector<SitesView>& sets, const std::vector<Growth>&
 /// Step 5: kernel maps of ranked sets.
 void build_maps(const std::vector<MapView>& maps, cudaStream_t stream);
 
-/// Last step: words and group_counts of some sets are zero again.
+/// Last step: words of some sets are zero again.
 void clear_sites(const std::vector<SitesView>& sets, const int32_t* status, cudaStream_t stream);
 
 }  // namespace scn::cuda

@@ -3,7 +3,8 @@
 
 #include "cuda/check.h"
 #include "cuda/finish.cuh"
-#include "cuda/lookup.cuh"
+#include "cuda/geometry_common.cuh"
+#include "cuda/mma.cuh"
 #include "cuda/rows.h"
 
 namespace scn::cuda {
@@ -201,20 +202,19 @@ __global__ void pack_kernel(const DeviceFrame* frame, const char* rows, int32_t 
 
 __global__ void publish_kernel(const DeviceFrame* frame, const int32_t* status, int32_t entries, int32_t sets,
                                const int32_t* limits, FailureHeader* failure) {
-  __shared__ int32_t wrong;
-  if (threadIdx.x == 0) wrong = 0;
-  __syncthreads();
+  wait_for_dependency();
+  launch_dependents();
+  bool wrong = false;
   for (int32_t i = threadIdx.x; i < entries; i += blockDim.x) {
-    bool bad = status[i] != 0;
-    if (i == kFirstOutside || i == kFirstDuplicate || i == kFirstNonFinite) bad = false;
-    if (i >= kFound && i < kFound + sets) bad = status[i] > limits[i - kFound];
-    if (bad) wrong = 1;
+    const int32_t value = __ldcg(status + i);
+    const bool found = i >= kFound && i < kFound + sets;
+    const bool first = i == kFirstOutside || i == kFirstDuplicate || i == kFirstNonFinite;
+    wrong |= !first && (found ? value > limits[i - kFound] : value != 0);
   }
-  __syncthreads();
+  if (!__syncthreads_or(wrong)) return;
   volatile FailureHeader* const header = failure;
-  if (threadIdx.x == 0 && header->set) wrong = 0;  // an earlier failure waits for the host
-  __syncthreads();
-  if (!wrong) return;
+  // An earlier failure waits for the host. The header is in its memory: far away, so good frames do not look.
+  if (__syncthreads_or(threadIdx.x == 0 && header->set)) return;
   volatile int32_t* const copy = reinterpret_cast<int32_t*>(failure + 1);
   for (int32_t i = threadIdx.x; i < entries; i += blockDim.x) copy[i] = status[i];
   __threadfence_system();
@@ -300,7 +300,8 @@ void pack_rows(const DeviceFrame* frame, const void* rows, int32_t stride, int32
 
 void publish_failure(const DeviceFrame* frame, const int32_t* status, int32_t entries, int32_t sets,
                      const int32_t* limits, FailureHeader* failure, cudaStream_t stream) {
-  publish_kernel<<<1, 128, 0, stream>>>(frame, status, entries, sets, limits, failure);
+  launch_early(publish_kernel, dim3(1), 128, 0, launch_limits(), stream, frame, status, entries, sets, limits,
+               failure);
   check_launch("status");
 }
 
