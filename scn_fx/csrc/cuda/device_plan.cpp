@@ -129,8 +129,8 @@ void DevicePlan::prepare_maps() {
     v.output = sets_[size_t(spec.output_set)];
     const int64_t tiles = (v.output.capacity + kTileRows - 1) / kTileRows;
     v.tile_bytes = map_tile_bytes(v.geometry.volume);
-    // The neighbours that one offset finds for a tile lie apart from those of the next tile (but for a few along
-    // x), so the wide stretches of all tiles together hold no more rows than there are.
+    // The neighbours that one offset finds for a tile lie apart from those of the next tile (but for a few
+    // along x), so the wide stretches of all tiles together hold no more rows than there are.
     v.far_capacity = v.geometry.volume * int32_t((v.input.capacity + 4 * tiles) / kNoNeighbour);
     MapMemory m;
     m.tiles = DeviceArray<char>(tiles * v.tile_bytes);
@@ -373,8 +373,7 @@ BufferBytes DevicePlan::buffer_bytes() const {
   for (const auto& slot : slots_) b.activations += slot.bytes();
   for (const auto& dense : dense_) b.activations += dense.bytes();
   for (const auto& packed : packed_) b.activations += packed.bytes();
-  for (const MapMemory& m : map_memory_)
-    b.kernel_maps += m.tiles.bytes() + m.far.bytes();
+  for (const MapMemory& m : map_memory_) b.kernel_maps += m.tiles.bytes() + m.far.bytes();
   for (const SetMemory& s : set_memory_) {
     b.sites += s.words.bytes() + s.line_counts.bytes() + s.group_counts.bytes() + s.sites.bytes();
   }

@@ -131,8 +131,8 @@ class Executor final : public CudaExecutor {
     view.sites = int32_t(frame.sites);
     view.half = frame.half;
     view.batch = batch;
-    begin_frame(device_.frame(), view, device_.status(), device_.status_entries(), device_.far_counts().data(),
-                int32_t(device_.far_counts().size()), stream);
+    begin_frame(device_.frame(), view, device_.status(), device_.status_entries(),
+                device_.far_counts().data(), int32_t(device_.far_counts().size()), stream);
   }
 
   void capture() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The finish of tensor-core sums: from a lane's registers to memory. Output channels are ordered so that a lane holds
-// a run of neighbouring ones of a few rows (tensor_params.h): nothing is exchanged between lanes.
+// The finish of tensor-core sums: from a lane's registers to memory. Output channels are ordered so that a
+// lane holds a run of neighbouring ones of a few rows (tensor_params.h): nothing is exchanged between lanes.
 #pragma once
 
 #include "cuda/finish.cuh"
@@ -15,7 +15,8 @@ template <typename T>
 FinishKind finish_kind(const FinishView& f) {
   const bool int8 = sizeof(T) == 1;
   const Operand wanted = int8 ? Operand::kInt8 : Operand::kHalf;
-  bool usual = f.residual.kind == Operand::kNone || (f.residual.kind == wanted && (int8 || f.residual.through_half));
+  bool usual =
+      f.residual.kind == Operand::kNone || (f.residual.kind == wanted && (int8 || f.residual.through_half));
   usual = usual && (int8 ? !f.through_half : f.emission_count == 1);
   for (int32_t i = 0; i < f.emission_count; ++i) {
     const EmissionView& e = f.emissions[i];
@@ -24,8 +25,8 @@ FinishKind finish_kind(const FinishView& f) {
   return !usual ? FinishKind::kAny : int8 ? FinishKind::kInt8Rows : FinishKind::kHalfRows;
 }
 
-/// Rows of a lane, counted from its first: of sums laid out as mma.m16n8 does, with output rows as M (two rows of
-/// sixteen) or as N (two neighbours of each of four eights).
+/// Rows of a lane, counted from its first: of sums laid out as mma.m16n8 does, with output rows as M (two
+/// rows of sixteen) or as N (two neighbours of each of four eights).
 struct TwoRows {
   static constexpr int kCount = 2;
   static __device__ __forceinline__ constexpr int32_t offset(int i) { return 8 * i; }
@@ -173,8 +174,8 @@ __device__ __forceinline__ void add_float(const ResidualView& r, float (&y)[Rows
   }
 }
 
-/// Sums become y: scale, bias, activation. `scale` and `bias` are those of the lane's channels. Padded channels come
-/// out as zero by themselves: their weights, scales, biases and residuals are zero.
+/// Sums become y: scale, bias, activation. `scale` and `bias` are those of the lane's channels. Padded
+/// channels come out as zero by themselves: their weights, scales, biases and residuals are zero.
 template <typename T, int Count, int Run, typename Sum>
 __device__ __forceinline__ void scale_sums(const FinishView& f, const Sum (&sums)[Count][Run],
                                            float (&y)[Count][Run], const float* scale, const float* bias) {
@@ -195,7 +196,8 @@ __device__ __forceinline__ void scale_sums(const FinishView& f, const Sum (&sums
 
 /// int8 of values that are clamped here, at `lowest` and 127.
 template <int Run>
-__device__ __forceinline__ void pack_int8(Words<Run>& words, const float (&v)[Run], float factor, float lowest) {
+__device__ __forceinline__ void pack_int8(Words<Run>& words, const float (&v)[Run], float factor,
+                                          float lowest) {
 #pragma unroll
   for (int k = 0; k < Run; k += 4) {
     uint32_t bits[4] = {};
@@ -333,7 +335,8 @@ template <typename T, FinishKind Kind, typename Rows, int Run, typename Sum>
 __device__ __forceinline__ void finish_tile(const FinishView& f, const Sum (&sums)[Rows::kCount][Run],
                                             const float* scale, const float* bias,
                                             const LaneResidual<Rows::kCount, Run>& residual,
-                                            const SitesView& sites, const LanePlace<Rows>& place, Lost& lost) {
+                                            const SitesView& sites, const LanePlace<Rows>& place,
+                                            Lost& lost) {
   float y[Rows::kCount][Run];
   scale_sums<T>(f, sums, y, scale, bias);
   if constexpr (Kind == FinishKind::kInt8Rows) {

@@ -9,8 +9,8 @@ namespace scn::cuda {
 /// Fragments of mma.m16n8 for 16 output rows: a lane's share of 64 bytes of K, one per step.
 using PartFragment = uint32_t[kPartSteps][4];
 
-/// 16 bytes of row `row`, if it exists; otherwise `to` stays what it was. (Reading zeros somewhere instead would cost
-/// as much as any row: it is reading that limits these kernels.)
+/// 16 bytes of row `row`, if it exists; otherwise `to` stays what it was. (Reading zeros somewhere instead
+/// would cost as much as any row: it is reading that limits these kernels.)
 __device__ __forceinline__ void load_if(uint4& to, const char* from, bool exists) {
   asm volatile(
       "{\n"
@@ -60,8 +60,8 @@ struct UnitBytes {
     load(high, row_at(x, rows.y, stride), rows.y >= 0);
   }
 
-  /// As fragments, zero where there is no row. Selecting here, not loading into zeros, lets loads stay under way: they
-  /// need not go where the fragments are.
+  /// As fragments, zero where there is no row. Selecting here, not loading into zeros, lets loads stay under
+  /// way: they need not go where the fragments are.
   __device__ __forceinline__ void to(PartFragment& a, int part) const {
     const MapEntry entry{distances, 0};
     const bool has_low = entry.has_low(), has_high = entry.has_high();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The convolution for Hopper. Warpgroups take tiles of 64 output rows: each lane fetches its bytes of the input
-// rows straight to the registers that wgmma multiplies, several units ahead, while the weights lie in shared
-// memory, all of them or, of large layers, a ring that a warp of its own refills.
+// The convolution for Hopper. Warpgroups take tiles of 64 output rows: each lane fetches its bytes of the
+// input rows straight to the registers that wgmma multiplies, several units ahead, while the weights lie in
+// shared memory, all of them or, of large layers, a ring that a warp of its own refills.
 #pragma once
 
 #include <type_traits>
@@ -15,11 +15,11 @@ namespace scn::cuda {
 
 /// Shared memory of a block, in bytes from its start; weights come first.
 struct HopperLayout {
-  int32_t groups;            // of Depth units: all of K
-  int32_t slots;             // for the weights of one group each; as many as there are groups, or a ring
-  int32_t table_at, table;   // a warpgroup's map: distances, then bases
-  int32_t bases;             // in the table
-  int32_t scale_at;          // scales, biases
+  int32_t groups;           // of Depth units: all of K
+  int32_t slots;            // for the weights of one group each; as many as there are groups, or a ring
+  int32_t table_at, table;  // a warpgroup's map: distances, then bases
+  int32_t bases;            // in the table
+  int32_t scale_at;         // scales, biases
   int32_t barrier_at, total;
 };
 
@@ -74,8 +74,8 @@ struct UnitWalk {
 /// A barrier of one warpgroup. Its number is a constant: a kernel that computes it would reserve all sixteen.
 __device__ __forceinline__ void warpgroup_sync(int32_t warpgroup) {
   switch (warpgroup) {
-#define SCN_FX_SYNC(number)                                 \
-  case number - 1:                                          \
+#define SCN_FX_SYNC(number)                                  \
+  case number - 1:                                           \
     asm volatile("bar.sync " #number ", 128;" ::: "memory"); \
     break;
     SCN_FX_SYNC(1)
@@ -87,8 +87,9 @@ __device__ __forceinline__ void warpgroup_sync(int32_t warpgroup) {
 }
 
 template <typename T, int Offsets, int Parts, int Block, bool Ring, FinishKind Kind>
-__global__ __launch_bounds__((Ring ? kRingWarpgroups : kWarpgroups) * 128, 1) void hopper_convolution(
-    const __grid_constant__ TensorParams p, const __grid_constant__ HopperLayout layout) {
+__global__ __launch_bounds__((Ring ? kRingWarpgroups : kWarpgroups) * 128,
+                             1) void hopper_convolution(const __grid_constant__ TensorParams p,
+                                                        const __grid_constant__ HopperLayout layout) {
 #if SCN_FX_HOPPER_CODE
   using Shape = HopperShape<Offsets, Parts, Block>;
   using Sum = typename Accumulator<T>::type;
@@ -118,8 +119,8 @@ __global__ __launch_bounds__((Ring ? kRingWarpgroups : kWarpgroups) * 128, 1) vo
     hopper::copy_bulk(to + layout.bases, record + distances, uint32_t(p.map.tile_bytes) - distances, barrier);
   };
 
-  // Nothing up to wait_for_dependency() depends on the layer before: weights never change, and maps are complete
-  // when the first layer that reads them starts.
+  // Nothing up to wait_for_dependency() depends on the layer before: weights never change, and maps are
+  // complete when the first layer that reads them starts.
   launch_dependents();
   if (thread == 0) {
     for (int32_t i = 0; i < slots; ++i) hopper::barrier_init(weights_full + i * 8, 1);
@@ -140,8 +141,8 @@ __global__ __launch_bounds__((Ring ? kRingWarpgroups : kWarpgroups) * 128, 1) vo
     for (int32_t i = thread & 127; i < Shape::kSpare; i += 128)
       reinterpret_cast<int32_t*>(table + layout.bases)[(volume + 3) / 4 * 4 + i] = 0;
   }
-  // Tiles of this warpgroup: neighbours of the block's others' at first, later ones far apart, so that the last few
-  // spread over all blocks. Which the first one is does not depend on the number of tiles.
+  // Tiles of this warpgroup: neighbours of the block's others' at first, later ones far apart, so that the
+  // last few spread over all blocks. Which the first one is does not depend on the number of tiles.
   const int32_t first = int32_t(blockIdx.x) * warpgroups + warpgroup;
   const int32_t together = int32_t(gridDim.x) * warpgroups;
   const auto tile_of = [&](int32_t round) {
@@ -231,7 +232,8 @@ __global__ __launch_bounds__((Ring ? kRingWarpgroups : kWarpgroups) * 128, 1) vo
     hopper::barrier_wait(map_full + warpgroup * 8, map_parity);
     map_parity ^= 1;
     bool far = false;
-    for (int32_t i = lane; i < volume; i += 32) far |= *reinterpret_cast<const int32_t*>(walk.bases + i * 4) < 0;
+    for (int32_t i = lane; i < volume; i += 32)
+      far |= *reinterpret_cast<const int32_t*>(walk.bases + i * 4) < 0;
     far = __any_sync(0xffffffffu, far);
     walk.begin(x);
     place.row = tile * kTileRows + (thread >> 5 & 3) * 16 + (lane >> 2);
@@ -270,7 +272,8 @@ __global__ __launch_bounds__((Ring ? kRingWarpgroups : kWarpgroups) * 128, 1) vo
       }
       if (Kind != FinishKind::kHalfRows) fetch_residual<kRun>(residual, p.finish.residual, place);
     } else {
-      // While the products of one part run, the next part's inputs are put into place and later units' are fetched.
+      // While the products of one part run, the next part's inputs are put into place and later units' are
+      // fetched.
       UnitBytes<Parts> ahead[Depth];
 #pragma unroll
       for (int i = 0; i < Depth; ++i) {
@@ -299,7 +302,8 @@ __global__ __launch_bounds__((Ring ? kRingWarpgroups : kWarpgroups) * 128, 1) vo
         for (int i = 0; i < Shape::kGroups; ++i) release_weights();
       };
       int32_t group = 0;
-      for (; group + Shape::kGroups < groups; group += Shape::kGroups) multiply_block(group, std::true_type{});
+      for (; group + Shape::kGroups < groups; group += Shape::kGroups)
+        multiply_block(group, std::true_type{});
       if (Kind != FinishKind::kHalfRows) fetch_residual<kRun>(residual, p.finish.residual, place);
       multiply_block(group, std::false_type{});
     }
@@ -316,7 +320,8 @@ __global__ __launch_bounds__((Ring ? kRingWarpgroups : kWarpgroups) * 128, 1) vo
       ordered[1][i] = sums[i / 2][2 + i % 2];
     }
     const float* const scale = scales + (lane & 3) * kRun;
-    finish_tile<T, Kind, TwoRows, kRun>(p.finish, ordered, scale, scale + N, residual, p.map.output, place, lost);
+    finish_tile<T, Kind, TwoRows, kRun>(p.finish, ordered, scale, scale + N, residual, p.map.output, place,
+                                        lost);
   }
   if (Kind != FinishKind::kInt8Rows) report_lost(p.finish, lost);
 #endif

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Launching the Hopper convolution: which shape of block serves a layer, and how its shared memory is divided.
+// Launching the Hopper convolution: which shape of block serves a layer, and how its shared memory is
+// divided.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +13,8 @@ namespace scn::cuda {
 /// Divides shared memory for `warpgroups` and as many slots of weights as fit; false if there is no room
 /// for those of a block of units.
 template <int Offsets, int Parts, int Block>
-bool hopper_layout(const TensorParams& p, int32_t warpgroups, bool ring, int32_t limit, HopperLayout* layout) {
+bool hopper_layout(const TensorParams& p, int32_t warpgroups, bool ring, int32_t limit,
+                   HopperLayout* layout) {
   using Shape = HopperShape<Offsets, Parts, Block>;
   const int32_t volume = p.map.geometry.volume;
   const auto up = [](int32_t n) { return (n + 127) / 128 * 128; };
@@ -47,7 +49,8 @@ bool launch_hopper_as(const TensorParams& p, int32_t column_blocks, const Device
   allow_shared(symbol, layout.total, limits);
   const int32_t tiles = (p.map.output.capacity + kTileRows - 1) / kTileRows;
   const int32_t together = blocks_per_multiprocessor(symbol, threads, layout.total) * limits.multiprocessors;
-  const int32_t blocks = std::min((tiles + warpgroups - 1) / warpgroups, std::max(1, together / column_blocks));
+  const int32_t blocks =
+      std::min((tiles + warpgroups - 1) / warpgroups, std::max(1, together / column_blocks));
   launch_early(kernel, dim3(uint32_t(blocks), uint32_t(column_blocks)), threads, layout.total, limits, stream,
                p, layout);
   return true;
@@ -61,7 +64,8 @@ bool launch_hopper_block(const TensorParams& p, int32_t column_blocks, const Dev
 }
 
 template <typename T, int Offsets, int Parts>
-bool launch_hopper_unit(const TensorParams& p, int32_t padded, const DeviceLimits& limits, cudaStream_t stream) {
+bool launch_hopper_unit(const TensorParams& p, int32_t padded, const DeviceLimits& limits,
+                        cudaStream_t stream) {
   constexpr FinishKind kUsual = sizeof(T) == 1 ? FinishKind::kInt8Rows : FinishKind::kHalfRows;
   constexpr FinishKind kAny = FinishKind::kAny;
   constexpr int kFew = hopper_block(1), kMany = hopper_block(kHopperBlock);

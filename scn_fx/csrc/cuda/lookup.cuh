@@ -44,8 +44,10 @@ __device__ __forceinline__ int32_t find_neighbour(const MapView& m, const Site& 
   return row < *m.input.count ? row : -1;
 }
 
-/// Input row that offset `k` of the row at `place` (row_place) of a tile reads, from the tile's record; or -1.
-__device__ __forceinline__ int32_t mapped_row(const MapView& m, const char* record, int32_t k, int32_t place) {
+/// Input row that offset `k` of the row at `place` (row_place) of a tile reads, from the tile's record; or
+/// -1.
+__device__ __forceinline__ int32_t mapped_row(const MapView& m, const char* record, int32_t k,
+                                              int32_t place) {
   const int32_t base = reinterpret_cast<const int32_t*>(record + bases_at(m.geometry.volume))[k];
   if (base < 0) return m.far[~base * kTileRows + place];
   const int32_t distance = reinterpret_cast<const uint16_t*>(record)[k * kTileRows + place];

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The tensor-core convolution for all GPUs: output channels as the rows of mma.sync, output sites as its columns. A
-// warp takes 32 sites. What a lane fetches of an input row lies in the order in which mma.sync wants its columns, so
-// it goes from memory to the products without another instruction. Weights lie in shared memory, or, where they are
-// too large, come through the first-level cache.
+// The tensor-core convolution for all GPUs: output channels as the rows of mma.sync, output sites as its
+// columns. A warp takes 32 sites. What a lane fetches of an input row lies in the order in which mma.sync
+// wants its columns, so it goes from memory to the products without another instruction. Weights lie in
+// shared memory, or, where they are too large, come through the first-level cache.
 #pragma once
 
 #include <type_traits>
@@ -17,8 +17,8 @@ constexpr int32_t kWarpSites = 32, kEights = kWarpSites / 8;
 
 /// Shared memory of a block, in bytes from its start; weights come first.
 struct TensorLayout {
-  int32_t scale_at;           // scales, biases
-  int32_t map_at, map, bases; // a warp's part of the kernel map: distances, then bases
+  int32_t scale_at;            // scales, biases
+  int32_t map_at, map, bases;  // a warp's part of the kernel map: distances, then bases
   int32_t total;
 };
 
@@ -58,8 +58,8 @@ __device__ __forceinline__ void rotate(Unit (&units)[Count], std::integral_const
   for (int i = 0; i < Count; ++i) units[i] = before[(i + By) % Count];
 }
 
-/// The lane's rows in a far slot. Read once; but as a loop this is a branch that is hardly ever taken, and not a dozen
-/// predicated instructions in the way of all others.
+/// The lane's rows in a far slot. Read once; but as a loop this is a branch that is hardly ever taken, and
+/// not a dozen predicated instructions in the way of all others.
 __device__ __forceinline__ void far_rows(int32_t (&rows)[kEights], const int32_t* slot, int32_t item,
                                          int32_t eighth) {
   const volatile int32_t* const own = slot + item * kWarpSites % kTileRows + eighth * 2;
@@ -70,8 +70,10 @@ __device__ __forceinline__ void far_rows(int32_t (&rows)[kEights], const int32_t
 }
 
 template <typename T, int N, int Offsets, int Parts, bool Resident, FinishKind Kind>
-__global__ __launch_bounds__(TensorShape<N, Parts>::kThreads, TensorShape<N, Parts>::kBlocks) void tensor_convolution(
-    const __grid_constant__ TensorParams p, const __grid_constant__ TensorLayout layout) {
+__global__ __launch_bounds__(
+    TensorShape<N, Parts>::kThreads,
+    TensorShape<N, Parts>::kBlocks) void tensor_convolution(const __grid_constant__ TensorParams p,
+                                                            const __grid_constant__ TensorLayout layout) {
   using Sum = typename Accumulator<T>::type;
   constexpr int kSixteens = N / 16, kRun = N / 8, kSteps = Parts * kPartSteps;
   constexpr int kDepth = TensorShape<N, Parts>::kDepth, kBlock = TensorShape<N, Parts>::kBlock;
@@ -85,8 +87,7 @@ __global__ __launch_bounds__(TensorShape<N, Parts>::kThreads, TensorShape<N, Par
   float* const scales = reinterpret_cast<float*>(shared + layout.scale_at);
   char* const map = shared + layout.map_at + warp * layout.map;
   const auto fetch_map = [&](int32_t item) {
-    const char* const record =
-        p.map.tiles + int64_t(item * kWarpSites / kTileRows) * p.map.tile_bytes;
+    const char* const record = p.map.tiles + int64_t(item * kWarpSites / kTileRows) * p.map.tile_bytes;
     const uint32_t to = shared_address(map);
     const char* const distances = record + item * kWarpSites % kTileRows * 2;
     for (int32_t i = lane; i < volume * 4; i += 32)
@@ -95,14 +96,14 @@ __global__ __launch_bounds__(TensorShape<N, Parts>::kThreads, TensorShape<N, Par
       copy_async_word(to + layout.bases + i * 4, record + bases_at(volume) + i * 4);
   };
 
-  // Items, of 32 sites: neighbours of the block's others' at first, later ones far apart, so that the last few spread
-  // over all blocks. Which the first one is does not depend on the number of sites.
+  // Items, of 32 sites: neighbours of the block's others' at first, later ones far apart, so that the last
+  // few spread over all blocks. Which the first one is does not depend on the number of sites.
   const int32_t first = int32_t(blockIdx.x) * warps + warp, together = int32_t(gridDim.x) * warps;
   const auto item_of = [&](int32_t round) {
     return round ? round * together + warp * int32_t(gridDim.x) + int32_t(blockIdx.x) : first;
   };
-  // Nothing up to wait_for_dependency() depends on the layer before: weights never change, and maps are complete
-  // when the first layer that reads them starts.
+  // Nothing up to wait_for_dependency() depends on the layer before: weights never change, and maps are
+  // complete when the first layer that reads them starts.
   launch_dependents();
   fetch_map(min(first, (p.map.output.capacity - 1) / kWarpSites));
   if (Resident) {

@@ -33,7 +33,8 @@ bool launch_tensor_as(const TensorParams& p, int32_t column_blocks, const Device
   const int32_t items = (p.map.output.capacity + kWarpSites - 1) / kWarpSites, warps = threads / 32;
   const int32_t together = blocks_per_multiprocessor(symbol, threads, l.total) * limits.multiprocessors;
   const int32_t blocks = std::min((items + warps - 1) / warps, std::max(1, together / column_blocks));
-  launch_early(kernel, dim3(uint32_t(blocks), uint32_t(column_blocks)), threads, l.total, limits, stream, p, l);
+  launch_early(kernel, dim3(uint32_t(blocks), uint32_t(column_blocks)), threads, l.total, limits, stream, p,
+               l);
   return true;
 }
 
@@ -51,14 +52,16 @@ bool launch_tensor_narrow(const TensorParams& p, const DeviceLimits& limits, cud
 }
 
 template <typename T, int Offsets, int Parts>
-bool launch_tensor_unit(const TensorParams& p, int32_t padded, const DeviceLimits& limits, cudaStream_t stream) {
+bool launch_tensor_unit(const TensorParams& p, int32_t padded, const DeviceLimits& limits,
+                        cudaStream_t stream) {
   constexpr FinishKind kUsual = sizeof(T) == 1 ? FinishKind::kInt8Rows : FinishKind::kHalfRows;
   constexpr FinishKind kAny = FinishKind::kAny;
   if (padded == 16) return launch_tensor_narrow<T, 16, Offsets, Parts>(p, limits, stream);
   if (padded == 32) return launch_tensor_narrow<T, 32, Offsets, Parts>(p, limits, stream);
   const int32_t column_blocks = padded / kLargestBlock;
   if (finish_kind<T>(p.finish) == kUsual)
-    return launch_tensor_as<T, kLargestBlock, Offsets, Parts, false, kUsual>(p, column_blocks, limits, stream);
+    return launch_tensor_as<T, kLargestBlock, Offsets, Parts, false, kUsual>(p, column_blocks, limits,
+                                                                             stream);
   return launch_tensor_as<T, kLargestBlock, Offsets, Parts, false, kAny>(p, column_blocks, limits, stream);
 }
 

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // What tensor-core convolutions are given, and the order in which they take the products.
 //
-// K is taken unit by unit. A unit is 64 bytes of it, whole rows of 16 bytes at four offsets, of 32 at two or of 64 at
-// one; or 128 bytes of a wider row at one offset (all offsets of the first 128 bytes, then of the next). Of each 64
-// bytes, every one of the four lanes that share an output row fetches 16 neighbouring ones at once, and multiplies
-// them as the columns of K that the instruction gives it: the order of K means nothing to a sum, so weights are
-// packed in whatever order that is (KOrder). So are output channels (channel_of_column, channel_of_row).
+// K is taken unit by unit. A unit is 64 bytes of it, whole rows of 16 bytes at four offsets, of 32 at two or
+// of 64 at one; or 128 bytes of a wider row at one offset (all offsets of the first 128 bytes, then of the
+// next). Of each 64 bytes, every one of the four lanes that share an output row fetches 16 neighbouring ones
+// at once, and multiplies them as the columns of K that the instruction gives it: the order of K means
+// nothing to a sum, so weights are packed in whatever order that is (KOrder). So are output channels
+// (channel_of_column, channel_of_row).
 #pragma once
 
 #include <algorithm>
@@ -42,8 +43,8 @@ struct KOrder {
   struct Source {
     int32_t offset, byte;  // offset >= volume: none
   };
-  /// Byte `at` of what lane `lane` of four multiplies in a step of a unit: 0 to 3 in the step's first half, 4 to 7 in
-  /// its second.
+  /// Byte `at` of what lane `lane` of four multiplies in a step of a unit: 0 to 3 in the step's first half, 4
+  /// to 7 in its second.
   Source source(int32_t unit, int32_t step, int32_t lane, int32_t at) const {
     const int32_t byte = step % kPartSteps * 8 + at;                       // of what the lane fetches
     const int32_t offsets = unit_offsets(row_bytes), lanes = 4 / offsets;  // of a row
@@ -53,8 +54,8 @@ struct KOrder {
   }
 };
 
-/// Channel of a column of wgmma's sums, both from the start of a block of `block` channels: a lane's columns are
-/// neighbouring channels, so that it stores them whole.
+/// Channel of a column of wgmma's sums, both from the start of a block of `block` channels: a lane's columns
+/// are neighbouring channels, so that it stores them whole.
 inline int32_t channel_of_column(int32_t column, int32_t block) {
   return column % 8 / 2 * (block / 4) + column / 8 * 2 + column % 2;
 }
@@ -72,12 +73,14 @@ struct TensorParams {
   FinishView finish;
 };
 
-/// Units that the kernels for all GPUs hold in registers, for `block` columns and units of so many parts, and units
-/// that they take without a branch between them.
+/// Units that the kernels for all GPUs hold in registers, for `block` columns and units of so many parts, and
+/// units that they take without a branch between them.
 constexpr int32_t tensor_depth(int32_t block, int32_t parts) {
   return parts == 2 || block > 32 ? 1 : block == 16 ? 3 : 2;
 }
-constexpr int32_t tensor_block(int32_t block, int32_t parts) { return tensor_depth(block, parts) > 1 ? 7 : 1; }
+constexpr int32_t tensor_block(int32_t block, int32_t parts) {
+  return tensor_depth(block, parts) > 1 ? 7 : 1;
+}
 /// Weights must be packed for mma.sync, padded to whole blocks of units.
 void launch_tensor_int8(const TensorParams& params, int32_t padded, const DeviceLimits& limits,
                         cudaStream_t stream);
@@ -90,8 +93,8 @@ constexpr bool kHopperBuilt = true;
 constexpr bool kHopperBuilt = false;
 #endif
 
-// Hopper's kernels fetch kHopperDepth units ahead, whose weights come as one group, and take a block of units without a
-// branch between them: compilers let all loads of a loop's turn wait together.
+// Hopper's kernels fetch kHopperDepth units ahead, whose weights come as one group, and take a block of units
+// without a branch between them: compilers let all loads of a loop's turn wait together.
 constexpr int32_t kHopperDepth = 3, kHopperBlock = 9;
 constexpr int32_t hopper_block(int32_t units) { return units <= kHopperDepth ? kHopperDepth : kHopperBlock; }
 /// Weights must be packed for wgmma, padded to whole blocks of units.

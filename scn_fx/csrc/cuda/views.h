@@ -28,7 +28,7 @@ struct RankWord {
 struct SitesView {
   RankWord* words;        // [lines, words_per_line]
   int32_t* line_counts;   // [lines], sites on each line; zero once they are ranked
-  int32_t* group_counts;  // [ceil(lines / kLinesPerGroup)], sites on each group of lines, set when ranking
+  int32_t* group_counts;  // [ceil(lines / kLinesPerGroup)], room for rank_sites
   Site* sites;            // [capacity], ascending
   int32_t* count;         // sites; at most `capacity`, whatever was found
   int32_t capacity, lines, words_per_line;
@@ -46,10 +46,11 @@ struct GeometryView {
 };
 
 /// A kernel map, tile by tile: one record for kTileRows output rows, of tile_bytes bytes. It begins with the
-/// distances uint16 [volume, kTileRows], rows in the order of row_place(), and ends with the bases int32 [volume]:
-/// offset k of an output row reads input row base[k] + distance, or none where the distance is kNoNeighbour.
-/// Neighbours of rows that follow each other follow each other too, so a distance rarely needs more than 16 bits;
-/// where one does, base[k] is the complement ~s of the number of a far slot, whose input rows (-1: none) count.
+/// distances uint16 [volume, kTileRows], rows in the order of row_place(), and ends with the bases int32
+/// [volume]: offset k of an output row reads input row base[k] + distance, or none where the distance is
+/// kNoNeighbour. Neighbours of rows that follow each other follow each other too, so a distance rarely needs
+/// more than 16 bits; where one does, base[k] is the complement ~s of the number of a far slot, whose input
+/// rows (-1: none) count.
 struct MapView {
   GeometryView geometry;
   SitesView input, output;
@@ -66,11 +67,9 @@ SCN_FX_BOTH constexpr int32_t map_tile_bytes(int32_t volume) {
   return bases_at(volume) + (volume * 4 + 15) / 16 * 16;
 }
 
-/// Where a row of a tile stands in a record: rows i and i + 8 of a fragment of 16 side by side, since the same
-/// lane multiplies both.
-SCN_FX_BOTH constexpr int32_t row_place(int32_t row) {
-  return (row & ~15) | (row & 7) << 1 | (row >> 3 & 1);
-}
+/// Where a row of a tile stands in a record: rows i and i + 8 of a fragment of 16 side by side, since the
+/// same lane multiplies both.
+SCN_FX_BOTH constexpr int32_t row_place(int32_t row) { return (row & ~15) | (row & 7) << 1 | (row >> 3 & 1); }
 
 /// What went wrong in a frame, counted on the device: int32 entries, zero (first_*: kNoRow) when nothing did.
 enum StatusEntry : int32_t {

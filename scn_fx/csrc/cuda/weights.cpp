@@ -15,8 +15,8 @@ int32_t padded_channels(int32_t channels) {
   return channels <= 16 ? 16 : channels <= 32 ? 32 : 64;
 }
 
-/// Elements in the order in which the lanes of mma.sync read them, output channels as its rows. `value(n, k, c)`
-/// gives a weight, zero beyond the real channels and offsets.
+/// Elements in the order in which the lanes of mma.sync read them, output channels as its rows. `value(n, k,
+/// c)` gives a weight, zero beyond the real channels and offsets.
 template <typename Element, typename Value>
 std::vector<char> pack_fragments(int32_t padded, const KOrder& order, const Value& value) {
   const int32_t size = int32_t(sizeof(Element)), block = std::min(padded, kLargestBlock);
@@ -44,8 +44,8 @@ std::vector<char> pack_fragments(int32_t padded, const KOrder& order, const Valu
 }
 
 /// Elements in the order in which wgmma reads them from shared memory: blocks of 8 columns x 16 bytes, the
-/// two halves of a 32-byte step side by side, then the next columns, then the next step; units are padded to whole
-/// blocks.
+/// two halves of a 32-byte step side by side, then the next columns, then the next step; units are padded to
+/// whole blocks.
 template <typename Element, typename Value>
 std::vector<char> pack_blocks(int32_t padded, const KOrder& order, const Value& value) {
   const int32_t size = int32_t(sizeof(Element)), block = kLargestBlock;
@@ -107,7 +107,8 @@ DeviceWeights device_weights(const WeightSource& s, const DeviceLimits& limits) 
   };
   const KOrder order{s.offsets, w.in_bytes};
   w.units = order.units();
-  w.hopper = limits.hopper && (int8 || w.product == Product::kTensorHalf) && suits_hopper(w.padded, order, limits);
+  w.hopper =
+      limits.hopper && (int8 || w.product == Product::kTensorHalf) && suits_hopper(w.padded, order, limits);
   if (int8) {
     std::vector<float> factor;
     for (int32_t n = 0; n < s.out_channels; ++n) factor.push_back(127.0f / s.weight_amax[n]);
