@@ -145,9 +145,11 @@ __global__ __launch_bounds__(kChainThreads, input_blocks(kChannels)) void input_
     }
     weights[i] = four;
   }
-  __syncthreads();
   wait_for_dependency();
   launch_dependents();
+  // The first-level cache may hold lines from before the kernels before wrote them.
+  if (threadIdx.x == 0) acquire_device();
+  __syncthreads();
 
   // Plain loads: the read-only path could be asked before the wait.
   const uint4* const input = reinterpret_cast<const uint4*>(p.x);

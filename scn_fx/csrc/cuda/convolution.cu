@@ -64,7 +64,7 @@ int32_t blocks_per_multiprocessor(const void* kernel, int32_t threads, int32_t s
   return std::max(1, blocks);
 }
 
-void convolve(const MapView& map, const void* x, const DeviceWeights& w, FinishView finish,
+void convolve(const MapView& map, const void* x, const DeviceWeights& w, FinishView finish, bool after_maps,
               const DeviceLimits& limits, cudaStream_t stream) {
   finish.scale = w.scale.data();
   finish.bias = w.bias.data();
@@ -76,6 +76,7 @@ void convolve(const MapView& map, const void* x, const DeviceWeights& w, FinishV
   p.x = static_cast<const char*>(x);
   p.x_stride = w.in_bytes;
   p.units = w.units;
+  p.after_maps = after_maps;
   p.weights = reinterpret_cast<const uint4*>(w.packed.data());
   p.finish = finish;
   const bool int8 = w.product == Product::kTensorInt8;

@@ -105,6 +105,7 @@ class DevicePlan {
   DeviceArray<DeviceFrame> frame_;
   DeviceArray<int32_t> status_;
   std::vector<DeviceResult> results_;
+  size_t first_convolution_ = 0;  // a step
 };
 
 }  // namespace scn::cuda

@@ -121,6 +121,7 @@ __global__ __launch_bounds__((Ring ? kRingWarpgroups : kWarpgroups) * 128,
 
   // Nothing up to wait_for_dependency() depends on the layer before: weights never change, and maps are
   // complete when the first layer that reads them starts.
+  if (p.after_maps) wait_for_dependency();  // and only then lets others start, that rely on maps too
   launch_dependents();
   if (thread == 0) {
     for (int32_t i = 0; i < slots; ++i) hopper::barrier_init(weights_full + i * 8, 1);

@@ -104,6 +104,7 @@ __global__ __launch_bounds__(
   };
   // Nothing up to wait_for_dependency() depends on the layer before: weights never change, and maps are
   // complete when the first layer that reads them starts.
+  if (p.after_maps) wait_for_dependency();  // and only then lets others start, that rely on maps too
   launch_dependents();
   fetch_map(min(first, (p.map.output.capacity - 1) / kWarpSites));
   if (Resident) {
