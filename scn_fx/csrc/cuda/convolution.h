@@ -47,8 +47,9 @@ struct DeviceWeights {
 /// Prepares a layer: rounds, quantises and packs. Throws as prepare_weights (cpu/convolution.h) does.
 DeviceWeights device_weights(const WeightSource& source, const DeviceLimits& limits);
 
-/// Runs a layer over all tiles of its map. `x` are rows of weights.in_bytes bytes. `after_maps`: it is
-/// launched right behind the kernels that make maps, which let it start before they have ended.
+/// Runs a layer over all tiles of its map. `x` are rows of weights.in_bytes bytes. `after_maps`: the kernels
+/// that make the map, or other maps that the layers behind this one read, may not have ended when this one
+/// starts.
 void convolve(const MapView& map, const void* x, const DeviceWeights& weights, FinishView finish,
               bool after_maps, const DeviceLimits& limits, cudaStream_t stream);
 

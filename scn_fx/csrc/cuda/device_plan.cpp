@@ -34,9 +34,6 @@ DevicePlan::DevicePlan(const Plan& plan, const CudaOptions& options)
   prepare_storages();
   prepare_dense();
   prepare_results();
-  while (first_convolution_ < plan.steps.size() &&
-         plan.steps[first_convolution_].kind != Step::Kind::kConvolution)
-    ++first_convolution_;
   frame_ = DeviceArray<DeviceFrame>(1);
   status_ = DeviceArray<int32_t>(status_entries());
   frame_.zero();
@@ -308,7 +305,7 @@ ResidualView DevicePlan::residual_of(const Step& step, const NodeSpec& add) cons
   return r;
 }
 
-void DevicePlan::run_step(size_t index, cudaStream_t stream) const {
+void DevicePlan::run_step(size_t index, bool after_maps, cudaStream_t stream) const {
   const Step& step = plan_.steps[index];
   switch (step.kind) {
     case Step::Kind::kLoad: {
@@ -325,8 +322,8 @@ void DevicePlan::run_step(size_t index, cudaStream_t stream) const {
         f.through_half = n.output_precision == Precision::kFloat16;
         f.residual = residual_of(step, plan_.network.nodes[size_t(step.add)]);
       }
-      return convolve(maps_[size_t(n.map)], rows(step.input), weights_[size_t(step.node)], f,
-                      index == first_convolution_, limits_, stream);
+      return convolve(maps_[size_t(n.map)], rows(step.input), weights_[size_t(step.node)], f, after_maps,
+                      limits_, stream);
     }
     case Step::Kind::kAdd: {
       const NodeSpec& n = plan_.network.nodes[size_t(step.node)];

@@ -52,7 +52,8 @@ class DevicePlan {
   bool needs_side(const Step& step) const;
   /// Clears the dense maps that sites are written to.
   void clear_dense(cudaStream_t stream) const;
-  void run_step(size_t index, cudaStream_t stream) const;
+  /// `after_maps`: kernels that make maps come right before it in the stream, or are waited for by an event.
+  void run_step(size_t index, bool after_maps, cudaStream_t stream) const;
   /// Sparse results without padding.
   void pack_results(cudaStream_t stream) const;
   BufferBytes buffer_bytes() const;
@@ -105,7 +106,6 @@ class DevicePlan {
   DeviceArray<DeviceFrame> frame_;
   DeviceArray<int32_t> status_;
   std::vector<DeviceResult> results_;
-  size_t first_convolution_ = 0;  // a step
 };
 
 }  // namespace scn::cuda

@@ -173,7 +173,7 @@ class Executor final : public CudaExecutor {
     stop("rank_sites", "input");
     if (beside) check(cudaEventRecord(ranked_, stream), "recording an event");
     if (beside) check(cudaStreamWaitEvent(loading, ranked_, 0), "waiting for an event");
-    device_.run_step(0, loading);
+    device_.run_step(0, false, loading);
     stop("load", "input");
     if (beside) check(cudaEventRecord(loaded_, loading), "recording an event");
     if (beside) check(cudaStreamWaitEvent(side, ranked_, 0), "waiting for an event");
@@ -192,14 +192,15 @@ class Executor final : public CudaExecutor {
     clear_sites(sets, device_.status(), side);
     if (beside) check(cudaEventRecord(cleared_, side), "recording an event");
     stop("clear_sites", "all");
-    bool joined = !beside;
+    bool joined = !beside, after_maps = true;
     for (size_t i = 1; i < plan_.steps.size(); ++i) {
       const Step& step = plan_.steps[i];
       if (!joined && device_.needs_side(step)) {
         check(cudaStreamWaitEvent(stream, mapped_, 0), "waiting for an event");
-        joined = true;
+        joined = after_maps = true;
       }
-      device_.run_step(i, stream);
+      device_.run_step(i, after_maps, stream);
+      after_maps = after_maps && step.kind != Step::Kind::kConvolution;
       static const char* const kinds[] = {"load", "convolution", "add", "scatter_dense", "transpose"};
       stop(kinds[size_t(step.kind)], plan_.network.nodes[size_t(step.node)].name);
     }

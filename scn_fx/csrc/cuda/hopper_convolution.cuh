@@ -119,9 +119,10 @@ __global__ __launch_bounds__((Ring ? kRingWarpgroups : kWarpgroups) * 128,
     hopper::copy_bulk(to + layout.bases, record + distances, uint32_t(p.map.tile_bytes) - distances, barrier);
   };
 
-  // Nothing up to wait_for_dependency() depends on the layer before: weights never change, and maps are
-  // complete when the first layer that reads them starts.
-  if (p.after_maps) wait_for_dependency();  // and only then lets others start, that rely on maps too
+  // Nothing up to the second wait depends on the layer before: weights never change, and a layer that is the
+  // first to see its map waits for it here, before it lets the next start. (An event does not do: behind a
+  // captured event, too, an early launch may happen before the kernel in question has ended.)
+  if (p.after_maps) wait_for_dependency();
   launch_dependents();
   if (thread == 0) {
     for (int32_t i = 0; i < slots; ++i) hopper::barrier_init(weights_full + i * 8, 1);

@@ -102,9 +102,10 @@ __global__ __launch_bounds__(
   const auto item_of = [&](int32_t round) {
     return round ? round * together + warp * int32_t(gridDim.x) + int32_t(blockIdx.x) : first;
   };
-  // Nothing up to wait_for_dependency() depends on the layer before: weights never change, and maps are
-  // complete when the first layer that reads them starts.
-  if (p.after_maps) wait_for_dependency();  // and only then lets others start, that rely on maps too
+  // Nothing up to the second wait depends on the layer before: weights never change, and a layer that is the
+  // first to see its map waits for it here, before it lets the next start. (An event does not do: behind a
+  // captured event, too, an early launch may happen before the kernel in question has ended.)
+  if (p.after_maps) wait_for_dependency();
   launch_dependents();
   fetch_map(min(first, (p.map.output.capacity - 1) / kWarpSites));
   if (Resident) {

@@ -68,7 +68,7 @@ struct TensorParams {
   MapView map;
   const char* x;
   int32_t x_stride;      // bytes
-  bool after_maps;       // the kernel before may still be making the map
+  bool after_maps;       // the kernels that make the map may not have ended
   int32_t units;         // of K
   const uint4* weights;  // as packed by pack_fragments, or by pack_blocks for Hopper (weights.cpp)
   FinishView finish;
