@@ -190,14 +190,16 @@ __global__ __launch_bounds__((Ring ? kRingWarpgroups : kWarpgroups) * 128,
   int32_t asked = slots, released = 0, ask_slot = 0, ask_group = slots < groups ? slots : 0;
   uint32_t ask_parity = 0;
   const auto refill = [&] {
-    if (!Ring || thread != 0) return;
-    for (; asked < rounds * groups && asked < released + slots; ++asked) {
-      hopper::barrier_wait(weights_empty + ask_slot * 8, ask_parity);
-      fetch_weights(ask_group, ask_slot);
-      if (++ask_group == groups) ask_group = 0;
-      if (++ask_slot == slots) {
-        ask_slot = 0;
-        ask_parity ^= 1;
+    if constexpr (Ring) {
+      if (thread != 0) return;
+      for (; asked < rounds * groups && asked < released + slots; ++asked) {
+        hopper::barrier_wait(weights_empty + ask_slot * 8, ask_parity);
+        fetch_weights(ask_group, ask_slot);
+        if (++ask_group == groups) ask_group = 0;
+        if (++ask_slot == slots) {
+          ask_slot = 0;
+          ask_parity ^= 1;
+        }
       }
     }
   };
@@ -211,11 +213,12 @@ __global__ __launch_bounds__((Ring ? kRingWarpgroups : kWarpgroups) * 128,
     return at;
   };
   const auto release_weights = [&] {
-    if (!Ring) return;
-    __syncwarp();
-    if (lane == 0) hopper::barrier_arrive(weights_empty + free_slot * 8);
-    if (++free_slot == slots) free_slot = 0;
-    ++released;
+    if constexpr (Ring) {
+      __syncwarp();
+      if (lane == 0) hopper::barrier_arrive(weights_empty + free_slot * 8);
+      if (++free_slot == slots) free_slot = 0;
+      ++released;
+    }
   };
 
   for (int32_t round = 0; round < rounds; ++round) {
