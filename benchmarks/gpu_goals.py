@@ -14,7 +14,7 @@ _GPU = "H100"
 _FRAME, _VOXELS = "nuscenes_voxels", 79_745
 _MS = {"int8": 0.20, "fp16": 0.30}
 _PEER_MS, _AHEAD = {"int8": 1.38, "fp16": 1.79}, 4.0
-"""Milliseconds of NVIDIA's libspconv 1.1.10 on that frame and GPU, and how far ahead the engine wants to be."""
+"""Milliseconds of NVIDIA's libspconv 1.1.10 on that frame and GPU; how far ahead the engine wants to be."""
 _MEMORY = 250e6
 
 
