@@ -57,23 +57,21 @@ __device__ __forceinline__ int32_t warp_min(int32_t v) {
 #endif
 }
 
-inline int multiprocessors() {
-  int device = 0, count = 0;
+/// Of the current device.
+inline int device_attribute(cudaDeviceAttr attribute) {
+  int device = 0, value = 0;
   check(cudaGetDevice(&device), "asking for the device");
-  check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
-        "reading the device's limits");
-  return count;
+  check(cudaDeviceGetAttribute(&value, attribute, device), "reading the device's limits");
+  return value;
 }
+
+inline int multiprocessors() { return device_attribute(cudaDevAttrMultiProcessorCount); }
 
 /// For launch_early().
 inline DeviceLimits launch_limits() {
-  int device = 0, major = 0;
-  check(cudaGetDevice(&device), "asking for the device");
-  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
-        "reading the device's limits");
   DeviceLimits limits;
   limits.multiprocessors = multiprocessors();
-  limits.early_launch = major >= 9;
+  limits.early_launch = device_attribute(cudaDevAttrComputeCapabilityMajor) >= 9;
   return limits;
 }
 
