@@ -106,6 +106,19 @@ class CudaEngine:
         spatial_shape: Sequence[int] | None = ...,
     ) -> None: ...
     def enqueue(self, features: Any, indices: Any, batch_size: int = ..., stream: int = ...) -> None: ...
+    def enqueue_at(
+        self,
+        features: int,
+        indices: int,
+        sites: int,
+        channels: int,
+        half: bool,
+        stream: int,
+        batch_size: int = ...,
+    ) -> None:
+        """The same for addresses in this GPU's memory, of arrays in C order that have been checked: float16
+        (`half`) or float32 features [sites, channels], int32 indices [sites, 4]."""
+
     def results(self, copy: bool = ...) -> list[Any]:
         """Outputs of the frame enqueued last: DLPack objects, or pairs of them (that waits)."""
 

@@ -43,7 +43,7 @@ def test_the_stub_names_every_function_with_its_arguments() -> None:
     ("name", "methods"),
     [
         ("Engine", ("run", "trace", "profile")),
-        ("CudaEngine", ("enqueue", "results", "trace", "profile", "order")),
+        ("CudaEngine", ("enqueue", "enqueue_at", "results", "trace", "profile", "order")),
     ],
 )
 def test_the_stub_names_every_method_of_the_engines(name: str, methods: tuple[str, ...]) -> None:

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from scn_fx import _core
 from scn_fx.errors import ArgumentError, SiteError
 from scn_fx.runtime import device_arrays
 from scn_fx.runtime.backend import Options
-from scn_fx.runtime.host_arrays import as_numpy, like_all
+from scn_fx.runtime.host_arrays import as_numpy, is_torch, like_all
+from scn_fx.runtime.torch_frames import TorchFrames
 
 __all__ = ["CudaBackend", "check_device"]
 
@@ -50,6 +53,7 @@ class CudaBackend:
         self._options, self._number = options, number
         self._core = self._make()
         self._lock = threading.Lock()
+        self._tensors: TorchFrames | None = None
 
     def _make(self, trace: bool = False) -> _core.CudaEngine:
         o = self._options
@@ -71,18 +75,32 @@ class CudaBackend:
 
     def run(self, features: Any, indices: Any, batch_size: int, stream: Any, copy: bool) -> list[Any]:
         """See `Backend.run`; without `copy`, results in GPU memory are the engine's own."""
-        on_gpu, *frame = self._frame(features, indices, stream)
+        tensors = self._tensors or self._meet(features)
+        frame = tensors.read(features, indices, stream) if tensors else None
+        if tensors is None or frame is None:
+            return self._run_any(features, indices, batch_size, stream, copy)
         with self._lock:  # a frame and the copies of its results belong together
+            self._core.enqueue_at(*frame, batch_size)
+            return _each(lambda array: tensors.wrap(array, copy), self._core.results())
+
+    def _run_any(self, features: Any, indices: Any, batch_size: int, stream: Any, copy: bool) -> list[Any]:
+        """`run` for arrays of any kind in any place."""
+        on_gpu, *frame = self._frame(features, indices, stream)
+        with self._lock:
             self._core.enqueue(frame[0], frame[1], batch_size, frame[2])
             if not on_gpu:
                 return like_all(self._core.to_host(), features)
             own = device_arrays.makes_copies(features)
             outputs = self._core.results(copy=copy and not own)
+            return _each(
+                lambda array: device_arrays.wrap(array, features, self._core, frame[2], copy), outputs
+            )
 
-            def wrap(array: Any) -> Any:
-                return device_arrays.wrap(array, features, self._core, frame[2], copy)
-
-            return [tuple(map(wrap, out)) if isinstance(out, tuple) else wrap(out) for out in outputs]
+    def _meet(self, features: Any) -> TorchFrames | None:
+        """The short way for torch tensors once there is one: whoever has it has imported torch."""
+        if is_torch(features):
+            self._tensors = TorchFrames(sys.modules["torch"], self._number)
+        return self._tensors
 
     def trace(self, features: Any, indices: Any, batch_size: int) -> list[dict[str, Any]]:
         """See `Backend.trace`."""
@@ -122,3 +140,8 @@ class CudaBackend:
             return False, as_numpy(features, "features"), as_numpy(indices, "indices"), handle
         arrays = [device_arrays.capsule(array, self._number, handle) for array in (features, indices)]
         return True, arrays[0], arrays[1], handle
+
+
+def _each(function: Callable[[Any], Any], outputs: list[Any]) -> list[Any]:
+    """The same for the outputs of a frame: arrays, and pairs of features and indices."""
+    return [tuple(map(function, out)) if isinstance(out, tuple) else function(out) for out in outputs]

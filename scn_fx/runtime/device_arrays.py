@@ -13,12 +13,24 @@ from scn_fx import _core
 from scn_fx.errors import ArgumentError, SiteError
 from scn_fx.runtime.host_arrays import is_torch
 
-__all__ = ["DeviceArray", "capsule", "current_stream", "lies_on_gpu", "makes_copies", "stream_handle", "wrap"]
+__all__ = [
+    "INDEX_ALIGNMENT",
+    "DeviceArray",
+    "capsule",
+    "current_stream",
+    "lies_on_gpu",
+    "makes_copies",
+    "result_capsule",
+    "stream_handle",
+    "wrap",
+]
 
 # Device types of DLPack.
 _HOST = (1, 3)  # ordinary and page-locked memory
 _GPU = (2, 13)  # CUDA memory, and managed one
 _NO_ORDER = -1
+INDEX_ALIGNMENT = 16
+"""Bytes: a row of indices is read at once."""
 _LEGACY = 1
 
 
@@ -33,14 +45,14 @@ class DeviceArray:
         consumer = _LEGACY if stream is None else stream
         if consumer not in (_NO_ORDER, self._stream or _LEGACY):
             self._core.order(self._stream, consumer)
-        return _capsule_of(self._array, **options)
+        return result_capsule(self._array, **options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         """DLPack's numbers of the device."""
         return _GPU[0], self._core.device
 
 
-def _capsule_of(result: Any, **options: Any) -> Any:
+def result_capsule(result: Any, **options: Any) -> Any:
     """The DLPack capsule of a result: older releases of nanobind return it, newer ones what makes it."""
     return result.__dlpack__(**options) if hasattr(result, "__dlpack__") else result
 
@@ -96,16 +108,19 @@ def capsule(array: Any, device: int, stream: int) -> Any:
     """A DLPack capsule of a GPU array in C order, whose data is ready for work on `stream`."""
     if is_torch(array):
         guard, array = sys.modules["torch"].cuda.device(device), array.detach().contiguous()
+        if array.data_ptr() % INDEX_ALIGNMENT:  # a view of something else; a copy is aligned
+            array = array.clone()
     elif _is_cupy(array):
         guard = sys.modules["cupy"].cuda.Device(device)
         with guard:
             array = sys.modules["cupy"].ascontiguousarray(array)
+            if array.data.ptr % INDEX_ALIGNMENT:
+                array = array.copy()
     else:
         return array.__dlpack__(stream=stream or _LEGACY)
-    if stream == current_stream(array, device):
-        return array.__dlpack__(stream=_NO_ORDER)
+    ordered = stream == current_stream(array, device)
     with guard:  # libraries order `stream` behind the current stream of the current device
-        return array.__dlpack__(stream=stream or _LEGACY)
+        return array.__dlpack__(stream=_NO_ORDER if ordered else stream or _LEGACY)
 
 
 def makes_copies(example: Any) -> bool:
@@ -117,7 +132,7 @@ def wrap(array: Any, example: Any, core: _core.CudaEngine, stream: int, copy: bo
     """A result of the engine as an array of the library of `example`, copied on `stream` if that can copy."""
     if is_torch(example):
         torch = sys.modules["torch"]
-        tensor = torch.from_dlpack(_capsule_of(array))
+        tensor = torch.from_dlpack(result_capsule(array))
         if not copy:
             return tensor
         with torch.cuda.stream(_torch_stream(torch, core.device, stream)):

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from scn_fx import Engine
-from scn_fx.errors import SiteError
+from scn_fx.errors import ScnError, SiteError
+from scn_fx.runtime.torch_frames import TorchFrames
 from tests.gpu.networks import GRID, small_network, wide_network
 from tests.oracle.compare import assert_same_bits
 from tests.oracle.frames import random_sites
@@ -48,6 +49,20 @@ def data() -> bytes:
     return small_network()
 
 
+@pytest.fixture
+def short_ways(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of every frame with torch tensors, whether it goes the short way, by address."""
+    read, found = TorchFrames.read, []
+
+    def spy(self: TorchFrames, *arguments: Any) -> Any:
+        frame = read(self, *arguments)
+        found.append(frame is not None)
+        return frame
+
+    monkeypatch.setattr(TorchFrames, "read", spy)
+    return found
+
+
 def test_results_are_of_the_kind_of_the_features(data: bytes) -> None:
     arrays = frame(0)
     expected, engine = Engine(data)(*arrays), Engine(data, "cuda")
@@ -74,6 +89,78 @@ def test_float32_and_strided_and_differentiable_features(data: bytes) -> None:
     assert_same_bits(engine(features.float().requires_grad_(), sites).cpu().numpy(), expected)
     wide = torch.cat([features, features], 1)
     assert_same_bits(engine(wide[:, :2], sites.T.contiguous().T).cpu().numpy(), expected)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_the_short_and_the_general_way_have_the_same_bits(sparse: bool, short_ways: list[bool]) -> None:
+    data, arrays = small_network(sparse=sparse), frame(10)
+    expected = Engine(data)(*arrays)
+
+    def check(*arguments: Any, short: bool, **options: Any) -> None:
+        got = engine(*arguments, **options)
+        torch.cuda.synchronize()
+        assert short_ways == [short]
+        short_ways.clear()
+        for left, right in zip(got if sparse else (got,), expected if sparse else (expected,), strict=True):
+            assert type(left) is torch.Tensor and str(left.device) == "cuda:0"
+            assert_same_bits(left.cpu().numpy(), right)
+
+    engine = Engine(data, "cuda")
+    features, sites = on_gpu(arrays)
+    current, other = torch.cuda.current_stream(), torch.cuda.Stream()
+    torch.cuda.synchronize()
+    for copy in (True, False):
+        for stream in (None, current, current.cuda_stream):
+            check(features, sites, short=True, stream=stream, copy=copy)
+        check(features.float(), sites, short=True, copy=copy)
+        check(features.float().requires_grad_(), sites, short=True, copy=copy)
+        check(torch.cat([features, features])[len(features) :], sites, short=True, copy=copy)
+        check(torch.cat([features, features], 1)[:, :2], sites, short=False, copy=copy)
+        check(features, sites.T.contiguous().T, short=False, copy=copy)
+        check(torch.nn.Parameter(features), sites, short=False, copy=copy)
+        check(features, sites, short=False, stream=other, copy=copy)
+        with torch.cuda.stream(other):
+            check(features, sites, short=True, copy=copy)
+            check(features, sites, short=True, stream=other, copy=copy)
+            check(features, sites, short=False, stream=current, copy=copy)
+
+
+def test_a_frame_without_sites(data: bytes) -> None:
+    empty = np.zeros((0, 2), np.float16), np.zeros((0, 4), np.int32)
+    engine, expected = Engine(data, "cuda"), Engine(data)(*empty)
+    for count in (3, 0, 0):
+        arrays = tuple(array[:count] for array in frame(11))
+        got = engine(*on_gpu(arrays))
+        assert_same_bits(got.cpu().numpy(), expected if count == 0 else Engine(data)(*arrays))
+
+
+@pytest.mark.parametrize(
+    ("features", "sites", "batch_size"),
+    [
+        ((3, 5, torch.float16), (3, 4, torch.int32), None),
+        ((3, 0, torch.float16), (3, 4, torch.int32), None),
+        ((2, 2, torch.float16), (3, 4, torch.int32), None),
+        ((3, 2, torch.int32), (3, 4, torch.int32), None),
+        ((3, 2, torch.float64), (3, 4, torch.int32), None),
+        ((6, torch.float16), (3, 4, torch.int32), None),
+        ((3, 2, 1, torch.float16), (3, 4, torch.int32), None),
+        ((3, 2, torch.float16), (3, 4, torch.int64), None),
+        ((3, 2, torch.float16), (3, 3, torch.int32), None),
+        ((3, 2, torch.float16), (12, torch.int32), None),
+        ((9, 2, torch.float16), (9, 4, torch.int32), None),
+        ((3, 2, torch.float16), (3, 4, torch.int32), 7),
+    ],
+)
+def test_both_ways_refuse_in_the_same_words(
+    data: bytes, features: Any, sites: Any, batch_size: int | None
+) -> None:
+    arrays = [torch.zeros(shape, dtype=dtype, device="cuda") for *shape, dtype in (features, sites)]
+    engine, said = Engine(data, "cuda", max_voxels=8), []
+    for wrap in (lambda t: t, Foreign):
+        with pytest.raises(ScnError) as error:
+            engine(*map(wrap, arrays), batch_size)
+        said.append((type(error.value), str(error.value)))
+    assert said[0] == said[1]
 
 
 def test_a_result_outlives_the_next_frame_unless_it_is_the_engines_own(data: bytes) -> None:
@@ -179,6 +266,15 @@ def test_wide_networks_from_gpu_memory(seed: int) -> None:
 
     for left, right in zip(flat(got), flat(expected), strict=True):
         assert_same_bits(left.cpu().numpy(), right, network.summary)
+
+
+def test_indices_within_something_else_are_read(data: bytes) -> None:
+    """A row is read at once, which needs an aligned address."""
+    arrays = frame(10)
+    features, sites = on_gpu(arrays)
+    shifted = torch.cat([sites.new_zeros(1), sites.flatten()])[1:].view(-1, 4)
+    assert shifted.is_contiguous() and shifted.data_ptr() % 16
+    assert_same_bits(Engine(data, "cuda")(features, shifted).cpu().numpy(), Engine(data)(*arrays))
 
 
 def test_arrays_in_two_places_are_refused(data: bytes) -> None:

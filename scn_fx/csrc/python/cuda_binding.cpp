@@ -78,6 +78,17 @@ class PyCudaEngine {
     }
   }
 
+  /// The same for a frame in this device's memory whose arrays the caller has checked: addresses of
+  /// contiguous float16 (`half`) or float32 features and of int32 indices.
+  void enqueue_at(uintptr_t features, uintptr_t indices, int64_t sites, int64_t channels, bool half,
+                  uintptr_t stream, int32_t batch_size) {
+    if (batch_size < 0) fail(ErrorKind::kArgument, "batch_size must be at least 1, got ", batch_size, ".");
+    const nb::gil_scoped_release release;
+    engine_->enqueue({reinterpret_cast<const void*>(features), half, sites, int32_t(channels),
+                      reinterpret_cast<const Site*>(indices), batch_size},
+                     to_stream(stream));
+  }
+
   /// Outputs in device memory. Views keep the engine alive; copies own their memory.
   nb::list results(bool copy) {
     nb::list out;
@@ -204,6 +215,8 @@ void bind_cuda(nb::module_& m) {
            "source"_a, "precision"_a = "", "device"_a = 0, "max_batch"_a = 0, "max_sites"_a = 0,
            "graph"_a = true, "trace"_a = false, "spatial_shape"_a = nb::none())
       .def("enqueue", &PyCudaEngine::enqueue, "features"_a, "indices"_a, "batch_size"_a = 0, "stream"_a = 0)
+      .def("enqueue_at", &PyCudaEngine::enqueue_at, "features"_a, "indices"_a, "sites"_a, "channels"_a,
+           "half"_a, "stream"_a, "batch_size"_a = 0)
       .def("results", &PyCudaEngine::results, "copy"_a = false)
       .def("to_host", &PyCudaEngine::to_host)
       .def("trace", &PyCudaEngine::trace, "features"_a, "indices"_a, "batch_size"_a = 0, "stream"_a = 0)
