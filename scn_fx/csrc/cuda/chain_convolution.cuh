@@ -138,25 +138,28 @@ __global__ __launch_bounds__(kChainThreads, input_blocks(kChannels)) void input_
   float4* const weights = reinterpret_cast<float4*>(shared);  // [offset, channel, column / 4]
   for (int32_t i = threadIdx.x; i < volume * kAllWeights; i += kChainThreads) {
     const int32_t c = i / kQuads % kChannels, k = i / kAllWeights;
-    float4 four = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     if (c < p.in_channels) {
       const int64_t at = (int64_t(k) * p.in_channels + c) * p.padded + blockIdx.y * kInputColumns;
-      four = __ldg(reinterpret_cast<const float4*>(p.weights + at) + i % kQuads);
+      copy_async(shared_address(weights + i), reinterpret_cast<const float4*>(p.weights + at) + i % kQuads);
+    } else {
+      weights[i] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
     }
-    weights[i] = four;
   }
   wait_for_dependency();
   launch_dependents();
   // The first-level cache may hold lines from before the kernels before wrote them.
   if (threadIdx.x == 0) acquire_device();
+  wait_copies();
   __syncthreads();
 
   // Plain loads: the read-only path could be asked before the wait.
   const uint4* const input = reinterpret_cast<const uint4*>(p.x);
   const int32_t count = *map.output.count, most = (map.output.capacity + kInputRows - 1) / kInputRows;
   Lost lost;
-  for (int32_t half_tile = int32_t(blockIdx.x) * kInputWarps + int32_t(threadIdx.x / 32); half_tile < most;
-       half_tile += int32_t(gridDim.x) * kInputWarps) {
+  // Neighbouring half tiles go to different multiprocessors: some regions have several times the neighbours
+  // of others.
+  for (int32_t half_tile = int32_t(threadIdx.x / 32) * int32_t(gridDim.x) + int32_t(blockIdx.x);
+       half_tile < most; half_tile += int32_t(gridDim.x) * kInputWarps) {
     const char* const record = map.tiles + int64_t(half_tile / 2) * map.tile_bytes;
     const int32_t* const bases = reinterpret_cast<const int32_t*>(record + bases_at(volume));
     const int32_t place = half_tile % 2 * kInputRows + pair * 2;

@@ -305,6 +305,12 @@ ResidualView DevicePlan::residual_of(const Step& step, const NodeSpec& add) cons
   return r;
 }
 
+LoadFewView DevicePlan::load_few() const {
+  FinishView f = finish_of(0);
+  f.channels = plan_.network.values[size_t(plan_.network.features)].channels;
+  return load_few_view(frame_.data(), sets_[0], f.channels, f, row_of_input_.data(), status_.data());
+}
+
 void DevicePlan::run_step(size_t index, bool after_maps, cudaStream_t stream) const {
   const Step& step = plan_.steps[index];
   switch (step.kind) {

@@ -54,6 +54,8 @@ class DevicePlan {
   void clear_dense(cudaStream_t stream) const;
   /// `after_maps`: kernels that make maps come right before it in the stream, or are waited for by an event.
   void run_step(size_t index, bool after_maps, cudaStream_t stream) const;
+  /// The first step, if it is what can be done beside a kernel map; otherwise `frame` is null.
+  LoadFewView load_few() const;
   /// Sparse results without padding.
   void pack_results(cudaStream_t stream) const;
   BufferBytes buffer_bytes() const;

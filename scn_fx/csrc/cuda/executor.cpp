@@ -98,6 +98,10 @@ class Executor final : public CudaExecutor {
       fail(ErrorKind::kSite, "The network reads ", features.channels, " features per site, the frame has ",
            frame.channels, ". Check which columns the model was trained on.");
     }
+    if (reinterpret_cast<uintptr_t>(frame.indices) % sizeof(Site) != 0) {
+      fail(ErrorKind::kSite, "The indices must begin at an address that is a multiple of ", sizeof(Site),
+           ", since a row is read at once. Make a copy of them first.");
+    }
     if (frame.sites > device_.sets()[0].capacity) {
       const Triple& shape = net.sets[0].shape;
       if (frame.sites > int64_t(device_.batch()) * shape[0] * shape[1] * shape[2]) {
@@ -172,21 +176,26 @@ class Executor final : public CudaExecutor {
     rank_sites({sets[0]}, device_.status(), stream);
     stop("rank_sites", "input");
     if (beside) check(cudaEventRecord(ranked_, stream), "recording an event");
-    if (beside) check(cudaStreamWaitEvent(loading, ranked_, 0), "waiting for an event");
-    device_.run_step(0, false, loading);
-    stop("load", "input");
-    if (beside) check(cudaEventRecord(loaded_, loading), "recording an event");
+    const LoadFewView load = device_.load_few();
+    const bool load_with_map = beside && load.frame && !device_.first_maps().empty();
+    if (!load_with_map) {
+      if (beside) check(cudaStreamWaitEvent(loading, ranked_, 0), "waiting for an event");
+      device_.run_step(0, false, loading);
+      stop("load", "input");
+      if (beside) check(cudaEventRecord(loaded_, loading), "recording an event");
+    }
     if (beside) check(cudaStreamWaitEvent(side, ranked_, 0), "waiting for an event");
     mark_outputs(sets, device_.growths(), side);
     stop("mark_sites", "later");
     if (sets.size() > 1) rank_sites({sets.begin() + 1, sets.end()}, device_.status(), side);
     stop("rank_sites", "later");
-    if (!device_.later_maps().empty()) build_maps(device_.later_maps(), side);
+    if (!device_.later_maps().empty()) build_maps(device_.later_maps(), {}, side);
     stop("kernel_maps", "later");
     if (beside) check(cudaEventRecord(mapped_, side), "recording an event");
-    if (!device_.first_maps().empty()) build_maps(device_.first_maps(), stream);
+    if (!device_.first_maps().empty())
+      build_maps(device_.first_maps(), load_with_map ? load : LoadFewView{}, stream);
     stop("kernel_maps", "input");
-    if (beside) check(cudaStreamWaitEvent(stream, loaded_, 0), "waiting for an event");
+    if (beside && !load_with_map) check(cudaStreamWaitEvent(stream, loaded_, 0), "waiting for an event");
     // Nobody looks at the bitmaps from here on: what follows has kernel maps.
     if (beside) wait_for(side, stream, placed_);
     clear_sites(sets, device_.status(), side);

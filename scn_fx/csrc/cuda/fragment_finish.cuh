@@ -9,11 +9,15 @@
 namespace scn::cuda {
 
 /// Which finish a kernel has: the usual ones are a fifth of the code of the one that does everything.
-enum class FinishKind { kInt8Rows, kHalfRows, kAny };
+enum class FinishKind { kInt8Rows, kHalfRows, kHalfDense, kAny };
 
 template <typename T>
 FinishKind finish_kind(const FinishView& f) {
   const bool int8 = sizeof(T) == 1;
+  const EmissionView& first = f.emissions[0];
+  if (f.emission_count == 1 && first.dense && first.form == Form::kHalf && first.through_half &&
+      !f.through_half && f.residual.kind == Operand::kNone)
+    return FinishKind::kHalfDense;
   const Operand wanted = int8 ? Operand::kInt8 : Operand::kHalf;
   bool usual =
       f.residual.kind == Operand::kNone || (f.residual.kind == wanted && (int8 || f.residual.through_half));
@@ -331,6 +335,43 @@ __device__ __forceinline__ void emit_half_rows(const FinishView& f, float (&y)[R
   }
 }
 
+/// Where the lane's rows go in a dense map: fetched before it is needed, into the words of a residual, which
+/// such a layer has not.
+template <int Run, typename Rows>
+__device__ __forceinline__ void fetch_cells(LaneResidual<Rows::kCount, Run>& words, const SitesView& sites,
+                                            const LanePlace<Rows>& place) {
+  static_assert(Run == 16, "room for a site");
+#pragma unroll
+  for (int i = 0; i < Rows::kCount; ++i) {
+    int4 site = make_int4(0, 0, 0, 0);
+    if (place.exists(i)) site = __ldg(reinterpret_cast<const int4*>(sites.sites) + place.row_of(i));
+    words[i][0] = uint32_t(site.x);
+    words[i][1] = uint32_t((site.y * sites.shape[1] + site.z) * sites.shape[2] + site.w);
+  }
+}
+
+/// One form, the cells of a float16 dense map.
+template <typename Rows, int Run>
+__device__ __forceinline__ void emit_half_dense(const FinishView& f, const float (&y)[Rows::kCount][Run],
+                                                const LaneResidual<Rows::kCount, Run>& cells,
+                                                const LanePlace<Rows>& place, Lost& lost) {
+  const EmissionView& e = f.emissions[0];
+  const float lowest = e.relu ? 0.0f : -INFINITY;
+#pragma unroll
+  for (int i = 0; i < Rows::kCount; ++i) {
+    if (!place.exists(i)) continue;
+    const int64_t plane = int64_t(int32_t(cells[i][0])) * e.columns + place.channel;
+    __half* to = static_cast<__half*>(e.out) + plane * e.cells + int32_t(cells[i][1]);
+#pragma unroll
+    for (int k = 0; k < Run; ++k, to += e.cells) {
+      const float v = fmaxf(y[i][k], lowest);
+      if (place.channel + k >= e.columns) break;
+      lost.stored += !(fabsf(v) < kHalfLimit);
+      *to = __float2half_rn(v);
+    }
+  }
+}
+
 template <typename T, FinishKind Kind, typename Rows, int Run, typename Sum>
 __device__ __forceinline__ void finish_tile(const FinishView& f, const Sum (&sums)[Rows::kCount][Run],
                                             const float* scale, const float* bias,
@@ -350,6 +391,8 @@ __device__ __forceinline__ void finish_tile(const FinishView& f, const Sum (&sum
       add_float<Rows, Run>(f.residual, y, place);
     }
     emit_half_rows<Rows, Run>(f, y, place, lost);
+  } else if constexpr (Kind == FinishKind::kHalfDense) {
+    emit_half_dense<Rows, Run>(f, y, residual, place, lost);
   } else {
     if (f.through_half) round_all<Rows, Run>(y, place, lost.before_add);
     if (f.residual.kind == Operand::kInt8) {

@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "cuda/rows.h"
 #include "cuda/views.h"
 
 namespace scn::cuda {
@@ -34,8 +35,8 @@ void rank_sites(const std::vector<SitesView>& sets, int32_t* status, cudaStream_
 void mark_outputs(const std::vector<SitesView>& sets, const std::vector<Growth>& growths,
                   cudaStream_t stream);
 
-/// Step 5: kernel maps of ranked sets.
-void build_maps(const std::vector<MapView>& maps, cudaStream_t stream);
+/// Step 5: kernel maps of ranked sets; beside them, if `load` has a frame, its features are loaded.
+void build_maps(const std::vector<MapView>& maps, const LoadFewView& load, cudaStream_t stream);
 
 /// Last step: words of some sets are zero again.
 void clear_sites(const std::vector<SitesView>& sets, const int32_t* status, cudaStream_t stream);

@@ -33,7 +33,6 @@ struct HopperShape {
   static constexpr int kSpare = Block * Offsets;
 };
 constexpr int32_t kWarpgroups = 4;  // of a block, at most: what registers allow
-constexpr int32_t kRingWarpgroups = 3;
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDA_ARCH__)
 #define SCN_FX_HOPPER_CODE 1
@@ -86,8 +85,9 @@ __device__ __forceinline__ void warpgroup_sync(int32_t warpgroup) {
   }
 }
 
-template <typename T, int Offsets, int Parts, int Block, bool Ring, FinishKind Kind>
-__global__ __launch_bounds__((Ring ? kRingWarpgroups : kWarpgroups) * 128,
+/// Ring: warpgroups of a block, at most, whose weights come by a ring; 0: all weights lie in shared memory.
+template <typename T, int Offsets, int Parts, int Block, int Ring, FinishKind Kind>
+__global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
                              1) void hopper_convolution(const __grid_constant__ TensorParams p,
                                                         const __grid_constant__ HopperLayout layout) {
 #if SCN_FX_HOPPER_CODE
@@ -124,6 +124,26 @@ __global__ __launch_bounds__((Ring ? kRingWarpgroups : kWarpgroups) * 128,
   // captured event, too, an early launch may happen before the kernel in question has ended.)
   if (p.after_maps) wait_for_dependency();
   launch_dependents();
+  // Tiles are dealt out to the multiprocessors one by one, so that all have the same number of them, or one
+  // more. Which the first one is does not depend on the number of tiles.
+  const int32_t together = int32_t(gridDim.x) * warpgroups;
+  const auto tile_of = [&](int32_t round) {
+    return round * together + warpgroup * int32_t(gridDim.x) + int32_t(blockIdx.x);
+  };
+  // What takes longest to come is asked for first: blocks often start when the layer before has ended.
+  if ((thread & 127) == 0) {
+    hopper::barrier_init(map_full + warpgroup * 8, 1);
+    hopper::barrier_init_done();
+    fetch_map(min(tile_of(0), (p.map.output.capacity - 1) / kTileRows));
+  }
+  const int32_t count = *p.map.output.count;
+  float* const scales = reinterpret_cast<float*>(shared + layout.scale_at);
+  float scale = 1.0f, bias = 0.0f;
+  static_assert(N <= 128, "one for each thread of a warpgroup");
+  if (thread < N) {
+    if (sizeof(T) == 1) scale = __ldg(p.finish.scale + blockIdx.y * N + thread);
+    bias = __ldg(p.finish.bias + blockIdx.y * N + thread);
+  }
   if (thread == 0) {
     for (int32_t i = 0; i < slots; ++i) hopper::barrier_init(weights_full + i * 8, 1);
     if (Ring) {
@@ -132,38 +152,26 @@ __global__ __launch_bounds__((Ring ? kRingWarpgroups : kWarpgroups) * 128,
     hopper::barrier_init_done();
     for (int32_t i = 0; i < slots; ++i) fetch_weights(i, i);
   }
-  float* const scales = reinterpret_cast<float*>(shared + layout.scale_at);
-  for (int32_t i = thread; i < N; i += blockDim.x) {
-    scales[i] = sizeof(T) == 1 ? __ldg(p.finish.scale + blockIdx.y * N + i) : 1.0f;
-    scales[N + i] = __ldg(p.finish.bias + blockIdx.y * N + i);
-  }
   {  // behind the last offset, no row has a neighbour
     for (int32_t i = thread & 127; i < Shape::kSpare * kTileRows / 2; i += 128)
       reinterpret_cast<uint32_t*>(table + volume * kTileRows * 2)[i] = 0xffffffffu;
     for (int32_t i = thread & 127; i < Shape::kSpare; i += 128)
       reinterpret_cast<int32_t*>(table + layout.bases)[(volume + 3) / 4 * 4 + i] = 0;
   }
-  // Tiles of this warpgroup: neighbours of the block's others' at first, later ones far apart, so that the
-  // last few spread over all blocks. Which the first one is does not depend on the number of tiles.
-  const int32_t first = int32_t(blockIdx.x) * warpgroups + warpgroup;
-  const int32_t together = int32_t(gridDim.x) * warpgroups;
-  const auto tile_of = [&](int32_t round) {
-    return round ? round * together + warpgroup * int32_t(gridDim.x) + int32_t(blockIdx.x) : first;
-  };
-  if ((thread & 127) == 0) {
-    hopper::barrier_init(map_full + warpgroup * 8, 1);
-    hopper::barrier_init_done();
-    fetch_map(min(first, (p.map.output.capacity - 1) / kTileRows));
+  if (thread < N) {
+    scales[thread] = scale;
+    scales[N + thread] = bias;
   }
-  const int32_t tiles = (*p.map.output.count + kTileRows - 1) / kTileRows;
+  const int32_t tiles = (count + kTileRows - 1) / kTileRows;
   wait_for_dependency();
-  // The first-level cache may hold lines from before the layer before wrote them.
-  if (thread == 0) acquire_device();
+  // The first-level cache may hold lines from before the layer before wrote them. The last warp has had the
+  // least to do.
+  if (thread == int32_t(blockDim.x) - 1) acquire_device();
   __syncthreads();
 
   // Rounds of tiles in which any warpgroup of this block has one.
-  int32_t rounds = int32_t(blockIdx.x) * warpgroups < tiles ? 1 : 0;
-  while (rounds && rounds * together + int32_t(blockIdx.x) < tiles) ++rounds;
+  int32_t rounds = 0;
+  while (rounds * together + int32_t(blockIdx.x) < tiles) ++rounds;
   if (!rounds) {  // shared memory must outlive the copies
     if (thread == 0) {
       for (int32_t i = 0; i < slots; ++i) hopper::barrier_wait(weights_full + i * 8, 0);
@@ -179,7 +187,7 @@ __global__ __launch_bounds__((Ring ? kRingWarpgroups : kWarpgroups) * 128,
   walk.volume = volume;
   const char* const x = p.x + lane_byte<Offsets>();
   LanePlace<TwoRows> place;
-  place.rows = *p.map.output.count;
+  place.rows = count;
   place.channel = int32_t(blockIdx.y) * N + (lane & 3) * kRun;
   const uint32_t weight_base = hopper::weight_descriptor_low(shared_address(shared));
   Lost lost;
@@ -249,6 +257,13 @@ __global__ __launch_bounds__((Ring ? kRingWarpgroups : kWarpgroups) * 128,
 #pragma unroll
       for (int i = 0; i < 4; ++i) sums[n][i] = 0;
 
+    const auto fetch_others = [&](auto& words) {
+      if constexpr (Kind == FinishKind::kHalfDense) {
+        fetch_cells<kRun>(words, p.map.output, place);
+      } else if constexpr (Kind != FinishKind::kHalfRows) {
+        fetch_residual<kRun>(words, p.finish.residual, place);
+      }
+    };
     const auto multiply = [&](const PartFragment& a, uint32_t b) {
       hopper::product_fence();
 #pragma unroll
@@ -275,7 +290,7 @@ __global__ __launch_bounds__((Ring ? kRingWarpgroups : kWarpgroups) * 128,
         }
         release_weights();
       }
-      if (Kind != FinishKind::kHalfRows) fetch_residual<kRun>(residual, p.finish.residual, place);
+      fetch_others(residual);
     } else {
       // While the products of one part run, the next part's inputs are put into place and later units' are
       // fetched.
@@ -309,7 +324,7 @@ __global__ __launch_bounds__((Ring ? kRingWarpgroups : kWarpgroups) * 128,
       int32_t group = 0;
       for (; group + Shape::kGroups < groups; group += Shape::kGroups)
         multiply_block(group, std::true_type{});
-      if (Kind != FinishKind::kHalfRows) fetch_residual<kRun>(residual, p.finish.residual, place);
+      fetch_others(residual);
       multiply_block(group, std::false_type{});
     }
     if (tile_of(round + 1) < tiles) {

@@ -33,15 +33,15 @@ bool hopper_layout(const TensorParams& p, int32_t warpgroups, bool ring, int32_t
   return l.total <= limit;
 }
 
-template <typename T, int Offsets, int Parts, int Block, bool Ring, FinishKind Kind>
+template <typename T, int Offsets, int Parts, int Block, int Ring, FinishKind Kind>
 bool launch_hopper_as(const TensorParams& p, int32_t column_blocks, const DeviceLimits& limits,
                       cudaStream_t stream) {
   const auto kernel = hopper_convolution<T, Offsets, Parts, Block, Ring, Kind>;
   HopperLayout layout{};
   // Resident weights that leave room for one or two warpgroups do worse than a ring with three.
-  int32_t warpgroups = Ring ? kRingWarpgroups : kWarpgroups;
+  int32_t warpgroups = Ring ? Ring : kWarpgroups;
   const int32_t fewest = Ring ? 1 : 3;
-  while (!hopper_layout<Offsets, Parts, Block>(p, warpgroups, Ring, limits.shared_bytes, &layout)) {
+  while (!hopper_layout<Offsets, Parts, Block>(p, warpgroups, Ring != 0, limits.shared_bytes, &layout)) {
     if (--warpgroups < fewest) return false;
   }
   const void* const symbol = reinterpret_cast<const void*>(kernel);
@@ -59,8 +59,13 @@ bool launch_hopper_as(const TensorParams& p, int32_t column_blocks, const Device
 template <typename T, int Offsets, int Parts, int Block, FinishKind Kind>
 bool launch_hopper_block(const TensorParams& p, int32_t column_blocks, const DeviceLimits& limits,
                          cudaStream_t stream) {
-  return launch_hopper_as<T, Offsets, Parts, Block, false, Kind>(p, column_blocks, limits, stream) ||
-         launch_hopper_as<T, Offsets, Parts, Block, true, Kind>(p, column_blocks, limits, stream);
+  if (launch_hopper_as<T, Offsets, Parts, Block, 0, Kind>(p, column_blocks, limits, stream)) return true;
+  // Three warpgroups of a block have registers for all that they hold. But large layers in float16 with one
+  // block of columns mostly have more tiles than three on each multiprocessor.
+  constexpr int kSpilling = sizeof(T) == 2 && Parts == 2 ? 4 : 3;
+  if (column_blocks == 1)
+    return launch_hopper_as<T, Offsets, Parts, Block, kSpilling, Kind>(p, column_blocks, limits, stream);
+  return launch_hopper_as<T, Offsets, Parts, Block, 3, Kind>(p, column_blocks, limits, stream);
 }
 
 template <typename T, int Offsets, int Parts>
@@ -70,11 +75,16 @@ bool launch_hopper_unit(const TensorParams& p, int32_t padded, const DeviceLimit
   constexpr FinishKind kAny = FinishKind::kAny;
   constexpr int kFew = hopper_block(1), kMany = hopper_block(kHopperBlock);
   const int32_t column_blocks = padded / kLargestBlock;
-  const bool usual = finish_kind<T>(p.finish) == kUsual;
-  if (hopper_block(p.units) == kFew)  // seldom, and short: with the finish for all
-    return launch_hopper_block<T, Offsets, Parts, kFew, kAny>(p, column_blocks, limits, stream);
-  return usual ? launch_hopper_block<T, Offsets, Parts, kMany, kUsual>(p, column_blocks, limits, stream)
-               : launch_hopper_block<T, Offsets, Parts, kMany, kAny>(p, column_blocks, limits, stream);
+  const FinishKind kind = finish_kind<T>(p.finish);
+  if (hopper_block(p.units) == kFew) {  // seldom, mostly the last layer
+    return kind == FinishKind::kHalfDense
+               ? launch_hopper_block<T, Offsets, Parts, kFew, FinishKind::kHalfDense>(p, column_blocks,
+                                                                                      limits, stream)
+               : launch_hopper_block<T, Offsets, Parts, kFew, kAny>(p, column_blocks, limits, stream);
+  }
+  return kind == kUsual
+             ? launch_hopper_block<T, Offsets, Parts, kMany, kUsual>(p, column_blocks, limits, stream)
+             : launch_hopper_block<T, Offsets, Parts, kMany, kAny>(p, column_blocks, limits, stream);
 }
 
 template <typename T>

@@ -3,12 +3,13 @@
 // stand side by side in the record, so that it stores both distances at once and a warp one offset's 128
 // bytes.
 #include "cuda/geometry_common.cuh"
+#include "cuda/load_few.cuh"
 #include "cuda/mma.cuh"
 
 namespace scn::cuda {
 namespace {
 
-constexpr int kMaxMaps = 14, kMapThreads = 128, kMapWarps = kMapThreads / 32;
+constexpr int kMaxMaps = 13, kMapThreads = 128, kMapWarps = kMapThreads / 32;
 constexpr int kLaneRows = 2, kRowStep = 8;  // rows of a lane, and from one to the other
 constexpr int32_t kFarthest = kNoNeighbour - 1;
 constexpr int32_t kMostParts = 64;  // of a tile: numbers of parts stay below 2^31
@@ -44,15 +45,20 @@ struct Part {
   bool present[kLaneRows];
 };
 
-/// Stores the distances of one offset, of which the lane's rows read `row` (-1: none); returns its base.
-/// Where a distance does not fit, distances still tell who has a neighbour.
+/// Stores the distances of one offset, by which the lane's rows read (kNoNeighbour: none).
+__device__ __forceinline__ void store_distances(const Part& p, int32_t k, uint32_t low, uint32_t high) {
+  reinterpret_cast<uint32_t*>(p.record + k * kTileRows * 2)[p.lane] = low | high << 16;
+}
+
+/// Stores one offset, of which the lane's rows read `row` (-1: none); returns its base. Where a distance does
+/// not fit, distances still tell who has a neighbour.
 __device__ __forceinline__ int32_t store_offset(const Part& p, int32_t k, const int32_t (&row)[kLaneRows],
                                                 int32_t base, bool far) {
-  uint32_t both = 0;
+  uint32_t distance[kLaneRows];
 #pragma unroll
   for (int i = 0; i < kLaneRows; ++i)
-    both |= uint32_t(row[i] < 0 ? kNoNeighbour : far ? 0 : row[i] - base) << (16 * i);
-  reinterpret_cast<uint32_t*>(p.record + k * kTileRows * 2)[p.lane] = both;
+    distance[i] = uint32_t(row[i] < 0 ? kNoNeighbour : far ? 0 : row[i] - base);
+  store_distances(p, k, distance[0], distance[1]);
   if (!far) return base;
   int32_t slot = 0;
   if (p.lane == 0) slot = atomicAdd(p.map.far_count, 1);
@@ -118,7 +124,25 @@ __device__ __forceinline__ void map_plane(const Part& p) {
     lowest = warp_min(lowest);
     const int32_t base = lowest == kNoRow ? 0 : lowest;
     const bool far = __any_sync(0xffffffffu, highest - base > kFarthest);
+    if (!far) {  // nearly always, and in few instructions
+      uint32_t distance[kLaneRows];
 #pragma unroll
+      for (int i = 0; i < kLaneRows; ++i) distance[i] = uint32_t(first[i] - base);
+#pragma unroll
+      for (int kx = 0; kx < KX; ++kx) {
+        uint32_t stored[kLaneRows];
+#pragma unroll
+        for (int i = 0; i < kLaneRows; ++i) {
+          const bool has = mask[i] & 1u << kx;
+          stored[i] = has ? distance[i] : uint32_t(kNoNeighbour);
+          distance[i] += has ? 1 : 0;
+        }
+        store_distances(p, p.number * (KY * KX) + r * KX + kx, stored[0], stored[1]);
+      }
+      if (p.lane >= r * KX && p.lane < (r + 1) * KX) own_base = base;
+      continue;
+    }
+#pragma unroll 1
     for (int kx = 0; kx < KX; ++kx) {
       int32_t row[kLaneRows];
 #pragma unroll
@@ -151,10 +175,17 @@ __device__ __forceinline__ void map_offsets(const Part& p, int32_t parts) {
   }
 }
 
-__global__ __launch_bounds__(kMapThreads) void map_kernel(const __grid_constant__ MapTable maps) {
+/// The first blocks load the features; the others make maps.
+__global__ __launch_bounds__(kMapThreads) void map_kernel(const __grid_constant__ MapTable maps,
+                                                          const __grid_constant__ LoadFewView load,
+                                                          int32_t loading_blocks) {
   const int32_t lane = threadIdx.x & 31;
   wait_for_dependency();
   launch_dependents();
+  const int32_t block = int32_t(blockIdx.x) - loading_blocks, blocks = int32_t(gridDim.x) - loading_blocks;
+  if (block < 0)
+    return load_few(load, int32_t(blockIdx.x) * kMapThreads + int32_t(threadIdx.x),
+                    loading_blocks * kMapThreads);
   const bool single = maps.count == 1;
   const int32_t count = lane < maps.count ? __ldcg(maps.map[lane].output.count) : 0;
   const int32_t own_parts = lane < maps.count ? maps.parts[lane] : 0;
@@ -164,8 +195,8 @@ __global__ __launch_bounds__(kMapThreads) void map_kernel(const __grid_constant_
     end = warp_inclusive(own);
     total = __shfl_sync(0xffffffffu, end, 31);
   }
-  for (int32_t number = int32_t(blockIdx.x) * kMapWarps + int32_t(threadIdx.x >> 5); single || number < total;
-       number += int32_t(gridDim.x) * kMapWarps) {
+  for (int32_t number = block * kMapWarps + int32_t(threadIdx.x >> 5); single || number < total;
+       number += blocks * kMapWarps) {
     int32_t which = 0, in_map = number;
     if (!single) {
       which = __popc(__ballot_sync(0xffffffffu, end <= number));
@@ -208,13 +239,18 @@ __global__ __launch_bounds__(kMapThreads) void map_kernel(const __grid_constant_
 
 }  // namespace
 
-void build_maps(const std::vector<MapView>& maps, cudaStream_t stream) {
+void build_maps(const std::vector<MapView>& maps, const LoadFewView& load, cudaStream_t stream) {
   MapTable table{};
   int64_t parts = 0;
+  bool loads = load.frame != nullptr;
   const auto launch = [&] {
     if (!table.count) return;
     const uint32_t blocks = blocks_for(parts, kMapWarps, int64_t(multiprocessors()) * 12);
-    launch_early(map_kernel, dim3(blocks), kMapThreads, 0, launch_limits(), stream, table);
+    const uint32_t loading =
+        loads ? blocks_for(load.set.capacity, kMapThreads, int64_t(multiprocessors()) * 4) : 0;
+    launch_early(map_kernel, dim3(blocks + loading), kMapThreads, 0, launch_limits(), stream, table, load,
+                 int32_t(loading));
+    loads = false;
     table = {};
     parts = 0;
   };

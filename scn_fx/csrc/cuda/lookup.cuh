@@ -24,11 +24,15 @@ __device__ __forceinline__ int32_t line_of(const SitesView& s, int32_t batch, in
   return (batch * s.shape[0] + z) * s.shape[1] + y;
 }
 
-/// Row of the site at x on a line, or -1.
-__device__ __forceinline__ int32_t row_at(const SitesView& s, int32_t line, int32_t x) {
-  const RankWord word = s.words[int64_t(line) * s.words_per_line + (x >> 5)];
+/// Row of the site at x, in the word of its cell; or -1.
+__device__ __forceinline__ int32_t row_in_word(const RankWord& word, int32_t x) {
   const uint32_t bit = 1u << (x & 31);
   return word.bits & bit ? word.base + __popc(word.bits & (bit - 1)) : -1;
+}
+
+/// Row of the site at x on a line, or -1.
+__device__ __forceinline__ int32_t row_at(const SitesView& s, int32_t line, int32_t x) {
+  return row_in_word(s.words[int64_t(line) * s.words_per_line + (x >> 5)], x);
 }
 
 /// Input row that offset `k` (x fastest) of the output site reads, or -1.

@@ -158,8 +158,7 @@ __global__ __launch_bounds__(kMarkThreads) void mark_kernel(const __grid_constan
 
 // Most pyramids are a chain of strided convolutions whose boxes stay small: what a cell reaches in any later
 // set is a box of two lines by two lines or less. Then one thread marks all sets for its cell, without a
-// queue: it reads all words at once, and goes on to later sets only while it was the first to mark a cell.
-// (Whoever is first at a cell marks its whole box in the set after, so nothing is left out.)
+// queue: it reads all words at once.
 
 /// One axis of a growth: cells [low, high] reach cells [(low + before) / stride, (high + padding) / stride].
 struct Reach {
@@ -185,18 +184,15 @@ __device__ __forceinline__ void grow(const Reach& r, int32_t& low, int32_t& high
   high = min(int32_t(__umulhi(to, r.reciprocal) + (to & r.same)), r.last);
 }
 
-/// What a cell reaches in one set: bits of one word (`next`: and of the next) on up to 2 x 2 lines. All steps
-/// are written so that what they read comes from memory together.
+/// What a cell reaches in one set: bits of one word (`next`: and of the next) on up to 2 x 2 lines.
 struct Marks {
-  int32_t line, at;  // the first line, its word
-  uint32_t bits, next;
-  uint32_t
-      need[4];  // what the words hold, then the bits to set, then those that were new; line (i / 2, i % 2)
-  uint32_t more[4];  // of the next words
-  bool one, both_y, both_z;
+  int32_t line, at;     // the first line, its word
+  uint32_t bits, next;  // 0: nothing
+  uint32_t need[4];     // what the words hold, then the bits to set; line (i / 2, i % 2)
+  bool both_y, both_z;
 
   __device__ __forceinline__ bool exists(int i) const {
-    return one && (i % 2 == 0 || both_y) && (i / 2 == 0 || both_z);
+    return bits && (i % 2 == 0 || both_y) && (i / 2 == 0 || both_z);
   }
 };
 
@@ -208,35 +204,23 @@ __device__ __forceinline__ uint32_t* word_of(const Level& level, const Marks& m,
   return &level.words[m.at + line_offset(level, i) * level.words_per_line].bits;
 }
 
-/// Sets the needed bits; what was there before is not known yet.
-__device__ __forceinline__ void set_marks(const Level& level, Marks& m, uint32_t (&held)[4]) {
+constexpr int kTogether = 8;
+
+/// The bits that this lane has to set for itself and for the lanes behind it that want the same word: sites
+/// ascend, so those are neighbours. (Threads that meet at a word or a counter take turns, slowly.)
+__device__ __forceinline__ uint32_t for_others_too(int32_t word, uint32_t bits) {
+  const int32_t lane = threadIdx.x & (kTogether - 1), key = bits ? word : -1;
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    held[i] = 0;
-    m.more[i] = 0xffffffffu;
-    if (m.need[i]) held[i] = atomicOr(word_of(level, m, i), m.need[i]);
+  for (int d = 1; d < kTogether; d *= 2) {
+    const uint32_t theirs = __shfl_down_sync(0xffffffffu, bits, d, kTogether);
+    const int32_t their_key = __shfl_down_sync(0xffffffffu, key, d, kTogether);
+    if (lane + d < kTogether && their_key == key) bits |= theirs;
   }
-  if (m.next) {  // seldom: not read before
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (m.exists(i)) m.more[i] = atomicOr(word_of(level, m, i) + 2, m.next);
-    }
-  }
+  const int32_t before = __shfl_up_sync(0xffffffffu, key, 1, kTogether);
+  return lane == 0 || before != key ? bits : 0;
 }
 
-/// Counts what was new; returns whether anything was.
-__device__ __forceinline__ bool count_marks(const Level& level, const Marks& m, const uint32_t (&held)[4]) {
-  int32_t count[4];
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    count[i] = __popc(m.need[i] & ~held[i]);
-    if (m.next) count[i] += __popc(m.next & ~m.more[i]);
-    if (count[i]) atomicAdd(&level.line_counts[m.line + line_offset(level, i)], count[i]);
-  }
-  return count[0] | count[1] | count[2] | count[3];
-}
-
-constexpr int kChainThreads = 128, kLevels = 4;
+constexpr int kChainThreads = 128, kLevels = 2;
 
 /// Marks the caller's sites, and counts those that are outside or repeated.
 __global__ __launch_bounds__(kChainThreads) void mark_input_kernel(const DeviceFrame* frame,
@@ -265,34 +249,35 @@ __global__ __launch_bounds__(kChainThreads) void mark_input_kernel(const DeviceF
   }
 }
 
+/// Whole warps go on together, since their lanes set bits for each other.
 __global__ __launch_bounds__(kChainThreads) void mark_chain_kernel(const __grid_constant__ SitesView first,
                                                                    const __grid_constant__ Chain chain) {
+  wait_for_dependency();
   launch_dependents();
   const int32_t sites = *first.count;
-  for (int32_t i = int32_t(blockIdx.x) * kChainThreads + int32_t(threadIdx.x); i < first.capacity;
+  for (int32_t i = int32_t(blockIdx.x) * kChainThreads + int32_t(threadIdx.x); (i & ~31) < first.capacity;
        i += int32_t(gridDim.x) * kChainThreads) {
-    const int4 row =
-        reinterpret_cast<const int4*>(first.sites)[i];  // before it is known whether there is one
-    if (i >= sites) break;
+    int4 row = make_int4(0, 0, 0, 0);
+    if (i < first.capacity) row = __ldcg(reinterpret_cast<const int4*>(first.sites) + i);
+    if ((i & ~31) >= sites) break;  // after the row was asked for
     int32_t z0 = row.y, z1 = z0, y0 = row.z, y1 = y0, x0 = row.w, x1 = x0;
-    bool alive = true, reaches = true;
-    for (int32_t begin = 0; begin < chain.count && alive; begin += kLevels) {
+    bool reaches = i < sites;
+    for (int32_t begin = 0; begin < chain.count; begin += kLevels) {
       Marks marks[kLevels];
 #pragma unroll
-      for (int l = 0; l < kLevels; ++l) {
+      for (int l = 0; l < kLevels; ++l) {  // what is read comes from memory together
         Marks& m = marks[l];
         const Level& level = chain.level[min(begin + l, chain.count - 1)];
         grow(level.reach[0], z0, z1);
         grow(level.reach[1], y0, y1);
         grow(level.reach[2], x0, x1);
         reaches = reaches && begin + l < chain.count && z0 <= z1 && y0 <= y1 && x0 <= x1;
-        m.one = reaches;
         m.both_y = y1 > y0;
         m.both_z = z1 > z0;
         m.line = (row.x * level.depth + z0) * level.height + y0;
         m.at = m.line * level.words_per_line + (x0 >> 5);
         const uint32_t bits = 0xffffffffu >> ((31 - (x1 - x0)) & 31);
-        m.bits = bits << (x0 & 31);
+        m.bits = reaches ? bits << (x0 & 31) : 0;
         m.next = reaches ? __funnelshift_l(bits, 0, x0 & 31) : 0;
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
@@ -300,26 +285,32 @@ __global__ __launch_bounds__(kChainThreads) void mark_chain_kernel(const __grid_
           if (m.exists(k)) m.need[k] = __ldcg(word_of(level, m, k));
         }
       }
+      // Most cells were found before, which saves marking them. The rest is marked without asking who was
+      // first: whoever marks a cell also marks what it reaches in the sets after.
+      uint32_t held[kLevels][4];
 #pragma unroll
       for (int l = 0; l < kLevels; ++l) {
+        Marks& m = marks[l];
+        const Level& level = chain.level[min(begin + l, chain.count - 1)];
 #pragma unroll
-        for (int k = 0; k < 4; ++k) marks[l].need[k] = marks[l].bits & ~marks[l].need[k];
+        for (int k = 0; k < 4; ++k) {
+          const int32_t word = m.at + line_offset(level, k) * level.words_per_line;
+          m.need[k] = for_others_too(word, m.bits & ~m.need[k]);
+          held[l][k] = 0;
+          if (m.need[k]) held[l][k] = atomicOr(&level.words[word].bits, m.need[k]);
+        }
       }
-      // The second and third sets go together: one by one, fewer cells would be marked twice, but later.
-      static_assert(kLevels == 4, "as below");
-      uint32_t held[2][4];
-      set_marks(chain.level[begin], marks[0], held[0]);
-      alive = count_marks(chain.level[begin], marks[0], held[0]);
-      if (alive && begin + 1 < chain.count) {
-        const Level &second = chain.level[begin + 1], &third = chain.level[min(begin + 2, chain.count - 1)];
-        set_marks(second, marks[1], held[0]);
-        set_marks(third, marks[2], held[1]);  // nothing to set if there is no such set
-        alive = count_marks(second, marks[1], held[0]);
-        if (begin + 2 < chain.count) alive = count_marks(third, marks[2], held[1]);
-      }
-      if (alive && begin + 3 < chain.count) {
-        set_marks(chain.level[begin + 3], marks[3], held[0]);
-        alive = count_marks(chain.level[begin + 3], marks[3], held[0]);
+#pragma unroll
+      for (int l = 0; l < kLevels; ++l) {
+        const Marks& m = marks[l];
+        const Level& level = chain.level[min(begin + l, chain.count - 1)];
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+          int32_t count = __popc(m.need[k] & ~held[l][k]);
+          if (m.next && m.exists(k))  // seldom: not read before
+            count += __popc(m.next & ~atomicOr(word_of(level, m, k) + 2, m.next));
+          if (count) atomicAdd(&level.line_counts[m.line + line_offset(level, k)], count);
+        }
       }
     }
   }
@@ -377,7 +368,7 @@ void mark_outputs(const std::vector<SitesView>& sets, const std::vector<Growth>&
   Chain chain;
   if (chain_of(sets, growths, &chain)) {
     const uint32_t blocks = blocks_for(sets[0].capacity, kChainThreads, int64_t(multiprocessors()) * 16);
-    mark_chain_kernel<<<blocks, kChainThreads, 0, stream>>>(sets[0], chain);
+    launch_early(mark_chain_kernel, dim3(blocks), kChainThreads, 0, launch_limits(), stream, sets[0], chain);
     return check_launch("marking sites");
   }
   GrowthTable table{};

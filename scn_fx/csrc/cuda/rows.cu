@@ -4,6 +4,7 @@
 #include "cuda/check.h"
 #include "cuda/finish.cuh"
 #include "cuda/geometry_common.cuh"
+#include "cuda/load_few.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/rows.h"
 
@@ -18,17 +19,6 @@ int32_t blocks_for(int64_t items, int64_t most = 4096) {
 
 __device__ __forceinline__ int32_t element_bytes(Form form) {
   return form == Form::kInt8 ? 1 : form == Form::kHalf ? 2 : 4;
-}
-
-/// Puts one stored number into a 16-byte chunk.
-__device__ __forceinline__ void put(uint32_t (&chunk)[4], Form form, int32_t i, float v) {
-  if (form == Form::kInt8) {
-    chunk[i >> 2] |= (uint32_t(int32_t(v)) & 0xffu) << (8 * (i & 3));
-  } else if (form == Form::kHalf) {
-    chunk[i >> 1] |= uint32_t(__half_as_ushort(__float2half_rn(v))) << (16 * (i & 1));
-  } else {
-    chunk[i] = __float_as_uint(v);
-  }
 }
 
 /// Stores `value(column)` in every form of the finish, whole padded rows. Counts what does not fit in float16
@@ -85,55 +75,10 @@ __global__ void load_kernel(const DeviceFrame* frame, const __grid_constant__ Si
   }
 }
 
-constexpr int kFewChannels = 8;
-
-/// load_kernel for rows of one 16-byte chunk in float16: every value is read once, and before it is known
-/// which row it goes to.
-template <typename T>
-__device__ __forceinline__ void load_few(const DeviceFrame& view, const SitesView& set, int32_t channels,
-                                         char* out, int32_t stride, int32_t* row_of_input, int32_t* status) {
-  const int32_t rows = *set.count;
-  for (int32_t i = blockIdx.x * kThreads + threadIdx.x; i < view.sites; i += gridDim.x * kThreads) {
-    const Site s = view.indices[i];
-    const T* const features = static_cast<const T*>(view.features) + int64_t(i) * channels;
-    float v[kFewChannels];
-#pragma unroll
-    for (int c = 0; c < kFewChannels; ++c) {
-      v[c] = 0.0f;
-      if (c < channels) v[c] = float(__ldg(features + c));
-    }
-    const bool inside = uint32_t(s.batch) < uint32_t(view.batch) && uint32_t(s.z) < uint32_t(set.shape[0]) &&
-                        uint32_t(s.y) < uint32_t(set.shape[1]) && uint32_t(s.x) < uint32_t(set.shape[2]);
-    int32_t row = inside ? row_at(set, line_of(set, s.batch, s.z, s.y), s.x) : -1;
-    if (row >= rows) row = -1;
-    row_of_input[i] = row;
-    int32_t bad = 0;
-    uint32_t chunk[4] = {0, 0, 0, 0};
-#pragma unroll
-    for (int c = 0; c < kFewChannels; ++c) {
-      bad += !(fabsf(v[c]) < kHalfLimit);
-      put(chunk, Form::kHalf, c, v[c]);
-    }
-    if (bad) {
-      atomicAdd(&status[kNonFinite], bad);
-      atomicMin(&status[kFirstNonFinite], i);
-    }
-    if (row >= 0)
-      *reinterpret_cast<uint4*>(out + int64_t(row) * stride) =
-          make_uint4(chunk[0], chunk[1], chunk[2], chunk[3]);
-  }
-}
-
-__global__ __launch_bounds__(kThreads) void load_few_kernel(const DeviceFrame* frame,
-                                                            const __grid_constant__ SitesView set,
-                                                            int32_t channels, char* out, int32_t stride,
-                                                            int32_t* row_of_input, int32_t* status) {
-  const DeviceFrame view = *frame;
-  if (view.half) {
-    load_few<__half>(view, set, channels, out, stride, row_of_input, status);
-  } else {
-    load_few<float>(view, set, channels, out, stride, row_of_input, status);
-  }
+__global__ __launch_bounds__(kThreads) void load_few_kernel(const __grid_constant__ LoadFewView view) {
+  wait_for_dependency();
+  launch_dependents();
+  load_few(view, blockIdx.x * kThreads + threadIdx.x, gridDim.x * kThreads);
 }
 
 __global__ void add_kernel(const char* self, Operand kind, int32_t stride, const int32_t* count,
@@ -238,14 +183,29 @@ __global__ void publish_kernel(const DeviceFrame* frame, const int32_t* status, 
 
 }  // namespace
 
+LoadFewView load_few_view(const DeviceFrame* frame, const SitesView& set, int32_t channels,
+                          const FinishView& finish, int32_t* row_of_input, int32_t* status) {
+  LoadFewView view{};
+  const EmissionView& e = finish.emissions[0];
+  if (channels > LoadFewView::kChannels || finish.emission_count != 1 || e.form != Form::kHalf || e.dense ||
+      e.relu || e.stride != 2 * LoadFewView::kChannels) {
+    return view;
+  }
+  view.frame = frame;
+  view.set = set;
+  view.channels = channels;
+  view.out = static_cast<char*>(e.out);
+  view.row_of_input = row_of_input;
+  view.status = status;
+  return view;
+}
+
 void load_rows(const DeviceFrame* frame, const SitesView& set, int32_t channels, const FinishView& finish,
                int32_t* row_of_input, int32_t* status, cudaStream_t stream) {
   const uint32_t blocks = uint32_t(blocks_for(set.capacity));
-  const EmissionView& e = finish.emissions[0];
-  if (channels <= kFewChannels && finish.emission_count == 1 && e.form == Form::kHalf && !e.dense &&
-      !e.relu && e.columns == kFewChannels) {
-    load_few_kernel<<<blocks, kThreads, 0, stream>>>(frame, set, channels, static_cast<char*>(e.out),
-                                                     e.stride, row_of_input, status);
+  const LoadFewView few = load_few_view(frame, set, channels, finish, row_of_input, status);
+  if (few.frame) {
+    launch_early(load_few_kernel, dim3(blocks), kThreads, 0, launch_limits(), stream, few);
   } else {
     load_kernel<<<blocks, kThreads, 0, stream>>>(frame, set, channels, finish, row_of_input, status);
   }

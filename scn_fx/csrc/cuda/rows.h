@@ -14,6 +14,21 @@ namespace scn::cuda {
 void load_rows(const DeviceFrame* frame, const SitesView& set, int32_t channels, const FinishView& finish,
                int32_t* row_of_input, int32_t* status, cudaStream_t stream);
 
+/// What load_rows does for few channels, which are stored in 16 bytes of float16: every value is read once,
+/// and before it is known which row it goes to. Few registers, no shared memory: other kernels can do it,
+/// too.
+struct LoadFewView {
+  static constexpr int kChannels = 8;
+  const DeviceFrame* frame;  // null: something else is to be done
+  SitesView set;
+  int32_t channels;
+  char* out;  // rows of 16 bytes
+  int32_t* row_of_input;
+  int32_t* status;
+};
+LoadFewView load_few_view(const DeviceFrame* frame, const SitesView& set, int32_t channels,
+                          const FinishView& finish, int32_t* row_of_input, int32_t* status);
+
 /// An Add that no convolution took along; `self` is the stored first operand.
 void add_rows(const void* self, Operand self_kind, int32_t self_stride, const SitesView& set,
               const FinishView& finish, cudaStream_t stream);

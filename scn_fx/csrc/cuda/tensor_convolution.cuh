@@ -107,22 +107,38 @@ __global__ __launch_bounds__(
   // captured event, too, an early launch may happen before the kernel in question has ended.)
   if (p.after_maps) wait_for_dependency();
   launch_dependents();
+  // What takes longest to come is asked for first: blocks often start when the layer before has ended.
   fetch_map(min(first, (p.map.output.capacity - 1) / kWarpSites));
+  const int32_t count = *p.map.output.count, items = (count + kWarpSites - 1) / kWarpSites;
+  float own_scales[(N + 31) / 32], own_biases[(N + 31) / 32];
+  if (warp == 0) {
+#pragma unroll
+    for (int i = 0; i < (N + 31) / 32; ++i) {
+      const int32_t at = i * 32 + lane;
+      own_scales[i] = sizeof(T) == 1 && at < N ? __ldg(p.finish.scale + blockIdx.y * N + at) : 1.0f;
+      own_biases[i] = at < N ? __ldg(p.finish.bias + blockIdx.y * N + at) : 0.0f;
+    }
+  }
   if (Resident) {
     for (int32_t i = threadIdx.x; i < units * kUnitWeights; i += blockDim.x)
       copy_async(shared_address(shared) + i * 16, all_weights + i);
   }
-  for (int32_t i = threadIdx.x; i < N; i += blockDim.x) {
-    scales[i] = sizeof(T) == 1 ? __ldg(p.finish.scale + blockIdx.y * N + i) : 1.0f;
-    scales[N + i] = __ldg(p.finish.bias + blockIdx.y * N + i);
-  }
   for (int32_t i = lane; i < kSpare * 16; i += 32)  // behind the last offset, no row has a neighbour
     reinterpret_cast<uint32_t*>(map + volume * 64)[i] = 0xffffffffu;
   if (lane < kSpare) reinterpret_cast<int32_t*>(map + layout.bases)[volume + lane] = 0;
-  const int32_t count = *p.map.output.count, items = (count + kWarpSites - 1) / kWarpSites;
+  if (warp == 0) {
+#pragma unroll
+    for (int i = 0; i < (N + 31) / 32; ++i) {
+      const int32_t at = i * 32 + lane;
+      if (at >= N) break;
+      scales[at] = own_scales[i];
+      scales[N + at] = own_biases[i];
+    }
+  }
   wait_for_dependency();
-  // The first-level cache may hold lines from before the layer before wrote them.
-  if (threadIdx.x == 0) acquire_device();
+  // The first-level cache may hold lines from before the layer before wrote them. The last warp has had the
+  // least to do.
+  if (threadIdx.x == blockDim.x - 1) acquire_device();
   wait_copies();
   __syncthreads();
 
