@@ -5,6 +5,7 @@
 #include <climits>
 
 #include "error.h"
+#include "plan/arena.h"
 
 namespace scn::cuda {
 namespace {
@@ -22,6 +23,8 @@ GeometryView geometry_view(const ConvGeometry& g) {
   return v;
 }
 
+int64_t tiles_of(const MapView& map) { return (map.output.capacity + kTileRows - 1) / kTileRows; }
+
 }  // namespace
 
 DevicePlan::DevicePlan(const Plan& plan, const CudaOptions& options)
@@ -31,7 +34,9 @@ DevicePlan::DevicePlan(const Plan& plan, const CudaOptions& options)
   prepare_weights_of_layers();
   prepare_sets();
   prepare_maps();
-  prepare_storages();
+  find_scattered();
+  find_forms();
+  prepare_arena();
   prepare_dense();
   prepare_results();
   frame_ = DeviceArray<DeviceFrame>(1);
@@ -127,26 +132,17 @@ void DevicePlan::prepare_maps() {
     v.geometry = geometry_view(spec.geometry);
     v.input = sets_[size_t(spec.input_set)];
     v.output = sets_[size_t(spec.output_set)];
-    const int64_t tiles = (v.output.capacity + kTileRows - 1) / kTileRows;
+    const int64_t tiles = tiles_of(v);
     v.tile_bytes = map_tile_bytes(v.geometry.volume);
     // The neighbours that one offset finds for a tile lie apart from those of the next tile (but for a few
     // along x), so the wide stretches of all tiles together hold no more rows than there are.
     v.far_capacity = v.geometry.volume * int32_t((v.input.capacity + 4 * tiles) / kNoNeighbour);
-    MapMemory m;
-    m.tiles = DeviceArray<char>(tiles * v.tile_bytes);
-    m.far = DeviceArray<int32_t>(int64_t(v.far_capacity) * kTileRows);
-    v.tiles = m.tiles.data();
-    v.far = m.far.data();
     v.far_count = far_counts_.data() + i;
-    map_memory_.push_back(std::move(m));
     maps_.push_back(v);
-    (spec.input_set == 0 && spec.output_set == 0 ? first_maps_ : later_maps_).push_back(v);
   }
 }
 
-void DevicePlan::prepare_storages() {
-  std::vector<int64_t> bytes(size_t(plan_.slots), 0);
-  find_scattered();
+void DevicePlan::find_forms() {
   read_as_float_.assign(plan_.storages.size(), 0);
   for (const Step& step : plan_.steps) {
     for (const int node : {step.kind == Step::Kind::kAdd ? -1 : step.node,
@@ -159,13 +155,36 @@ void DevicePlan::prepare_storages() {
       if (step.kind == Step::Kind::kAdd) read_as_float_[size_t(step.input)] = 1;
     }
   }
-  for (size_t i = 0; i < plan_.storages.size(); ++i) {
-    if (scattered_[i] >= 0) continue;
-    const Storage& s = plan_.storages[i];
-    bytes[size_t(s.slot)] =
-        std::max(bytes[size_t(s.slot)], int64_t(sets_[size_t(s.set)].capacity) * stride_of(int(i)));
+}
+
+void DevicePlan::prepare_arena() {
+  // Maps are made at the beginning of a frame, all of them. A kernel writes nothing before all earlier ones
+  // have ended, so what a step writes may lie where the step before found its map.
+  std::vector<Span> spans;
+  for (const MapView& map : maps_) {
+    const int64_t bytes = tiles_of(map) * map.tile_bytes + int64_t(map.far_capacity) * kTileRows * 4;
+    spans.push_back({bytes, 0, 0, 0});
+    map_bytes_ += bytes;
   }
-  for (int64_t n : bytes) slots_.emplace_back(n);
+  for (size_t i = 0; i < plan_.steps.size(); ++i) {
+    const Step& step = plan_.steps[i];
+    if (step.kind != Step::Kind::kConvolution) continue;
+    spans[size_t(plan_.network.nodes[size_t(step.node)].map)].last = int(i);
+  }
+  for (size_t i = 0; i < plan_.storages.size(); ++i) {
+    const Storage& s = plan_.storages[i];
+    const int64_t rows = scattered_[i] >= 0 ? 0 : sets_[size_t(s.set)].capacity;
+    spans.push_back({rows * stride_of(int(i)), s.first, s.last, 0});
+  }
+  arena_ = DeviceArray<char>(place_spans(spans));
+  for (size_t i = 0; i < maps_.size(); ++i) {
+    MapView& map = maps_[i];
+    map.tiles = arena_.data() + spans[i].offset;
+    map.far = reinterpret_cast<int32_t*>(map.tiles + tiles_of(map) * map.tile_bytes);
+    const MapSpec& spec = plan_.network.maps[i];
+    (spec.input_set == 0 && spec.output_set == 0 ? first_maps_ : later_maps_).push_back(map);
+  }
+  for (size_t i = maps_.size(); i < spans.size(); ++i) storage_at_.push_back(spans[i].offset);
 }
 
 void DevicePlan::find_scattered() {
@@ -376,10 +395,11 @@ void DevicePlan::transpose(const Step& step, cudaStream_t stream) const {
 BufferBytes DevicePlan::buffer_bytes() const {
   BufferBytes b;
   for (const DeviceWeights& w : weights_) b.weights += w.bytes();
-  for (const auto& slot : slots_) b.activations += slot.bytes();
+  // Activations mostly lie where maps lay: what is said of them is what they need in addition.
+  b.kernel_maps = std::min(map_bytes_, arena_.bytes());
+  b.activations = arena_.bytes() - b.kernel_maps;
   for (const auto& dense : dense_) b.activations += dense.bytes();
   for (const auto& packed : packed_) b.activations += packed.bytes();
-  for (const MapMemory& m : map_memory_) b.kernel_maps += m.tiles.bytes() + m.far.bytes();
   for (const SetMemory& s : set_memory_) {
     b.sites += s.words.bytes() + s.line_counts.bytes() + s.group_counts.bytes() + s.sites.bytes();
   }

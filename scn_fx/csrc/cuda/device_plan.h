@@ -19,11 +19,6 @@ struct SetMemory {
   DeviceArray<Site> sites;
 };
 
-struct MapMemory {
-  DeviceArray<char> tiles;
-  DeviceArray<int32_t> far;
-};
-
 class DevicePlan {
  public:
   /// Allocates on the current device.
@@ -65,7 +60,9 @@ class DevicePlan {
   void prepare_weights_of_layers();
   void prepare_sets();
   void prepare_maps();
-  void prepare_storages();
+  /// Memory of kernel maps and storages: many are not needed at the same time.
+  void prepare_arena();
+  void find_forms();
   void find_scattered();
   void prepare_dense();
   void prepare_results();
@@ -79,7 +76,7 @@ class DevicePlan {
     const Storage& s = plan_.storages[size_t(storage)];
     return row_bytes(s.channels, form_bytes(form_of(storage)));
   }
-  char* rows(int storage) const { return slots_[size_t(plan_.storages[size_t(storage)].slot)].data(); }
+  char* rows(int storage) const { return arena_.data() + storage_at_[size_t(storage)]; }
   /// Dims of a dense value with the largest batch.
   std::vector<int64_t> dense_dims(int value) const;
   bool is_scatter_target(int dense) const;
@@ -97,12 +94,14 @@ class DevicePlan {
   std::vector<SitesView> sets_;
   DeviceArray<int32_t> site_limits_;  // by set
   std::vector<Growth> growths_;
-  std::vector<MapMemory> map_memory_;
+  DeviceArray<char> arena_;
+  std::vector<int64_t> storage_at_;  // in the arena, by storage
+  int64_t map_bytes_ = 0;            // of all maps
   DeviceArray<int32_t> far_counts_;  // by map
   std::vector<MapView> maps_, first_maps_, later_maps_;
   std::vector<char> read_as_float_;  // by storage
   std::vector<int> scattered_;       // by storage: the ScatterDense step that its producer takes over, or -1
-  std::vector<DeviceArray<char>> slots_, dense_, packed_;
+  std::vector<DeviceArray<char>> dense_, packed_;
   DeviceArray<int32_t> row_of_input_;
   DeviceArray<Site> packed_sites_;
   DeviceArray<DeviceFrame> frame_;

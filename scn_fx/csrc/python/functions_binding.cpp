@@ -2,7 +2,9 @@
 #include "python/functions_binding.h"
 
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <chrono>
@@ -14,6 +16,7 @@
 
 #include "cpu/functions.h"
 #include "maps/kernel_map.h"
+#include "plan/arena.h"
 #include "python/arrays.h"
 
 namespace scn::python {
@@ -243,6 +246,17 @@ double measure_peak(const std::string& kind, int threads, double seconds) {
   return std::accumulate(rates.begin(), rates.end(), 0.0);
 }
 
+/// Offsets of buffers (bytes, first and last step) in an arena, and the arena's bytes.
+std::pair<std::vector<int64_t>, int64_t> place_spans_list(
+    const std::vector<std::tuple<int64_t, int, int>>& spans) {
+  std::vector<Span> placed;
+  for (const auto& [bytes, first, last] : spans) placed.push_back({bytes, first, last, 0});
+  const int64_t total = place_spans(placed);
+  std::vector<int64_t> offsets;
+  for (const Span& span : placed) offsets.push_back(span.offset);
+  return {offsets, total};
+}
+
 }  // namespace
 
 void bind_functions(nb::module_& m) {
@@ -260,6 +274,7 @@ void bind_functions(nb::module_& m) {
         "name"_a = "add", "threads"_a = 0);
   m.def("scatter_dense", scatter_dense_numpy, "features"_a, "indices"_a, "batch_size"_a, "shape"_a,
         "name"_a = "scatter_dense", "threads"_a = 0);
+  m.def("place_spans", place_spans_list, "spans"_a);
   m.def("measure_peak", measure_peak, "kind"_a, "threads"_a, "seconds"_a);
   m.def("cpu_features", [] {
     nb::dict d;
