@@ -41,32 +41,48 @@ constexpr int32_t kWarpgroups = 4;  // of a block, at most: what registers allow
 #endif
 
 /// A lane's way through the units of K. Its map entry is read one unit ahead of the rows that it points to.
-template <int Offsets, int Parts>
+/// With OnePass, a unit is all of a row; otherwise the offsets are gone through once for each part of it.
+template <int Offsets, int Parts, bool OnePass>
 struct UnitWalk {
-  const char *distances, *bases;  // of the map: the lane's pair of rows, and all, at offset 0
-  const char* x;                  // the lane's bytes of row 0
+  const char *distances,
+      *bases;     // of the map: the lane's pair of rows, and all, at offset 0; then where it is
+  const char* x;  // the lane's bytes of row 0
   int32_t stride, volume, offset, passes;
   MapEntry entry;
 
   __device__ __forceinline__ void read_entry() {
-    entry.distances = *reinterpret_cast<const uint32_t*>(distances + offset * (kTileRows * 2));
-    entry.base = *reinterpret_cast<const int32_t*>(bases + offset * 4);
+    const int32_t at = OnePass ? 0 : offset;
+    entry.distances = *reinterpret_cast<const uint32_t*>(distances + at * (kTileRows * 2));
+    entry.base = *reinterpret_cast<const int32_t*>(bases + at * 4);
   }
-  __device__ __forceinline__ void begin(const char* x_of_lane) {
+  /// `table_distances`, `table_bases`: of the map, at offset 0.
+  __device__ __forceinline__ void begin(const char* x_of_lane, const char* table_distances,
+                                        const char* table_bases) {
     x = x_of_lane;
+    distances = table_distances;
+    bases = table_bases;
     passes = stride / (kPartBytes * Parts);
     offset = lane_offset<Offsets>();
+    if (OnePass) advance(offset);
     read_entry();
   }
   __device__ __forceinline__ void step() {
-    offset += Offsets;
-    if (Parts > 1) {  // selects, no branch: products must not lie on paths that could diverge
+    if (OnePass) {
+      advance(Offsets);
+    } else {  // selects, no branch: products must not lie on paths that could diverge
+      offset += Offsets;
       const bool wraps = offset == volume && passes > 1;
       offset = wraps ? 0 : offset;
       x += wraps ? kPartBytes * Parts : 0;
       passes -= wraps ? 1 : 0;
     }
     read_entry();
+  }
+
+ private:
+  __device__ __forceinline__ void advance(int32_t offsets) {
+    distances += offsets * (kTileRows * 2);
+    bases += offsets * 4;
   }
 };
 
@@ -86,7 +102,7 @@ __device__ __forceinline__ void warpgroup_sync(int32_t warpgroup) {
 }
 
 /// Ring: warpgroups of a block, at most, whose weights come by a ring; 0: all weights lie in shared memory.
-template <typename T, int Offsets, int Parts, int Block, int Ring, FinishKind Kind>
+template <typename T, int Offsets, int Parts, int Block, int Ring, FinishKind Kind, bool OnePass>
 __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
                              1) void hopper_convolution(const __grid_constant__ TensorParams p,
                                                         const __grid_constant__ HopperLayout layout) {
@@ -95,7 +111,7 @@ __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
   using Sum = typename Accumulator<T>::type;
   constexpr int N = kLargestBlock, kFragments = N / 8, kRun = N / 4, Depth = kHopperDepth;
   extern __shared__ __align__(1024) char shared[];
-  const int32_t thread = threadIdx.x, warpgroup = thread >> 7, lane = thread & 31;
+  const int32_t thread = threadIdx.x, warpgroup = uniform(thread >> 7), lane = thread & 31;
   const int32_t warpgroups = int32_t(blockDim.x >> 7);
   const int32_t volume = p.map.geometry.volume, groups = layout.groups, slots = layout.slots;
   // Barriers: weights of a slot have come, map of a warpgroup has come, slot is empty (of a ring).
@@ -162,7 +178,7 @@ __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
     scales[thread] = scale;
     scales[N + thread] = bias;
   }
-  const int32_t tiles = (count + kTileRows - 1) / kTileRows;
+  const int32_t rows = uniform(count), tiles = (rows + kTileRows - 1) / kTileRows;
   wait_for_dependency();
   // The first-level cache may hold lines from before the layer before wrote them. The last warp has had the
   // least to do.
@@ -180,14 +196,13 @@ __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
     return;
   }
   const int32_t quad = (lane >> 2) * 2 + (thread >> 5 & 3) * 16;  // place of the lane's rows in their tile
-  UnitWalk<Offsets, Parts> walk;
-  walk.distances = table + quad * 2;
-  walk.bases = table + layout.bases;
+  UnitWalk<Offsets, Parts, OnePass> walk;
+  const char* const table_bases = table + layout.bases;
   walk.stride = p.x_stride;
   walk.volume = volume;
   const char* const x = p.x + lane_byte<Offsets>();
   LanePlace<TwoRows> place;
-  place.rows = count;
+  place.rows = rows;
   place.channel = int32_t(blockIdx.y) * N + (lane & 3) * kRun;
   const uint32_t weight_base = hopper::weight_descriptor_low(shared_address(shared));
   Lost lost;
@@ -246,9 +261,9 @@ __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
     map_parity ^= 1;
     bool far = false;
     for (int32_t i = lane; i < volume; i += 32)
-      far |= *reinterpret_cast<const int32_t*>(walk.bases + i * 4) < 0;
+      far |= *reinterpret_cast<const int32_t*>(table_bases + i * 4) < 0;
     far = __any_sync(0xffffffffu, far);
-    walk.begin(x);
+    walk.begin(x, table + quad * 2, table_bases);
     place.row = tile * kTileRows + (thread >> 5 & 3) * 16 + (lane >> 2);
     LaneResidual<2, kRun> residual;
     Sum sums[kFragments][4];

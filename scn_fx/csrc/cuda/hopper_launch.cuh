@@ -33,10 +33,10 @@ bool hopper_layout(const TensorParams& p, int32_t warpgroups, bool ring, int32_t
   return l.total <= limit;
 }
 
-template <typename T, int Offsets, int Parts, int Block, int Ring, FinishKind Kind>
+template <typename T, int Offsets, int Parts, int Block, int Ring, FinishKind Kind, bool OnePass>
 bool launch_hopper_as(const TensorParams& p, int32_t column_blocks, const DeviceLimits& limits,
                       cudaStream_t stream) {
-  const auto kernel = hopper_convolution<T, Offsets, Parts, Block, Ring, Kind>;
+  const auto kernel = hopper_convolution<T, Offsets, Parts, Block, Ring, Kind, OnePass>;
   HopperLayout layout{};
   // Resident weights that leave room for one or two warpgroups do worse than a ring with three.
   int32_t warpgroups = Ring ? Ring : kWarpgroups;
@@ -56,16 +56,26 @@ bool launch_hopper_as(const TensorParams& p, int32_t column_blocks, const Device
   return true;
 }
 
+template <typename T, int Offsets, int Parts, int Block, FinishKind Kind, bool OnePass>
+bool launch_hopper_passes(const TensorParams& p, int32_t column_blocks, const DeviceLimits& limits,
+                          cudaStream_t stream) {
+  if (launch_hopper_as<T, Offsets, Parts, Block, 0, Kind, OnePass>(p, column_blocks, limits, stream))
+    return true;
+  // Three warpgroups of a block have registers for all that they hold. But large layers in float16 with one
+  // block of columns mostly have more tiles than three on each multiprocessor.
+  constexpr int kSpilling = sizeof(T) == 2 && Parts == 2 && OnePass ? 4 : 3;
+  if (column_blocks == 1)
+    return launch_hopper_as<T, Offsets, Parts, Block, kSpilling, Kind, OnePass>(p, column_blocks, limits,
+                                                                                stream);
+  return launch_hopper_as<T, Offsets, Parts, Block, 3, Kind, OnePass>(p, column_blocks, limits, stream);
+}
+
 template <typename T, int Offsets, int Parts, int Block, FinishKind Kind>
 bool launch_hopper_block(const TensorParams& p, int32_t column_blocks, const DeviceLimits& limits,
                          cudaStream_t stream) {
-  if (launch_hopper_as<T, Offsets, Parts, Block, 0, Kind>(p, column_blocks, limits, stream)) return true;
-  // Three warpgroups of a block have registers for all that they hold. But large layers in float16 with one
-  // block of columns mostly have more tiles than three on each multiprocessor.
-  constexpr int kSpilling = sizeof(T) == 2 && Parts == 2 ? 4 : 3;
-  if (column_blocks == 1)
-    return launch_hopper_as<T, Offsets, Parts, Block, kSpilling, Kind>(p, column_blocks, limits, stream);
-  return launch_hopper_as<T, Offsets, Parts, Block, 3, Kind>(p, column_blocks, limits, stream);
+  if (p.x_stride > Parts * kPartBytes)
+    return launch_hopper_passes<T, Offsets, Parts, Block, Kind, Parts == 1>(p, column_blocks, limits, stream);
+  return launch_hopper_passes<T, Offsets, Parts, Block, Kind, true>(p, column_blocks, limits, stream);
 }
 
 template <typename T, int Offsets, int Parts>

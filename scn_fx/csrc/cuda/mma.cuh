@@ -20,6 +20,10 @@ struct Accumulator<__half> {
   using type = float;
 };
 
+/// `v` of a value that all lanes of the warp have in common: compilers then keep it, and what follows from
+/// it, in uniform registers.
+__device__ __forceinline__ int32_t uniform(int32_t v) { return __shfl_sync(0xffffffffu, v, 0); }
+
 __device__ __forceinline__ int32_t load_shared(uint32_t address) {
   int32_t v;
   asm volatile("ld.shared.b32 %0, [%1];" : "=r"(v) : "r"(address));

@@ -80,7 +80,7 @@ __global__ __launch_bounds__(
   constexpr int kUnitWeights = kSteps * kSixteens * 32;  // uint4
   constexpr int kSpare = (Parts == 1 ? kBlock : 1) * Offsets;
   extern __shared__ __align__(128) char shared[];
-  const int32_t lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+  const int32_t lane = threadIdx.x & 31, warp = uniform(int32_t(threadIdx.x >> 5)), warps = blockDim.x >> 5;
   const int32_t volume = p.map.geometry.volume;
   const int32_t units = (p.units + kBlock - 1) / kBlock * kBlock;  // as weights are padded
   const uint4* const all_weights = p.weights + int64_t(blockIdx.y) * units * kUnitWeights;
@@ -109,7 +109,7 @@ __global__ __launch_bounds__(
   launch_dependents();
   // What takes longest to come is asked for first: blocks often start when the layer before has ended.
   fetch_map(min(first, (p.map.output.capacity - 1) / kWarpSites));
-  const int32_t count = *p.map.output.count, items = (count + kWarpSites - 1) / kWarpSites;
+  const int32_t loaded_count = *p.map.output.count;
   float own_scales[(N + 31) / 32], own_biases[(N + 31) / 32];
   if (warp == 0) {
 #pragma unroll
@@ -135,6 +135,7 @@ __global__ __launch_bounds__(
       scales[N + at] = own_biases[i];
     }
   }
+  const int32_t count = uniform(loaded_count), items = (count + kWarpSites - 1) / kWarpSites;
   wait_for_dependency();
   // The first-level cache may hold lines from before the layer before wrote them. The last warp has had the
   // least to do.
