@@ -9,7 +9,7 @@ namespace scn::cuda {
 /// Fragments of mma.m16n8 for 16 output rows: a lane's share of 64 bytes of K, one per step.
 using PartFragment = uint32_t[kPartSteps][4];
 
-/// 16 bytes of row `row`, if it exists; otherwise `to` stays what it was. (Reading zeros somewhere instead
+/// 16 bytes of a row, if it `exists`; otherwise `to` stays what it was. (Reading zeros somewhere instead
 /// would cost as much as any row: it is reading that limits these kernels.)
 __device__ __forceinline__ void load_if(uint4& to, const char* from, bool exists) {
   asm volatile(
@@ -21,6 +21,7 @@ __device__ __forceinline__ void load_if(uint4& to, const char* from, bool exists
       : "+r"(to.x), "+r"(to.y), "+r"(to.z), "+r"(to.w)
       : "l"(from), "r"(int32_t(exists)));
 }
+/// Where row `row` is, in one instruction.
 __device__ __forceinline__ const char* row_at(const char* x, int32_t row, int32_t stride) {
   const char* from;
   asm("mad.wide.s32 %0, %1, %2, %3;" : "=l"(from) : "r"(row), "r"(stride), "l"(x));

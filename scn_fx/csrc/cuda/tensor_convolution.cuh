@@ -34,16 +34,12 @@ template <int Parts>
 struct SiteBytes {
   uint4 v[kEights][Parts];
 
-  /// Zeros where rows[j] is negative.
-  __device__ __forceinline__ void fetch(const int32_t (&rows)[kEights], const char* x, int32_t stride) {
+  /// Those of one eight; zeros unless the row exists.
+  __device__ __forceinline__ void fetch(int eight, const char* from, bool exists) {
 #pragma unroll
-    for (int j = 0; j < kEights; ++j) {
-      const char* const from = row_at(x, rows[j], stride);
-#pragma unroll
-      for (int part = 0; part < Parts; ++part) {
-        v[j][part] = make_uint4(0, 0, 0, 0);
-        load_if(v[j][part], from + part * kPartBytes, rows[j] >= 0);
-      }
+    for (int part = 0; part < Parts; ++part) {
+      v[eight][part] = make_uint4(0, 0, 0, 0);
+      load_if(v[eight][part], from + part * kPartBytes, exists);
     }
   }
 };
@@ -56,17 +52,6 @@ __device__ __forceinline__ void rotate(Unit (&units)[Count], std::integral_const
   for (int i = 0; i < Count; ++i) before[i] = units[i];
 #pragma unroll
   for (int i = 0; i < Count; ++i) units[i] = before[(i + By) % Count];
-}
-
-/// The lane's rows in a far slot. Read once; but as a loop this is a branch that is hardly ever taken, and
-/// not a dozen predicated instructions in the way of all others.
-__device__ __forceinline__ void far_rows(int32_t (&rows)[kEights], const int32_t* slot, int32_t item,
-                                         int32_t eighth) {
-  const volatile int32_t* const own = slot + item * kWarpSites % kTileRows + eighth * 2;
-  do {
-#pragma unroll
-    for (int j = 0; j < kEights; ++j) rows[j] = own[j / 2 * 16 + j % 2];
-  } while (rows[0] < -1);
 }
 
 template <typename T, int N, int Offsets, int Parts, bool Resident, FinishKind Kind>
@@ -148,8 +133,6 @@ __global__ __launch_bounds__(
   const uint32_t first_entry = shared_address(map) + lane_offset<Offsets>() * 64 + eighth * 4;
   const uint32_t first_base = shared_address(map) + layout.bases + lane_offset<Offsets>() * 4;
   const int32_t passes = p.x_stride / (kPartBytes * Parts);
-  const char* first_x = p.x + lane_byte<Offsets>();
-  asm volatile("" : "+l"(first_x));  // not computed again and again
   LanePlace<EightRows> place;
   place.rows = count;
   place.channel = int32_t(blockIdx.y) * N + eighth * kRun;
@@ -169,20 +152,26 @@ __global__ __launch_bounds__(
 
     uint32_t entry_at = first_entry, base_at = first_base;
     const uint32_t last_base = first_base + volume * 4;
-    const char* x = first_x;
+    const char* x = p.x + lane_byte<Offsets>();
     int32_t pass = 0;
-    SiteBytes<Parts> ahead[kDepth];
-    const auto fetch_next = [&](SiteBytes<Parts>& bytes) {
+    // The bytes of the next unit. With Near, no offset has a far slot.
+    const auto fetch_next = [&](SiteBytes<Parts>& bytes, auto near) {
       const int32_t base = load_shared(base_at);
-      int32_t rows[kEights];
 #pragma unroll
       for (int pair = 0; pair < kEights / 2; ++pair) {
         const uint32_t both = uint32_t(load_shared(entry_at + pair * 32)), low = both & 0xffffu;
-        rows[2 * pair] = low == uint32_t(kNoNeighbour) ? -1 : base + int32_t(low);
-        rows[2 * pair + 1] = both >= uint32_t(kNoNeighbour) << 16 ? -1 : base + int32_t(both >> 16);
+        int32_t rows[2] = {base + int32_t(low), base + int32_t(both >> 16)};
+        bool exist[2] = {low != uint32_t(kNoNeighbour), both < uint32_t(kNoNeighbour) << 16};
+        if (!decltype(near)::value && base < 0) {
+          const int32_t* const slot = p.map.far + int64_t(~base) * kTileRows + item * kWarpSites % kTileRows;
+          for (int i = 0; i < 2; ++i) {
+            rows[i] = slot[pair * 16 + eighth * 2 + i];
+            exist[i] = rows[i] >= 0;
+          }
+        }
+#pragma unroll
+        for (int i = 0; i < 2; ++i) bytes.fetch(2 * pair + i, row_at(x, rows[i], p.x_stride), exist[i]);
       }
-      if (far && base < 0) far_rows(rows, p.map.far + int64_t(~base) * kTileRows, item, eighth);
-      bytes.fetch(rows, x, p.x_stride);
       entry_at += Offsets * 64;
       base_at += Offsets * 4;
       if (Parts > 1 && base_at == last_base && ++pass < passes) {
@@ -191,36 +180,50 @@ __global__ __launch_bounds__(
         x += kPartBytes * Parts;
       }
     };
-#pragma unroll
-    for (int i = 0; i < kDepth; ++i) fetch_next(ahead[i]);
     Sum sums[kSixteens][kEights][4] = {};
     LaneResidual<EightRows::kCount, kRun> residual;
     const uint4* w = (Resident ? reinterpret_cast<const uint4*>(shared) : all_weights) + lane;
-    const auto multiply_block = [&](auto more) {
+    const auto multiply_unit = [&](const SiteBytes<Parts>& bytes) {
 #pragma unroll
-      for (int i = 0; i < kBlock; ++i) {
-        SiteBytes<Parts>& bytes = ahead[i % kDepth];
+      for (int step = 0; step < kSteps; ++step) {
 #pragma unroll
-        for (int step = 0; step < kSteps; ++step) {
+        for (int m = 0; m < kSixteens; ++m, w += 32) {
+          const uint4 a = Resident ? *w : __ldg(w);
 #pragma unroll
-          for (int m = 0; m < kSixteens; ++m, w += 32) {
-            const uint4 a = Resident ? *w : __ldg(w);
-#pragma unroll
-            for (int j = 0; j < kEights; ++j) {
-              const uint4& v = bytes.v[j][step / kPartSteps];
-              const uint32_t words[4] = {a.x, a.y, a.z, a.w};
-              multiply(sums[m][j], words, step % 2 ? v.z : v.x, step % 2 ? v.w : v.y, T{});
-            }
+          for (int j = 0; j < kEights; ++j) {
+            const uint4& v = bytes.v[j][step / kPartSteps];
+            const uint32_t words[4] = {a.x, a.y, a.z, a.w};
+            multiply(sums[m][j], words, step % 2 ? v.z : v.x, step % 2 ? v.w : v.y, T{});
           }
         }
-        if (decltype(more)::value || i + kDepth < kBlock) fetch_next(ahead[(i + kDepth) % kDepth]);
       }
-      // The next block finds its first unit where this one found it.
-      if (decltype(more)::value) rotate(ahead, std::integral_constant<int, kBlock % kDepth>{});
     };
-    for (int32_t left = units; left > kBlock; left -= kBlock) multiply_block(std::true_type{});
-    if (Kind != FinishKind::kHalfRows) fetch_residual<kRun>(residual, p.finish.residual, place);
-    multiply_block(std::false_type{});
+    if (far) {  // hardly ever: slow and small
+#pragma unroll 1
+      for (int32_t left = units; left; --left) {
+        SiteBytes<Parts> bytes;
+        fetch_next(bytes, std::false_type{});
+        multiply_unit(bytes);
+      }
+      if (Kind != FinishKind::kHalfRows) fetch_residual<kRun>(residual, p.finish.residual, place);
+    } else {
+      SiteBytes<Parts> ahead[kDepth];
+#pragma unroll
+      for (int i = 0; i < kDepth; ++i) fetch_next(ahead[i], std::true_type{});
+      const auto multiply_block = [&](auto more) {
+#pragma unroll
+        for (int i = 0; i < kBlock; ++i) {
+          multiply_unit(ahead[i % kDepth]);
+          if (decltype(more)::value || i + kDepth < kBlock)
+            fetch_next(ahead[(i + kDepth) % kDepth], std::true_type{});
+        }
+        // The next block finds its first unit where this one found it.
+        if (decltype(more)::value) rotate(ahead, std::integral_constant<int, kBlock % kDepth>{});
+      };
+      for (int32_t left = units; left > kBlock; left -= kBlock) multiply_block(std::true_type{});
+      if (Kind != FinishKind::kHalfRows) fetch_residual<kRun>(residual, p.finish.residual, place);
+      multiply_block(std::false_type{});
+    }
     __syncwarp();  // all lanes have read their map
     if (item_of(round + 1) < items) fetch_map(item_of(round + 1));
     Sum ordered[EightRows::kCount][kRun];  // by site, then channel
