@@ -27,7 +27,9 @@ def _room(size: int) -> int:
 
 
 def _live_at_most(spans: list[Span]) -> int:
-    return max(sum(_room(size) for size, first, last in spans if first <= step <= last) for step in range(STEPS))
+    return max(
+        sum(_room(size) for size, first, last in spans if first <= step <= last) for step in range(STEPS)
+    )
 
 
 @given(SPANS)
