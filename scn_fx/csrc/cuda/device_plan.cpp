@@ -160,16 +160,18 @@ void DevicePlan::find_forms() {
 void DevicePlan::prepare_arena() {
   // Maps are made at the beginning of a frame, all of them. A kernel writes nothing before all earlier ones
   // have ended, so what a step writes may lie where the step before found its map.
-  std::vector<Span> spans;
-  for (const MapView& map : maps_) {
-    const int64_t bytes = tiles_of(map) * map.tile_bytes + int64_t(map.far_capacity) * kTileRows * 4;
-    spans.push_back({bytes, 0, 0, 0});
-    map_bytes_ += bytes;
+  const int steps = int(plan_.steps.size());
+  std::vector<int> last(maps_.size(), steps);  // of a map that no step reads: nobody waits until it is made
+  for (int i = 0; i < steps; ++i) {
+    const Step& step = plan_.steps[size_t(i)];
+    if (step.kind == Step::Kind::kConvolution) last[size_t(plan_.network.nodes[size_t(step.node)].map)] = i;
   }
-  for (size_t i = 0; i < plan_.steps.size(); ++i) {
-    const Step& step = plan_.steps[i];
-    if (step.kind != Step::Kind::kConvolution) continue;
-    spans[size_t(plan_.network.nodes[size_t(step.node)].map)].last = int(i);
+  std::vector<Span> spans;
+  for (size_t i = 0; i < maps_.size(); ++i) {
+    const MapView& map = maps_[i];
+    const int64_t bytes = tiles_of(map) * map.tile_bytes + int64_t(map.far_capacity) * kTileRows * 4;
+    spans.push_back({bytes, 0, last[i], 0});
+    map_bytes_ += bytes;
   }
   for (size_t i = 0; i < plan_.storages.size(); ++i) {
     const Storage& s = plan_.storages[i];
