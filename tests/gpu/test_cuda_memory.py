@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,15 @@ MEGABYTE = 2**20
 def _host_bytes() -> int:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096
+
+
+def _in_some_round(grown: Callable[[], int], limit: int) -> bool:
+    """Whether memory grew by less than `limit` bytes in one of three rounds.
+
+    The driver tells what all processes use, and other tests may run at the same time; but what leaks grows in
+    every round.
+    """
+    return any(grown() < limit for _ in range(3))
 
 
 @pytest.mark.parametrize("graph", [True, False])
@@ -47,9 +57,14 @@ def test_memory_stays_the_same(graph: bool) -> None:
         return torch.cuda.mem_get_info()[0], _host_bytes()
 
     free, host = run(500)
-    free_after, host_after = run(FRAMES)
-    assert free - free_after < MEGABYTE
-    assert host_after - host < 8 * MEGABYTE
+
+    def grown() -> int:
+        nonlocal free
+        before, (free, _) = free, run(FRAMES)
+        return before - free
+
+    assert _in_some_round(grown, MEGABYTE)
+    assert _host_bytes() - host < 8 * MEGABYTE
     for frame, want in zip(frames, expected, strict=True):
         assert_same_bits(engine(*frame), want)
 
@@ -57,9 +72,17 @@ def test_memory_stays_the_same(graph: bool) -> None:
 def test_engines_give_their_memory_back() -> None:
     data = small_network()
     features, sites = np.ones((1, 2), np.float16), np.zeros((1, 4), np.int32)
-    free = 0
-    for number in range(30):
-        Engine(data, "cuda")(features, sites)
-        if number == 9:
-            free = torch.cuda.mem_get_info()[0]
-    assert free - torch.cuda.mem_get_info()[0] < 4 * MEGABYTE
+
+    def free_after(engines: int) -> int:
+        for _ in range(engines):
+            Engine(data, "cuda")(features, sites)
+        return int(torch.cuda.mem_get_info()[0])
+
+    free = free_after(10)
+
+    def grown() -> int:
+        nonlocal free
+        before, free = free, free_after(20)
+        return before - free
+
+    assert _in_some_round(grown, 4 * MEGABYTE)
