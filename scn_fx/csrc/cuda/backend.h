@@ -54,9 +54,9 @@ class CudaExecutor {
  public:
   virtual ~CudaExecutor() = default;
 
-  /// Enqueues one frame (device pointers) on a stream (cudaStream_t; null: the legacy default stream): no
-  /// allocation, no synchronisation. Throws for what is known at once, and for what went wrong in an earlier
-  /// frame that has ended by now and was not reported yet.
+  /// Enqueues one frame (device pointers; indices begin at a multiple of 16 bytes) on a stream (cudaStream_t;
+  /// null: the legacy default stream): no allocation, no synchronisation. Throws for what is known at once,
+  /// and for what went wrong in an earlier frame that has ended by now and was not reported yet.
   virtual void enqueue(const FrameView& frame, void* stream) = 0;
   /// One result per output of the plan, valid for the frame enqueued last, in the order of its stream.
   virtual const std::vector<DeviceResult>& results() const = 0;
