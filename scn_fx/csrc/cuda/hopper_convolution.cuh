@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The convolution for Hopper. Warpgroups take tiles of 64 output rows: each lane fetches its bytes of the
 // input rows straight to the registers that wgmma multiplies, several units ahead, while the weights lie in
-// shared memory, all of them or, of large layers, a ring that a warp of its own refills.
+// shared memory, all of them or, of large layers, a ring that the first thread refills.
 #pragma once
 
 #include <type_traits>
@@ -44,9 +44,9 @@ constexpr int32_t kWarpgroups = 4;  // of a block, at most: what registers allow
 /// With OnePass, a unit is all of a row; otherwise the offsets are gone through once for each part of it.
 template <int Offsets, int Parts, bool OnePass>
 struct UnitWalk {
-  const char *distances,
-      *bases;     // of the map: the lane's pair of rows, and all, at offset 0; then where it is
-  const char* x;  // the lane's bytes of row 0
+  const char* distances;  // of the map, of the lane's pair of rows: at offset 0 or, with OnePass, where it is
+  const char* bases;      // the same
+  const char* x;          // the lane's bytes of row 0
   int32_t stride, volume, offset, passes;
   MapEntry entry;
 

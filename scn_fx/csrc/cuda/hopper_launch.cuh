@@ -73,6 +73,7 @@ bool launch_hopper_passes(const TensorParams& p, int32_t column_blocks, const De
 template <typename T, int Offsets, int Parts, int Block, FinishKind Kind>
 bool launch_hopper_block(const TensorParams& p, int32_t column_blocks, const DeviceLimits& limits,
                          cudaStream_t stream) {
+  // Units of one part only serve rows of one part: a second pass need not be compiled for them.
   if (p.x_stride > Parts * kPartBytes)
     return launch_hopper_passes<T, Offsets, Parts, Block, Kind, Parts == 1>(p, column_blocks, limits, stream);
   return launch_hopper_passes<T, Offsets, Parts, Block, Kind, true>(p, column_blocks, limits, stream);

@@ -28,6 +28,8 @@ struct MapTable {
   MapView map[kMaxMaps];
 };
 
+static_assert(sizeof(MapTable) + sizeof(LoadFewView) + sizeof(int32_t) <= 4096, "parameters of a kernel");
+
 Planes planes_of(const GeometryView& g) {
   if (g.divides || (g.dilation[2] != 1 && g.kernel[2] != 1) || g.kernel[0] > kMostParts)
     return Planes::kOther;

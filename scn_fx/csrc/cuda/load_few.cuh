@@ -35,10 +35,8 @@ __device__ __forceinline__ void load_few_of(const LoadFewView& view, const Devic
       v[c] = 0.0f;
       if (c < view.channels) v[c] = float(__ldg(features + c));
     }
-    const bool inside = uint32_t(s.batch) < uint32_t(frame.batch) && uint32_t(s.z) < uint32_t(set.shape[0]) &&
-                        uint32_t(s.y) < uint32_t(set.shape[1]) && uint32_t(s.x) < uint32_t(set.shape[2]);
     int32_t row = -1;
-    if (inside) {
+    if (inside(frame, set, s)) {
       const int64_t word = int64_t(line_of(set, s.batch, s.z, s.y)) * set.words_per_line + (s.x >> 5);
       const uint2 found = __ldcg(reinterpret_cast<const uint2*>(set.words) + word);
       row = row_in_word({found.x, int32_t(found.y)}, s.x);

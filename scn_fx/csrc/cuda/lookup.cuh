@@ -24,6 +24,12 @@ __device__ __forceinline__ int32_t line_of(const SitesView& s, int32_t batch, in
   return (batch * s.shape[0] + z) * s.shape[1] + y;
 }
 
+/// Whether a site of the caller's frame lies in the grid of set 0.
+__device__ __forceinline__ bool inside(const DeviceFrame& frame, const SitesView& s, const Site& site) {
+  return uint32_t(site.batch) < uint32_t(frame.batch) && uint32_t(site.z) < uint32_t(s.shape[0]) &&
+         uint32_t(site.y) < uint32_t(s.shape[1]) && uint32_t(site.x) < uint32_t(s.shape[2]);
+}
+
 /// Row of the site at x, in the word of its cell; or -1.
 __device__ __forceinline__ int32_t row_in_word(const RankWord& word, int32_t x) {
   const uint32_t bit = 1u << (x & 31);

@@ -231,9 +231,7 @@ __global__ __launch_bounds__(kChainThreads) void mark_input_kernel(const DeviceF
   for (int32_t i = int32_t(blockIdx.x) * kChainThreads + int32_t(threadIdx.x); i < view.sites;
        i += int32_t(gridDim.x) * kChainThreads) {
     const int4 row = __ldg(reinterpret_cast<const int4*>(view.indices) + i);
-    const bool inside = uint32_t(row.x) < uint32_t(view.batch) && uint32_t(row.y) < uint32_t(set.shape[0]) &&
-                        uint32_t(row.z) < uint32_t(set.shape[1]) && uint32_t(row.w) < uint32_t(set.shape[2]);
-    if (!inside) {
+    if (!inside(view, set, Site{row.x, row.y, row.z, row.w})) {
       atomicAdd(&status[kOutside], 1);
       atomicMin(&status[kFirstOutside], i);
       continue;

@@ -49,9 +49,7 @@ __global__ void load_kernel(const DeviceFrame* frame, const __grid_constant__ Si
   const DeviceFrame view = *frame;
   for (int32_t i = blockIdx.x * kThreads + threadIdx.x; i < view.sites; i += gridDim.x * kThreads) {
     const Site s = view.indices[i];
-    const bool inside = uint32_t(s.batch) < uint32_t(view.batch) && uint32_t(s.z) < uint32_t(set.shape[0]) &&
-                        uint32_t(s.y) < uint32_t(set.shape[1]) && uint32_t(s.x) < uint32_t(set.shape[2]);
-    int32_t row = inside ? row_at(set, line_of(set, s.batch, s.z, s.y), s.x) : -1;
+    int32_t row = inside(view, set, s) ? row_at(set, line_of(set, s.batch, s.z, s.y), s.x) : -1;
     if (row >= *set.count) row = -1;
     row_of_input[i] = row;
     const int64_t at = int64_t(i) * channels;
