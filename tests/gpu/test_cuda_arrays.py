@@ -274,7 +274,10 @@ def test_indices_within_something_else_are_read(data: bytes) -> None:
     features, sites = on_gpu(arrays)
     shifted = torch.cat([sites.new_zeros(1), sites.flatten()])[1:].view(-1, 4)
     assert shifted.is_contiguous() and shifted.data_ptr() % 16
-    assert_same_bits(Engine(data, "cuda")(features, shifted).cpu().numpy(), Engine(data)(*arrays))
+    engine = Engine(data, "cuda")
+    assert_same_bits(engine(features, shifted).cpu().numpy(), Engine(data)(*arrays))
+    with pytest.raises(SiteError, match=r"multiple of 16.*Make a copy"):  # only its library could copy
+        engine(Foreign(features), Foreign(shifted))
 
 
 def test_arrays_in_two_places_are_refused(data: bytes) -> None:

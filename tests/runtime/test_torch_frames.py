@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +16,7 @@ from scn_fx import _core
 from scn_fx.errors import ArgumentError, SiteError
 from scn_fx.runtime.backend import Options
 from scn_fx.runtime.cuda import CudaBackend
+from scn_fx.runtime.device_arrays import capsule
 from scn_fx.runtime.torch_frames import TorchFrames
 
 GPU, STREAM = 1, 70
@@ -112,6 +115,7 @@ def test_plain_tensors_on_the_current_stream(frames: TorchFrames, stream: Any) -
         (features(), indices(contiguous=False)),
         (features(0, 5, address=0), indices(0, 4, address=0)),
         (features(), indices(address=0)),
+        (features(), indices(address=4096 + 8)),
         (features(address=None), indices()),
         (Subclass(torch.float16, 3, 5), indices()),
         (features(), Subclass(torch.int32, 3, 4)),
@@ -146,6 +150,48 @@ def test_unusual_tensors_of_torch_itself() -> None:
     for tensor in (plain, plain.to("meta"), plain.to_sparse(), torch.nn.Parameter(plain), *strange):
         assert frames.read(tensor, sites, None) is None
     torch.vmap(lambda t: t if frames.read(t, sites, None) is None else None)(plain[None])
+
+
+class Exported(Tensor):
+    """Says where it was when it made its capsule, and whose it was."""
+
+    __module__ = "torch"
+
+    def __init__(self, address: int, made: list[str], name: str = "itself") -> None:
+        super().__init__(torch.int32, 3, 4, address=address)
+        self.made, self.name = made, name
+
+    def detach(self) -> Exported:
+        return self
+
+    contiguous = detach
+
+    def clone(self) -> Exported:
+        return Exported(4096, self.made, "a copy")
+
+    def __dlpack__(self, *, stream: int) -> str:
+        self.made.append(f"{self.name} for {stream}")
+        return "capsule"
+
+
+@pytest.mark.parametrize(("address", "whose"), [(4096, "itself"), (4096 + 4, "a copy")])
+@pytest.mark.parametrize(("stream", "consumer"), [(STREAM, -1), (5, 5), (0, 1)])
+def test_the_general_way_exports_aligned_tensors_on_their_gpu(
+    address: int, whose: str, stream: int, consumer: int, module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    @contextmanager
+    def on_device(number: int) -> Iterator[None]:
+        made.append(f"enters {number}")
+        yield
+        made.append("leaves")
+
+    current = SimpleNamespace(cuda_stream=STREAM)
+    module.cuda = SimpleNamespace(device=on_device, current_stream=lambda device: current)
+    monkeypatch.setitem(sys.modules, "torch", module)
+    assert capsule(Exported(address, made), GPU, stream) == "capsule"
+    assert made == [f"enters {GPU}", f"{whose} for {consumer}", "leaves"]
 
 
 class Core:
