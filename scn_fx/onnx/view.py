@@ -91,6 +91,18 @@ def _half(name: str, what: str, tensor: torch.Tensor) -> torch.Tensor:
     return half
 
 
+# What torch keeps in a GraphModule, and this file in its view; modules of a model may have such names too.
+_RESERVED = frozenset(dir(fx.GraphModule(nn.Module(), fx.Graph()))) | {"_graph"}
+
+
+def _free_path(path: str) -> str:
+    """`path`, its first name lengthened where it would hide an attribute of a torch.fx module."""
+    first, dot, rest = path.partition(".")
+    while first in _RESERVED:
+        first += "_"
+    return f"{first}{dot}{rest}"
+
+
 def _attach(root: nn.Module, path: str, tensor: nn.Parameter) -> None:
     """Register `tensor` under the dotted `path`, making the modules on the way."""
     *parents, leaf = path.split(".")
@@ -190,7 +202,7 @@ class _Builder:
         half = _half(layer.name, what, tensor)
         key = (tuple(half.shape), sha256(half.numpy().tobytes()).digest())
         if key not in self.weights:
-            self.weights[key] = f"{layer.name}.{what}"
+            self.weights[key] = _free_path(f"{layer.name}.{what}")
             _attach(self.root, self.weights[key], nn.Parameter(half, requires_grad=False))
         return self.graph.create_node("get_attr", self.weights[key])
 
