@@ -8,6 +8,7 @@ __all__ = [
     "BoundError",
     "CalibrationError",
     "CaptureError",
+    "CaptureWarning",
     "CompareError",
     "ExportError",
     "LidarError",
@@ -26,6 +27,10 @@ class ScnError(Exception):
 
 class CaptureError(ScnError, TypeError):
     """The model contains something that cannot be captured; names its module path and class."""
+
+
+class CaptureWarning(UserWarning):
+    """A captured graph is right, but perhaps not what was meant."""
 
 
 class CalibrationError(ScnError, ValueError):

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
+from scn_fx.capture.foreign import is_sparse_convolution
+from scn_fx.capture.nesting import Leaf, flatten, rebuilt
 from scn_fx.capture.packages import spconv
 from scn_fx.errors import CaptureError
 
@@ -42,29 +43,29 @@ class Arguments:
         tensors: the tensors in order; a SparseConvTensor gives its features, then its indices.
         names: a name for each, from the forward's parameters or the keys of a dict.
         leaves: all leaves of the arguments; tensors are marked.
-        structure: how the leaves nest.
+        example: the arguments as given, positional and by keyword; says how the leaves nest.
     """
 
     tensors: tuple[torch.Tensor, ...]
     names: tuple[str, ...]
     leaves: tuple[Any, ...]
-    structure: pytree.TreeSpec
+    example: tuple[tuple[Any, ...], dict[str, Any]]
 
     @classmethod
-    def of(cls, model: nn.Module, args: Sequence[Any]) -> Arguments:
+    def of(cls, model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> Arguments:
         """Split the arguments; CaptureError where they hold no frame of at least two voxels."""
         if not isinstance(args, tuple | list):
             raise CaptureError(
                 f"args must be a tuple of the positional arguments of {type(model).__name__}.forward, "
                 f"got {type(args).__name__}. For a single argument write (argument,)."
             )
-        found, structure = pytree.tree_flatten_with_path(tuple(args))
+        example = (tuple(args), dict(kwargs or {}))
         parameters = _parameter_names(model)
         tensors: list[torch.Tensor] = []
         names: list[str] = []
         leaves: list[Any] = []
-        for path, leaf in found:
-            name = _name(path, parameters)
+        for found in flatten(example):
+            name, leaf = _name(found, parameters), found.value
             if isinstance(leaf, torch.Tensor):
                 tensors.append(leaf.detach())
                 names.append(name)
@@ -74,12 +75,14 @@ class Arguments:
                 names += [f"{name}_features", f"{name}_indices"]
                 leaves.append(_Sparse(tuple(leaf.spatial_shape), int(leaf.batch_size)))
             else:
+                _check_leaf(name, leaf)
                 leaves.append(leaf)
-        arguments = cls(tuple(tensors), _unique(names), tuple(leaves), structure)
+        arguments = cls(tuple(tensors), _unique(names), tuple(leaves), example)
         arguments._check()
+        _check_signature(model, *example)
         return arguments
 
-    def rebuild(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
+    def rebuild(self, tensors: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments with other tensors in place of the example's; containers are new."""
         rest = iter(tensors)
         leaves: list[Any] = []
@@ -92,7 +95,13 @@ class Arguments:
                 leaves.append(made)
             else:
                 leaves.append(leaf)
-        return tuple(pytree.tree_unflatten(leaves, self.structure))
+        args, kwargs = rebuilt(self.example, iter(leaves))
+        return args, kwargs
+
+    def numbers(self) -> list[str]:
+        """Names of tensors of one integer, which a forward cannot use as a Python number."""
+        pairs = zip(self.names, self.tensors, strict=True)
+        return [name for name, t in pairs if t.numel() == 1 and t.dtype not in _FLOATS]
 
     def dynamic_shapes(self) -> tuple[dict[int, Any] | None, ...]:
         """For each tensor its free dimensions, as torch.export takes them: the number of voxels.
@@ -110,11 +119,11 @@ class Arguments:
                 shapes.append({0: named.get(int(tensor.shape[0]), torch.export.Dim.AUTO)})
         return tuple(shapes)
 
-    def _voxels(self) -> set[int]:
-        """Lengths of tensors that can be indices [N, 4] of features [N, …]."""
+    def _voxels(self, columns: int = 4) -> set[int]:
+        """Lengths of tensors that can be indices [N, columns] of features [N, …]."""
         counts: set[int] = set()
         for i, indices in enumerate(self.tensors):
-            if indices.dim() == 2 and indices.shape[1] == 4:
+            if indices.dim() == 2 and indices.shape[1] == columns:
                 others = (t for j, t in enumerate(self.tensors) if j != i and t.dim() >= 2)
                 counts |= {len(t) for t in others if t.dtype in _FLOATS and len(t) == len(indices)}
         return counts
@@ -126,15 +135,64 @@ class Arguments:
                 f"{name} {str(t.dtype).removeprefix('torch.')} {list(t.shape)}"
                 for name, t in zip(self.names, self.tensors, strict=True)
             )
+            arrays = [type(leaf).__name__ for leaf in self.leaves if type(leaf).__module__ == "numpy"]
+            hint = ""
+            if "ndarray" in arrays:
+                hint = " Pass numpy arrays of the frame as torch.from_numpy(array)."
+            elif self._voxels(columns=3):
+                hint = (
+                    " Indices [N, 3] belong to a 2D network (pillars); only 3D ones, on indices [N, 4] "
+                    "(batch, z, y, x), are supported."
+                )
+            elif self.tensors:
+                hint = (
+                    " Voxelising points is not part of the graph: capture the sparse encoder, with the "
+                    "voxels' features and indices that its forward takes."
+                )
             raise CaptureError(
                 "args must hold an example frame: features float32 [N, C] and indices int32 [N, 4] as torch "
-                f"tensors of equal length, got {shapes or 'no tensors'}."
+                f"tensors of equal length, got {shapes or 'no tensors'}.{hint}"
             )
         if max(counts) < 2:
             raise CaptureError(
                 f"The example frame has {max(counts)} voxel(s); torch.export would take that number as a "
                 "constant. Give an example of at least 2 voxels; the graph then takes any number."
             )
+
+
+def _check_signature(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """The forward must take the arguments as they are given."""
+    try:
+        signature = inspect.signature(model.forward)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        only = [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
+        hint = f" Pass {', '.join(only)} by keyword: kwargs={{…}}." if only else ""
+        raise CaptureError(
+            f"{type(model).__name__}.forward{signature} cannot take the given arguments ({len(args)} "
+            f"positional{', ' + ', '.join(kwargs) if kwargs else ''}): {error}.{hint}"
+        ) from error
+
+
+def _check_leaf(name: str, leaf: Any) -> None:
+    """Refuse values that hold a frame in a form that capture does not see."""
+    library = is_sparse_convolution(leaf)
+    if library is not None:
+        raise CaptureError(
+            f"Argument {name!r} is a {type(leaf).__name__} of {library}; capture takes models and tensors of "
+            "spconv 2.x (spconv.pytorch)."
+        )
+    attributes = getattr(leaf, "__dict__", None)
+    held = [k for k, v in (attributes or {}).items() if isinstance(v, torch.Tensor)]
+    if held and not isinstance(leaf, nn.Module | type):
+        raise CaptureError(
+            f"Argument {name!r} is a {type(leaf).__name__} that holds tensors ({', '.join(held[:4])}), which "
+            "capture cannot see there. Pass tensors, or tuples, lists, dicts and dataclasses of them; a "
+            "wrapper module may build the object in its forward."
+        )
 
 
 def _parameter_names(model: nn.Module) -> list[str]:
@@ -146,13 +204,14 @@ def _parameter_names(model: nn.Module) -> list[str]:
     return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
-def _name(path: tuple[Any, ...], parameters: list[str]) -> str:
-    """Name of the leaf at a path: its parameter and what follows; the keys alone inside a dict."""
-    position = path[0].idx
-    first = parameters[position] if position < len(parameters) else f"arg_{position}"
-    keys = [str(k.key) for k in path if isinstance(k, pytree.MappingKey)]
-    rest = [str(getattr(k, "idx", getattr(k, "name", ""))) for k in path[1:]]
-    text = "_".join(keys) if keys else "_".join([first, *rest])
+def _name(leaf: Leaf, parameters: list[str]) -> str:
+    """Name of a leaf: its parameter and what follows; the keys alone inside a dict."""
+    given, first, *rest = leaf.path  # ("args" or "kwargs" as 0 or 1), position or keyword, the way inside
+    if given == 0:
+        position = int(first)
+        first = parameters[position] if position < len(parameters) else f"arg_{position}"
+    keys = [str(step) for step, kind in zip(rest, leaf.kinds[2:], strict=True) if kind == "key"]
+    text = "_".join(keys) if keys else "_".join(str(step) for step in (first, *rest))
     text = re.sub(r"\W", "_", text)
     return text if re.match(r"[A-Za-z]", text) else f"arg_{text}"
 

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import fx, nn
 
 from scn_fx.capture.arguments import Arguments
 from scn_fx.capture.export import exported_graph
-from scn_fx.capture.finish import complete_output, finished
-from scn_fx.capture.outputs import output_path
+from scn_fx.capture.finish import finished
+from scn_fx.capture.foreign import unwrapped
+from scn_fx.capture.outputs import choices, output_path
 from scn_fx.capture.tracing import Tracing
 from scn_fx.errors import CaptureError
 from scn_fx.passes import fusing_passes, run_passes
@@ -26,6 +27,7 @@ def capture(
     args: Sequence[Any],
     output: Any = 0,
     *,
+    kwargs: Mapping[str, Any] | None = None,
     output_bound: int = 200_000,
     axes: str = "zyx",
 ) -> fx.GraphModule:
@@ -37,11 +39,13 @@ def capture(
     zero included.
 
     Args:
-        model: an `nn.Module` in evaluation mode with float32 parameters.
+        model: an `nn.Module` in evaluation mode with float32 parameters. Wrappers for training on several
+            devices and of torch.compile are looked through.
         args: positional arguments of the model's forward, any nesting of tuples, lists and dicts: features
             float32 [N, C] and indices int32 [N, 4] (batch, z, y, x) of an example frame with N >= 2.
         output: which of the model's outputs the graph returns: an index, a key, or a tuple of them that leads
-            into nested outputs, such as ``(1, "conv3")``.
+            into nested outputs, such as ``(1, "conv3")``. What it does not depend on need not be supported.
+        kwargs: arguments of the forward by keyword.
         output_bound: most sites that any layer may have; buffers of an engine are sized by it.
         axes: order of the spatial columns in the model's indices, "zyx" or "xyz".
 
@@ -60,12 +64,12 @@ def capture(
         raise CaptureError(f"output_bound must be an integer >= 1 (a number of sites), got {output_bound!r}.")
     _check_model(model)
     path = output_path(output)
-    inputs = Arguments.of(model, args)
+    model = unwrapped(model)
+    inputs = Arguments.of(model, args, kwargs)
     tracing = Tracing(model, output_bound=output_bound, axes=axes)
     graph = exported_graph(model, inputs, path, tracing)
-    complete_output(graph)
-    notes = run_passes(graph, fusing_passes())
-    return finished(graph, axes, notes)
+    notes = run_passes(graph, fusing_passes(tracing.paths, choices(tracing.outputs)))
+    return finished(graph, axes, (*tracing.notes, *notes))
 
 
 def _check_model(model: nn.Module) -> None:

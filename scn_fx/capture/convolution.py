@@ -3,28 +3,47 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import torch
 
 import scn_fx.ops  # noqa: F401 - registers the operators
-from scn_fx.capture.tracing import KernelMap, Tracing
+from scn_fx.capture.packages import spconv
+from scn_fx.capture.tracing import KernelMap, Tracing, same_tensor
+from scn_fx.capture.unsupported import stand_in
 from scn_fx.errors import CaptureError, ScnError
 from scn_fx.geometry import ConvGeometry
 
 __all__ = ["convolve"]
 
 
-def convolve(tracing: Tracing, module: Any, tensor: Any) -> Any:
-    """The result of `module(tensor)` for an spconv convolution and a SparseConvTensor, as a SparseConvTensor.
+def convolve(tracing: Tracing, module: Any, tensor: Any, weight: Any, bias: Any, activation: str) -> Any:
+    """What `module._conv_forward` gives for a SparseConvTensor while it is captured, as a SparseConvTensor.
 
     Follows spconv's rules (`spconv/pytorch/conv.py`, 2.3.8): which layers may share an `indice_key`, what an
-    inverse convolution needs, and when a kernel of one offset is a matrix product.
+    inverse convolution needs, and when a kernel of one offset is a matrix product. A layer that cannot be
+    captured gives a stand-in, which is an error only if the chosen output depends on it.
+
+    Args:
+        tracing: the capture in progress.
+        module: the layer; its geometry counts, its own weight does not.
+        tensor: the SparseConvTensor that it reads.
+        weight: [out, kz, ky, kx, in], as the layer hands it over: a class of the user's may have computed it.
+        bias: [out] or None.
+        activation: the fused activation by spconv's name ("None_", "ReLU", "Sigmoid", "LeakyReLU").
     """
-    _check(tracing, module, tensor)
+    try:
+        _check(tracing, module, tensor, weight, bias, activation)
+        return _convolution(tracing, module, tensor, weight, bias, activation)
+    except CaptureError as error:
+        return _not_captured(module, tensor, str(error))
+
+
+def _convolution(tracing: Tracing, module: Any, tensor: Any, weight: Any, bias: Any, activation: str) -> Any:
     name = tracing.layer_name(module)
     indice_dict = tensor.indice_dict
-    weight, geometry = module.weight, None
+    geometry = None
     if module.conv1x1:
         kernel_map = _pointwise(tracing, module, tensor, name)
         # spconv multiplies by weight.view(in, out) although the weight is stored [out, 1, 1, 1, in]: the
@@ -45,11 +64,11 @@ def convolve(tracing: Tracing, module: Any, tensor: Any) -> Any:
     features = torch.ops.scn_fx.convolution.default(
         tensor.features,
         weight,
-        module.bias,
+        bias,
         kernel_map.value,
         name=name,
         rulebook=kernel_map.rulebook,
-        activation="ReLU" if _activation(module) == "ReLU" else "None",
+        activation="ReLU" if activation == "ReLU" else "None",
         **_attributes(geometry),
         output_bound=tracing.output_bound,
     )
@@ -58,6 +77,19 @@ def convolve(tracing: Tracing, module: Any, tensor: Any) -> Any:
     result.indice_dict = indice_dict
     result.spatial_shape = list(geometry.output_spatial_shape)
     return result
+
+
+def _not_captured(module: Any, tensor: Any, reason: str) -> Any:
+    """A stand-in for the layer's result: on the input's sites for a submanifold layer, else on new ones."""
+    shape = list(tensor.spatial_shape)
+    if not module.subm and module.ndim == len(shape):
+        sizes = (shape, module.kernel_size, module.stride, module.padding, module.dilation)
+        ops = spconv().ops
+        if module.transposed:
+            shape = ops.get_deconv_output_size(*sizes, module.output_padding)
+        elif not module.inverse:
+            shape = ops.get_conv_output_size(*sizes)
+    return stand_in(tensor, reason, module.out_channels, shape, new_sites=not module.subm)
 
 
 def _attributes(geometry: ConvGeometry) -> dict[str, Any]:
@@ -75,40 +107,35 @@ def _attributes(geometry: ConvGeometry) -> dict[str, Any]:
     }
 
 
-def _activation(module: Any) -> str:
-    """Name of the activation that spconv would fuse ("None_", "ReLU", "Sigmoid", "LeakyReLU")."""
-    return str(module.act_type.name)
-
-
-def _check(tracing: Tracing, module: Any, tensor: Any) -> None:
+def _check(tracing: Tracing, module: Any, tensor: Any, weight: Any, bias: Any, activation: str) -> None:
     """Refuse what the operators do not express, naming the layer."""
     layer = f"Layer {tracing.describe(module)}"
     if module.ndim != 3:
         raise CaptureError(
-            f"{layer} is a convolution of {module.ndim} dimensions; only 3D ones are supported."
+            f"{layer} is a convolution of {module.ndim} dimensions; only 3D layers, on indices [N, 4] "
+            "(batch, z, y, x), are supported. End the captured part before it."
         )
     if module.groups != 1:
         raise CaptureError(f"{layer} has groups={module.groups}; only groups=1 is supported.")
-    if _activation(module) not in ("None_", "ReLU"):
+    if activation not in ("None_", "ReLU"):
         raise CaptureError(
-            f"{layer} has act_type {_activation(module)}; only ReLU and None_ are supported. "
-            "Train with ReLU, or apply the activation outside the captured part."
+            f"{layer} has act_type {activation}; only ReLU and None_ are supported. "
+            "Train with ReLU, or end the captured part before the layer."
         )
-    if module.conv1x1 and _activation(module) != "None_":
+    if module.conv1x1 and activation != "None_":
         raise CaptureError(
-            f"{layer} has act_type {_activation(module)}, which spconv ignores for a kernel of one offset. "
+            f"{layer} has act_type {activation}, which spconv ignores for a kernel of one offset. "
             "Apply nn.ReLU after the layer instead."
         )
-    for what in ("weight", "bias"):
-        value = getattr(module, what)
+    for what, value in (("weight", weight), ("bias", bias)):
         if value is not None and value.dtype != torch.float32:
             raise CaptureError(
                 f"{layer} has a {what} of {value.dtype}; capture needs float32: call model.float()."
             )
     expected = [module.out_channels, *module.kernel_size, module.in_channels]
-    if list(module.weight.shape) != expected:
+    if list(weight.shape) != expected:
         raise CaptureError(
-            f"{layer} has a weight of shape {list(module.weight.shape)}, expected [out, kz, ky, kx, in] = "
+            f"{layer} has a weight of shape {list(weight.shape)}, expected [out, kz, ky, kx, in] = "
             f"{expected}. "
             "Weights of spconv 1.x are [kz, ky, kx, in, out]: load them with spconv 2.x's layout."
         )
@@ -116,7 +143,12 @@ def _check(tracing: Tracing, module: Any, tensor: Any) -> None:
         raise CaptureError(
             f"{layer} expects features of {module.in_channels} channels, got {tuple(tensor.features.shape)}."
         )
-    if not isinstance(tensor.batch_size, int):
+    if isinstance(tensor.batch_size, torch.SymInt):
+        raise CaptureError(
+            f"{layer}: the batch size of its input is computed from the voxels' values or their number, "
+            "which differ from frame to frame. A batch size must be a Python number among args."
+        )
+    if isinstance(tensor.batch_size, bool) or not isinstance(tensor.batch_size, Integral):
         raise CaptureError(
             f"{layer}: the batch size of its input is a {type(tensor.batch_size).__name__}, not a Python "
             "integer. It becomes a constant of the graph: pass it as an int among args."
@@ -136,11 +168,12 @@ def _pointwise(tracing: Tracing, module: Any, tensor: Any, name: str) -> KernelM
 
 def _made(tracing: Tracing, module: Any, tensor: Any, name: str) -> KernelMap:
     """A new map, remembered by the caller under the layer's `indice_key`."""
-    stem = module.indice_key if module.indice_key is not None else name
+    # An empty key shares as any other does, but a file needs a name for the map.
+    stem = name if module.indice_key in (None, "") else str(module.indice_key)
     try:
         if module.subm:
             geometry = ConvGeometry.submanifold(tensor.spatial_shape, module.kernel_size, module.dilation)
-            return _subm_map(tracing, tensor, geometry, name, tracing.rulebook(str(stem)))
+            return _subm_map(tracing, tensor, geometry, name, tracing.rulebook(stem))
         geometry = _strided_geometry(module, tensor.spatial_shape)
     except CaptureError:
         raise
@@ -152,7 +185,7 @@ def _made(tracing: Tracing, module: Any, tensor: Any, name: str) -> KernelMap:
     out_indices, value = torch.ops.scn_fx.conv_map.default(
         tensor.indices,
         name=name,
-        batch_size=tensor.batch_size,
+        batch_size=int(tensor.batch_size),
         input_spatial_shape=list(geometry.input_spatial_shape),
         output_spatial_shape=list(geometry.output_spatial_shape),
         kernel_size=list(geometry.kernel_size),
@@ -162,7 +195,7 @@ def _made(tracing: Tracing, module: Any, tensor: Any, name: str) -> KernelMap:
         transposed=geometry.transposed,
         output_bound=tracing.output_bound,
     )
-    made = KernelMap(value, tracing.rulebook(str(stem)), geometry, tensor.indices, out_indices)
+    made = KernelMap(value, tracing.rulebook(stem), geometry, tensor.indices, out_indices)
     tracing.remember(made)
     return made
 
@@ -188,7 +221,7 @@ def _subm_map(tracing: Tracing, tensor: Any, geometry: ConvGeometry, name: str, 
     value = torch.ops.scn_fx.subm_map.default(
         tensor.indices,
         name=name,
-        batch_size=tensor.batch_size,
+        batch_size=int(tensor.batch_size),
         spatial_shape=list(geometry.input_spatial_shape),
         kernel_size=list(geometry.kernel_size),
         dilation=list(geometry.dilation),
@@ -212,7 +245,7 @@ def _reused(tracing: Tracing, module: Any, tensor: Any, known: KernelMap) -> Ker
                 f"{layer} shares indice_key {key!r} with a layer of {what} {list(expected)}, but has "
                 f"{list(came)}. Layers that share a key must agree: give this layer another key."
             )
-    if known.indices is not tensor.indices:
+    if not same_tensor(known.indices, tensor.indices):
         raise CaptureError(
             f"{layer} shares indice_key {key!r} with a layer on other sites. "
             "Layers that share a key must have the same input sites: give this layer another key."
@@ -244,7 +277,7 @@ def _inverse(tracing: Tracing, module: Any, tensor: Any, name: str) -> tuple[Ker
                 f"{layer} inverts the convolution with indice_key {key!r} and needs its {what} {expected}, "
                 f"but has {came}."
             )
-    if known.out_indices is not tensor.indices:
+    if not same_tensor(known.out_indices, tensor.indices):
         raise CaptureError(
             f"{layer} inverts the convolution with indice_key {key!r}, but its input is on other sites than "
             "that convolution's output."

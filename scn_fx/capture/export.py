@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +15,14 @@ import torch
 from torch import fx, nn
 
 from scn_fx.capture.arguments import Arguments
-from scn_fx.capture.outputs import select
+from scn_fx.capture.explain import explanation
+from scn_fx.capture.inline import Inlining
+from scn_fx.capture.outputs import available, select
 from scn_fx.capture.redirect import redirected
+from scn_fx.capture.state import State
 from scn_fx.capture.tracing import Tracing
-from scn_fx.errors import CaptureError, MissingPackageError, ScnError
-from scn_fx.passes.nodes import set_place
+from scn_fx.errors import CaptureError, MissingPackageError
+from scn_fx.passes.nodes import set_changed, set_place
 
 __all__ = ["exported_graph"]
 
@@ -27,14 +32,37 @@ _MODEL = "model"
 class _Program(nn.Module):
     """The model as torch.export sees it: tensors in, the chosen output out."""
 
-    def __init__(self, model: nn.Module, inputs: Arguments, path: tuple[Any, ...]) -> None:
+    def __init__(self, model: nn.Module, inputs: Arguments, path: tuple[Any, ...], tracing: Tracing) -> None:
         super().__init__()
         self.model = model
         self.training = False  # not eval(): that would write into the modules of the model
-        self._inputs, self._path = inputs, path
+        # In a tuple, for an attribute that is a module would be a second name of the model.
+        self._context = (model, inputs, path, tracing)
 
     def forward(self, *tensors: torch.Tensor) -> Any:
-        return select(self.model(*self._inputs.rebuild(tensors)), self._path)
+        model, inputs, path, tracing = self._context
+        args, kwargs = inputs.rebuild(tensors)
+        state = State(model)
+        try:
+            result = self.model(*args, **kwargs)
+            tracing.reassigned |= state.reassigned()
+        except Exception as error:
+            raise _Stopped from error
+        finally:
+            state.restore()
+        tracing.outputs = available(result)
+        return select(result, path)
+
+
+class _Stopped(Exception):
+    """The forward raised an error, which is the cause.
+
+    torch would hang the unfinished program on the error itself, and print it to stderr.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "partial_fx_graph":
+            super().__setattr__(name, value)
 
 
 def exported_graph(
@@ -42,12 +70,14 @@ def exported_graph(
 ) -> fx.GraphModule:
     """Export the model: a graph with placeholders for `inputs`, `get_attr` for parameters and buffers.
 
-    Every node knows the module that made it (`scn_fx.passes.nodes.module_path`).
+    Every node knows the module that made it (`scn_fx.passes.nodes.module_path`). The model's Python state is
+    what it was, after an error too.
 
     Raises:
         CaptureError: the model does something that cannot be captured.
     """
-    program = _Program(model, inputs, path)
+    program = _Program(model, inputs, path, tracing)
+    handled = sys.exc_info()[1]
     try:
         with redirected(tracing), torch.no_grad(), _quiet():
             exported = torch.export.export(
@@ -56,87 +86,92 @@ def exported_graph(
     except (CaptureError, MissingPackageError):
         raise
     except Exception as error:
-        raise CaptureError(_of_ours(error) or _explain(model, error)) from error
-    return _with_attributes(exported, inputs.names)
+        cause = error.__cause__ if isinstance(error, _Stopped) and error.__cause__ else error
+        if isinstance(cause, CaptureError | MissingPackageError):
+            raise cause from None
+        raise CaptureError(explanation(model, cause, tracing, inputs.numbers(), handled)) from cause
+    return _with_attributes(exported, inputs.names, tracing)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Hide what torch reports about its own tracing; errors still come as exceptions."""
-    # It says once a process that "is_fx_tracing will return true for both …".
-    log = logging.getLogger("torch.fx._symbolic_trace")
-    level = log.level
-    log.setLevel(logging.ERROR)
+    # torch's loggers have levels and handlers of their own; a filter on each serves this thread alone.
+    names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "torch"]
+    loggers = [logging.getLogger(name) for name in ("torch", *names)]
+    hide = _HideThread()
+    for log in loggers:
+        log.addFilter(hide)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        log.setLevel(level)
+        for log in loggers:
+            log.removeFilter(hide)
 
 
-def _of_ours(error: BaseException) -> str | None:
-    """Message of an scn-fx error that torch may have wrapped in one of its own."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, ScnError):
-            return str(seen)
-        seen = seen.__cause__ or seen.__context__
-    return None
+class _HideThread(logging.Filter):
+    """Drops the records of the thread that made the filter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.thread != self._thread
 
 
-def _explain(model: nn.Module, error: Exception) -> str:
-    text = str(error).strip() or repr(error)
-    hint = "Capture the sparse encoder alone, with the arguments that its own forward takes."
-    if "only support int32" in text:
-        hint = "spconv needs int32 indices: pass indices.int() among args."
-    elif "ata-dependent" in text or "Constraints violated" in text or "unbacked" in text:
-        hint = (
-            "The forward decides or computes something from the voxels' values or their number; pass such "
-            "values (the batch size, for instance) as Python numbers among args."
-        )
-    return f"torch.export cannot trace {type(model).__name__}: {type(error).__name__}: {text}\n{hint}"
-
-
-def _with_attributes(exported: torch.export.ExportedProgram, names: tuple[str, ...]) -> fx.GraphModule:
+def _with_attributes(
+    exported: torch.export.ExportedProgram, names: tuple[str, ...], tracing: Tracing
+) -> fx.GraphModule:
     """Turn the lifted parameters of an exported program back into attributes, and name its inputs."""
     kinds = torch.export.graph_signature.InputKind
     root = nn.Module()
     graph = fx.Graph()
-    values: dict[fx.Node, fx.Node] = {}
+    values: dict[fx.Node, Any] = {}
     specs = iter(exported.graph_signature.input_specs)
     free_names = iter(names)
     stored = {**dict(exported.named_parameters()), **dict(exported.named_buffers()), **exported.constants}
-    count = 0
-    for node in exported.graph_module.graph.nodes:
-        if node.op == "placeholder":
-            spec = next(specs)
-            if spec.kind == kinds.USER_INPUT:
-                made = graph.placeholder(next(free_names))
-            else:
-                attribute = f"stored_{count}"
-                count += 1
-                root.register_buffer(attribute, stored[spec.target])
-                made = graph.get_attr(attribute)
-        elif node.op == "get_attr":
-            raise CaptureError(
-                f"torch.export left {node.target!r} in the program of the model, "
-                "which uses control flow or a constant that scn-fx cannot capture."
-            )
+    for count, node in enumerate(exported.graph_module.graph.nodes):
+        if node.op != "placeholder":
+            continue
+        spec = next(specs)
+        if spec.kind == kinds.USER_INPUT:
+            made = graph.placeholder(next(free_names))
         else:
-            made = graph.node_copy(node, values.__getitem__)
-        made.meta = {"val": node.meta.get("val")}
-        set_place(made, *_place(node))
+            attribute = f"stored_{count}"
+            root.register_buffer(attribute, stored[spec.target])
+            made = graph.get_attr(attribute)
+            name = str(spec.target).removeprefix(f"{_MODEL}.")
+            if name in tracing.reassigned:
+                set_changed(made, name)
+        made.meta["val"] = node.meta.get("val")
         values[node] = made
+
+    def copied(node: fx.Node) -> fx.Node:
+        made = graph.node_copy(node, values.__getitem__)
+        made.meta = {"val": node.meta.get("val")}
+        path, cls = _place(node)
+        set_place(made, tracing.canonical(path) if path else "", cls)
+        return made
+
+    program = Inlining(graph, values, copied)
+    program.run(exported.graph_module)
+    tracing.notes += dict.fromkeys(program.notes)
     return fx.GraphModule(root, graph, class_name="CapturedGraph")
 
 
 def _place(node: fx.Node) -> tuple[str, str]:
     """Path (within the model) and class name of the innermost module that made the node."""
     stack = node.meta.get("nn_module_stack")
-    if not stack:
+    # torch adds an entry of its own for sizes that it computes.
+    entries = [
+        (path, cls) for path, cls in (stack or {}).values() if path.split(".")[0].split("@")[0] == _MODEL
+    ]
+    if not entries:
         return "", ""
-    path, cls = list(stack.values())[-1]
+    path, cls = entries[-1]
     path = path.split("@")[0]
     path = "" if path == _MODEL else path.removeprefix(f"{_MODEL}.")
     name = cls if isinstance(cls, str) else cls.__name__

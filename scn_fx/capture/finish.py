@@ -4,37 +4,32 @@
 from __future__ import annotations
 
 import operator
+import re
+import warnings
 
 import torch
 from torch import fx, nn
 
-from scn_fx.errors import CaptureError
+from scn_fx.errors import CaptureError, CaptureWarning
 from scn_fx.graph import NAMESPACE, CapturedGraph, new_metadata, operator_name
 from scn_fx.passes import nodes
+from scn_fx.passes.name_nodes import unique
 
-__all__ = ["complete_output", "finished"]
-
-
-def complete_output(graph: fx.GraphModule) -> None:
-    """Make the output of a model that returns bare features of a sparse tensor a pair (features, indices)."""
-    end = next(iter(reversed(graph.graph.nodes)))
-    value = end.args[0]
-    while isinstance(value, tuple | list) and len(value) == 1:
-        value = value[0]
-    if isinstance(value, fx.Node):
-        found = nodes.sites(value)
-        if found is not None and operator_name(found) == "conv_map":
-            with graph.graph.inserting_before(end):
-                indices = graph.graph.call_function(operator.getitem, (found, 0))
-            value = (value, indices)
-        elif found is not None and found is not value and found.op == "placeholder":
-            value = (value, found)
-    end.args = (tuple(value) if isinstance(value, list) else value,)
+__all__ = ["finished"]
 
 
 def finished(graph: fx.GraphModule, axes: str, notes: tuple[str, ...]) -> fx.GraphModule:
     """Copy a verified graph: nodes and parameters named after their layers, no traces of how it was made."""
     features, indices = _inputs(graph)
+    unread = [node.name for node in graph.graph.find_nodes(op="placeholder") if not node.users]
+    if unread:
+        warnings.warn(
+            f"The captured part of the model does not read {', '.join(unread)} of its args, but the graph "
+            "takes them, in their order. Leave them out of args if they are not meant (a dict that the "
+            "model has run on holds its results too).",
+            CaptureWarning,
+            stacklevel=4,
+        )
     root = nn.Module()
     made = fx.Graph()
     values: dict[fx.Node, fx.Node] = {}
@@ -62,7 +57,6 @@ def _copy_parameters(
     values: dict[fx.Node, fx.Node],
 ) -> None:
     """Store weight and bias of a convolution as float32 parameters named after it."""
-    stem = str(conv.kwargs["name"]).replace(".", "_")
     for position, what in ((1, "weight"), (2, "bias")):
         source = conv.args[position]
         if source is None:
@@ -73,7 +67,8 @@ def _copy_parameters(
                 f"{nodes.where(conv)}: its {what} is computed from the frame. Store it as a parameter of "
                 "the model."
             )
-        name = f"{stem}_{what}"
+        # Paths that differ in punctuation alone ("conv1.2", "conv1_2") are different layers.
+        name = unique(_identifier(f"{conv.kwargs['name']}_{what}"), set(root._parameters))
         value = value.to(torch.float32).contiguous().clone()
         root.register_parameter(name, nn.Parameter(value, requires_grad=False))
         values[source] = made.get_attr(name)
@@ -89,7 +84,11 @@ def _readable(node: fx.Node) -> str:
         stem = str(node.kwargs["name"]) + made.get(str(operator_name(node)), "")
     else:
         return node.name
-    return stem.replace(".", "_")
+    return _identifier(stem)
+
+
+def _identifier(name: str) -> str:
+    return re.sub(r"\W", "_", name)
 
 
 def _inputs(graph: fx.GraphModule) -> tuple[fx.Node, fx.Node]:

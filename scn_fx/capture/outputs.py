@@ -11,7 +11,7 @@ import torch
 from scn_fx.capture.packages import spconv
 from scn_fx.errors import CaptureError
 
-__all__ = ["available", "output_path", "select"]
+__all__ = ["available", "choices", "output_path", "select"]
 
 Path = tuple[Any, ...]
 
@@ -81,11 +81,16 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor | spconv().SparseConvTensor)
 
 
+def choices(found: list[tuple[Path, str]]) -> str:
+    """The outputs that `available` found, in words."""
+    return "; ".join(f"output={_text(path or (0,))}: {what}" for path, what in found)
+
+
 def _choices(result: Any) -> str:
     found = available(result)
     if not found:
         return f"The model returns a {type(result).__name__} without tensors."
-    return "Available: " + "; ".join(f"output={_text(path or (0,))}: {what}" for path, what in found) + "."
+    return f"Available: {choices(found)}."
 
 
 def _text(path: Path) -> str:

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Redirect spconv to the operators of scn-fx for the time of one trace, and put everything back.
 
-Four things change inside the context: `SparseConvolution.forward`, `SparseConvTensor.dense`, the setter of
-`SparseConvTensor.features`, and one global forward-pre hook. Each asks first whether *this thread* is
-tracing; other threads go on running their models as before.
+Inside the context the methods of `_REDIRECTIONS` do what a graph can hold, and one global forward-pre hook
+names modules that no trace can follow. Each asks first whether *this thread* is tracing; other threads go on
+running their models as before.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,8 +20,10 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 import scn_fx.ops  # noqa: F401 - registers the operators
 from scn_fx.capture.convolution import convolve
+from scn_fx.capture.foreign import refuse_foreign
 from scn_fx.capture.packages import spconv
 from scn_fx.capture.tracing import Tracing
+from scn_fx.capture.unsupported import stand_in
 from scn_fx.errors import CaptureError
 
 __all__ = ["patched_attributes", "redirected"]
@@ -27,36 +31,10 @@ __all__ = ["patched_attributes", "redirected"]
 _lock = threading.RLock()
 _thread = threading.local()
 
-_SUPPORTED = frozenset(
-    {
-        "AddTable",
-        "ConcatTable",
-        "Identity",
-        "RemoveGrid",
-        "SparseBatchNorm",
-        "SparseConv3d",
-        "SparseConvTranspose3d",
-        "SparseIdentity",
-        "SparseInverseConv3d",
-        "SparseReLU",
-        "SparseSequential",
-        "SparseSyncBatchNorm",
-        "SubMConv3d",
-        "ToDense",
-    }
-)
-_INSTEAD = {
-    "JoinTable": "Concatenation is not supported yet; choose an output before it.",
-    "SparseMaxPool3d": "Pooling is not supported; use a strided SparseConv3d, or choose an output before it.",
-    "SparseAvgPool3d": "Pooling is not supported; use a strided SparseConv3d, or choose an output before it.",
-}
 
-
-def patched_attributes() -> list[tuple[type, str]]:
-    """The class attributes that `redirected` replaces and restores."""
-    module = spconv()
-    tensor = module.SparseConvTensor
-    return [(module.conv.SparseConvolution, "forward"), (tensor, "dense"), (tensor, "features")]
+def patched_attributes() -> list[tuple[Any, str]]:
+    """The attributes of spconv that `redirected` replaces and restores."""
+    return [(owner, name) for owner, name, _ in _redirections()]
 
 
 @contextmanager
@@ -68,12 +46,12 @@ def redirected(tracing: Tracing) -> Iterator[None]:
     with _lock:
         previous = getattr(_thread, "tracing", None)
         originals = [(owner, name, owner.__dict__[name]) for owner, name in patched_attributes()]
-        replacements: list[Callable[[Any], Any]] = [_forward, _dense, _features]
         hook: Any = register_module_forward_pre_hook(_before_forward)
         _thread.tracing = tracing
         try:
-            for (owner, name, original), replace in zip(originals, replacements, strict=True):
-                setattr(owner, name, replace(original))
+            for owner, name, replace in _redirections():
+                if _of_spconv(owner.__dict__[name]):
+                    setattr(owner, name, replace(owner.__dict__[name]))
             yield
         finally:
             for owner, name, original in originals:
@@ -82,21 +60,64 @@ def redirected(tracing: Tracing) -> Iterator[None]:
             hook.remove()
 
 
+def _redirections() -> list[tuple[Any, str, Callable[[Any], Any]]]:
+    """Owner, attribute, and what makes the replacement from the original.
+
+    `_conv_forward` rather than `forward`: subclasses override either, and both then compute what the class
+    says.
+    """
+    module = spconv()
+    tensor, pool, functional = module.SparseConvTensor, module.pool, module.functional
+    return [
+        (module.conv.SparseConvolutionBase, "_conv_forward", _conv_forward),
+        (tensor, "dense", _dense),
+        (tensor, "features", _features),
+        (pool.SparseMaxPool, "forward", _pool),
+        (pool.SparseAvgPool, "forward", _pool),
+        (pool.SparseGlobalMaxOrAvgPool, "forward", _global_pool),
+        (functional, "sparse_add", _sparse_add),
+        (functional, "sparse_add_hash_based", _sparse_add),
+        *((module.ops, name, _kernel) for name in _kernels()),
+    ]
+
+
+@functools.cache
+def _kernels() -> tuple[str, ...]:
+    """Names of the functions of `spconv.pytorch.ops`."""
+    ops = spconv().ops
+    found = vars(ops).items()
+    return tuple(n for n, v in found if inspect.isfunction(v) and v.__module__ == ops.__name__)
+
+
+def _of_spconv(attribute: Any) -> bool:
+    """Whether an attribute is spconv's own; one that somebody has replaced is run as it is."""
+    function = attribute.fget if isinstance(attribute, property) else attribute
+    return str(getattr(function, "__module__", "")).partition(".")[0] == "spconv"
+
+
 def _active() -> Tracing | None:
     return getattr(_thread, "tracing", None)
 
 
-def _forward(original: Callable[..., Any]) -> Callable[..., Any]:
-    def forward(self: Any, input: Any, add_input: Any = None) -> Any:
+def _conv_forward(original: Callable[..., Any]) -> Callable[..., Any]:
+    signature = inspect.signature(original)
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
         tracing = _active()
         if tracing is None:
-            return original(self, input, add_input)
-        if add_input is not None:
-            raise CaptureError(
-                f"Layer {tracing.describe(self)} is called with add_input, which only spconv's quantised "
-                "modules use. Add the features after the layer instead."
+            return original(*args, **kwargs)
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = bound.arguments
+        module, tensor = given["self"], given["input"]
+        if given["add_input"] is not None or given["output_scale"] is not None:
+            reason = (
+                f"Layer {tracing.describe(module)} is called with add_input or output_scale, which only "
+                "spconv's quantised modules use. Capture the float model, and add features after the layer."
             )
-        return convolve(tracing, self, input)
+            return stand_in(tensor, reason, module.out_channels, new_sites=not module.subm)
+        activation = str(given["act_type"].name)
+        return convolve(tracing, module, tensor, given["weight"], given["bias"], activation)
 
     return forward
 
@@ -104,14 +125,14 @@ def _forward(original: Callable[..., Any]) -> Callable[..., Any]:
 def _dense(original: Callable[..., Any]) -> Callable[..., Any]:
     def dense(self: Any, channels_first: bool = True) -> Any:
         tracing = _active()
-        if tracing is None:
+        if tracing is None or len(self.spatial_shape) != 3:  # others are not captured, and may be traced
             return original(self, channels_first)
         made = torch.ops.scn_fx.scatter_dense.default(
             self.features,
             self.indices,
             name="",  # known to the naming pass, from the module that calls
             format=tracing.axes,
-            batch_size=self.batch_size,
+            batch_size=int(self.batch_size),
             spatial_shape=list(self.spatial_shape),
         )
         return made if channels_first else made.permute(0, 2, 3, 4, 1)
@@ -130,34 +151,69 @@ def _features(original: property) -> property:
     return property(original.fget, assign, doc=original.__doc__)
 
 
-def _before_forward(module: Any, args: Any) -> None:
-    """Refuse modules that cannot be captured, before their forward does something hard to explain."""
-    tracing = _active()
-    if tracing is None:
-        return
-    if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-        if module.training or (module.running_mean is None and module.running_var is None):
-            why = "is in training mode" if module.training else "has no running statistics"
-            raise CaptureError(
-                f"BatchNorm {tracing.describe(module)} {why}. Capture folds running statistics into the "
-                "convolution: call model.eval(), and keep track_running_stats=True."
-            )
-        return
-    unsupported = _unsupported_base(module)
-    if unsupported is not None:
-        advice = _INSTEAD.get(
-            unsupported,
-            "Capture the part of the model before it, or choose an output before it with output=….",
+def _pool(original: Callable[..., Any]) -> Callable[..., Any]:
+    def forward(self: Any, input: Any) -> Any:
+        tracing = _active()
+        if tracing is None:
+            return original(self, input)
+        reason = (
+            f"Module {tracing.describe(self)} pools, which is not supported. Train with a strided "
+            "SparseConv3d in its place, or end the captured part before it."
         )
-        raise CaptureError(f"Module {tracing.describe(module)} is not supported. {advice}")
+        shape = list(input.spatial_shape)
+        if not self.subm:
+            geometry = (self.kernel_size, self.stride, self.padding, self.dilation)
+            shape = spconv().ops.get_conv_output_size(shape, *geometry)
+        return stand_in(input, reason, input.features.shape[1], shape, new_sites=not self.subm)
+
+    return forward
 
 
-def _unsupported_base(module: Any) -> str | None:
-    """Name of the spconv class that makes a module unsupported; None for supported and foreign modules."""
-    for base in type(module).__mro__:
-        if base.__module__.split(".")[0] != "spconv":
-            continue
-        if base.__name__ in _SUPPORTED or base.__name__ == "SparseModule":
-            return None
-        return base.__name__
-    return None
+def _global_pool(original: Callable[..., Any]) -> Callable[..., Any]:
+    def forward(self: Any, input: Any) -> Any:
+        tracing = _active()
+        if tracing is None:
+            return original(self, input)
+        reason = f"Module {tracing.describe(self)} pools over whole frames, which is not supported. " + (
+            "End the captured part before it: the features and indices that it reads can be an output."
+        )
+        pooled = stand_in(input, reason, input.features.shape[1], new_sites=False)
+        return pooled.features.sum(0).expand(int(input.batch_size), -1)
+
+    return forward
+
+
+def _sparse_add(original: Callable[..., Any]) -> Callable[..., Any]:
+    def add(*tensors: Any) -> Any:
+        if _active() is None:
+            return original(*tensors)
+        reason = (
+            f"{original.__name__} adds tensors on different sites (AddTableMisaligned does the same), which "
+            "is not supported: only tensors on the same sites can be added. Give both branches layers of "
+            "one geometry, or end the captured part before it."
+        )
+        return stand_in(tensors[0], reason, tensors[0].features.shape[1])
+
+    return add
+
+
+def _kernel(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of `spconv.pytorch.ops`: on tensors it calls compiled code, which no trace can follow."""
+
+    def kernel(*args: Any, **kwargs: Any) -> Any:
+        given = [*args, *kwargs.values()]
+        if _active() is None or not any(isinstance(value, torch.Tensor) for value in given):
+            return original(*args, **kwargs)
+        raise CaptureError(
+            f"spconv.ops.{original.__name__} is called by other code than spconv's layers. Capture knows "
+            "convolutions by their modules: use SubMConv3d, SparseConv3d, …, or end the captured part before."
+        )
+
+    return kernel
+
+
+def _before_forward(module: Any, args: Any) -> None:
+    """Refuse modules that no trace can follow, before their forward does something hard to explain."""
+    tracing = _active()
+    if tracing is not None:
+        refuse_foreign(tracing, module)

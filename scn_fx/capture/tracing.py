@@ -11,7 +11,7 @@ from torch import nn
 
 from scn_fx.geometry import ConvGeometry
 
-__all__ = ["KernelMap", "Tracing"]
+__all__ = ["KernelMap", "Tracing", "same_tensor"]
 
 
 @dataclass(frozen=True)
@@ -35,40 +35,83 @@ class KernelMap:
 
 @dataclass
 class Tracing:
-    """State of one capture."""
+    """State of one capture.
+
+    Attributes:
+        model: the captured model.
+        output_bound: most sites that any layer may have.
+        axes: order of the spatial columns, "zyx" or "xyz".
+        reassigned: names of tensor attributes and buffers that the forward gave another tensor.
+        outputs: paths of the tensors that the forward returns, with descriptions.
+        notes: what the user should know of the trace, a sentence each.
+    """
 
     model: nn.Module
     output_bound: int
     axes: str
+    reassigned: set[str] = field(default_factory=set)
+    outputs: list[tuple[tuple[Any, ...], str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     _paths: dict[int, str] = field(init=False)
     _layers: set[str] = field(default_factory=set)
     _rulebooks: set[str] = field(default_factory=set)
     _strided: list[KernelMap] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._paths = {id(module): path for path, module in self.model.named_modules()}
+        # A module may be registered under several names. torch.export then hands out stand-ins, one for each
+        # name, that share the attributes of the module but are other objects: the dict of attributes is what
+        # identifies it. All of its layers are named after the first path, as `named_modules` gives it.
+        self._paths = {id(module.__dict__): path for path, module in self.model.named_modules()}
 
-    def path(self, module: Any) -> str:
+    @property
+    def paths(self) -> frozenset[str]:
+        """Paths of all modules of the model."""
+        return frozenset(self._paths.values())
+
+    def registered(self, module: nn.Module) -> bool:
+        """Whether the module is part of the model; others are made while the forward runs."""
+        return id(module.__dict__) in self._paths
+
+    def path(self, module: nn.Module) -> str:
         """Path of a module in the model; empty for the model itself."""
-        return self._paths.get(id(module), f"unregistered.{type(module).__name__}")
+        return self._paths.get(id(module.__dict__), f"unregistered.{type(module).__name__}")
 
-    def describe(self, module: Any) -> str:
+    def canonical(self, path: str) -> str:
+        """The path that names a module, for one of the paths under which the model reaches it."""
+        try:
+            return self.path(self.model.get_submodule(path))
+        except AttributeError:
+            return path
+
+    def describe(self, module: nn.Module) -> str:
         """A module in words, for messages: path and class."""
-        path = self.path(module)
-        return (
-            f"{path!r} ({type(module).__name__})" if path else f"the model itself ({type(module).__name__})"
-        )
+        name, path = type(module).__name__, self.path(module)
+        if not self.registered(module):
+            return f"{name} (not registered in the model)"
+        return f"{path!r} ({name})" if path else f"the model itself ({name})"
 
-    def layer_name(self, module: Any) -> str:
+    def layer_name(self, module: nn.Module) -> str:
         """A unique name for one call of a convolution: its path, numbered where a module is called again."""
-        return _claim(self.path(module) or type(module).__name__, self._layers)
+        own = self.path(module) or type(module).__name__
+        name, count = own, 0
+        # A number may not make the name of another module, which may come later.
+        while name in self._layers or (name != own and name in self.paths):
+            count += 1
+            name = f"{own}_{count}"
+        self._layers.add(name)
+        return name
 
     def rulebook(self, stem: str) -> str:
         """A unique name for a kernel map, from an `indice_key` or a layer's name.
 
         Two branches of a network may use one key for different maps; spconv keeps them apart, so must we.
         """
-        return _claim(stem, self._rulebooks)
+        name, count = stem, 0
+        while name in self._rulebooks:
+            count += 1
+            name = f"{stem}_{count}"
+        self._rulebooks.add(name)
+        return name
 
     def strided(self, indices: torch.Tensor, geometry: ConvGeometry) -> KernelMap | None:
         """The map that this geometry already made over these sites.
@@ -77,7 +120,7 @@ class Tracing:
         added; that shows in the graph only if they share the map.
         """
         for known in self._strided:
-            if known.indices is indices and known.geometry == geometry:
+            if same_tensor(known.indices, indices) and known.geometry == geometry:
                 return known
         return None
 
@@ -86,10 +129,18 @@ class Tracing:
         self._strided.append(made)
 
 
-def _claim(stem: str, taken: set[str]) -> str:
-    name, count = stem, 0
-    while name in taken:
-        count += 1
-        name = f"{stem}_{count}"
-    taken.add(name)
-    return name
+def same_tensor(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two tensors of a trace are one: the same memory, read the same way.
+
+    A cast to the dtype a tensor has, `contiguous()`, `detach()` and their like give a new Python object for
+    the same tensor.
+    """
+    if a is b:
+        return True
+    return (
+        a.untyped_storage()._cdata == b.untyped_storage()._cdata
+        and a.dtype == b.dtype
+        and str(a.shape) == str(b.shape)  # sizes may be symbols, which cannot all be compared
+        and str(a.stride()) == str(b.stride())
+        and str(a.storage_offset()) == str(b.storage_offset())
+    )

@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """torch.fx passes from an exported program to the fused graph, one rule a file.
 
-Order matters: in-place operators must be gone before values are replaced, constants before BatchNorms are
-folded, and BatchNorms before ReLUs are fused.
+Order matters: in-place operators must be gone before values are replaced and before dead code is looked for,
+constants before BatchNorms are folded, and BatchNorms before ReLUs are fused. What cannot be captured is only
+marked by them; `Verify` refuses what is still there at the end, so that a part of the model which the chosen
+output does not need is no obstacle.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from scn_fx.passes.base import GraphPass, PassResult, run_passes
 from scn_fx.passes.clean import Clean
+from scn_fx.passes.complete_output import CompleteOutput
 from scn_fx.passes.dead_code import DeadCode
 from scn_fx.passes.fold_batch_norm import FoldBatchNorm
 from scn_fx.passes.fold_constants import FoldConstants
@@ -21,6 +26,7 @@ from scn_fx.passes.verify import Verify
 
 __all__ = [
     "Clean",
+    "CompleteOutput",
     "DeadCode",
     "FoldBatchNorm",
     "FoldConstants",
@@ -37,18 +43,25 @@ __all__ = [
 ]
 
 
-def fusing_passes() -> list[GraphPass]:
-    """The passes that `scn_fx.capture` runs, in order."""
+def fusing_passes(paths: Collection[str] = (), outputs: str = "") -> list[GraphPass]:
+    """The passes that `scn_fx.capture` runs, in order.
+
+    Args:
+        paths: paths of all modules of the model, see `NameNodes`.
+        outputs: the model's outputs in words, see `Verify`.
+    """
     return [
         Functionalise(),
+        DeadCode(),
         Clean(),
         DeadCode(),
         FoldConstants(),
         FoldBatchNorm(),
         LowerElementwise(),
+        CompleteOutput(),
         FuseRelu(),
         LowerLayout(),
-        NameNodes(),
+        NameNodes(paths),
         DeadCode(),
-        Verify(),
+        Verify(outputs),
     ]

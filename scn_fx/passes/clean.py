@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Remove what computes nothing: size checks, copies, casts to the same type, dropout in evaluation mode."""
+"""Remove what computes nothing: size checks, copies, casts that keep every value."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _CHECKS = frozenset(
         "sym_constrain_range_for_size",
     }
 )
-_COPIES = frozenset({"alias", "clone", "contiguous", "detach", "lift_fresh_copy", "lift_fresh"})
-_CASTS = frozenset({"to", "_to_copy"})
-_DROPOUTS = frozenset({"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"})
+_COPIES = frozenset({"_to_copy", "clone", "contiguous", "lift_fresh_copy", "to"})
 
 
 class Clean(GraphPass):
-    """Drop nodes that return their input, and run-time checks of sizes.
+    """Drop nodes whose result equals their input, and run-time checks of sizes.
 
     The checks would forbid frames that are valid (no voxel at all), and every operator checks its own
-    inputs. A cast of the indices to int32 goes too: int32 is what the graph takes.
+    inputs. A cast of the graph's own inputs goes too where the graph takes the result's type: indices are
+    int32, and features may come as float16, which holds what the network reads. (Operators that return their
+    input itself are gone: `Functionalise`.)
     """
 
     def call(self, graph: fx.GraphModule) -> bool:
@@ -38,34 +38,34 @@ class Clean(GraphPass):
             if nodes.aten_name(node) in _CHECKS or node.target in (torch._check, torch._assert):
                 graph.graph.erase_node(node)
                 modified = True
-            elif _returns_its_input(node):
+            elif _equals_its_input(node):
                 node.replace_all_uses_with(node.args[0])
                 graph.graph.erase_node(node)
                 modified = True
         return modified
 
 
-def _returns_its_input(node: fx.Node) -> bool:
+def _equals_its_input(node: fx.Node) -> bool:
     name = nodes.aten_name(node)
-    if name in _COPIES:
-        return True
-    if name in _DROPOUTS:
-        return not nodes.argument(node, "train")
     if name == "add":  # sum([x, …]) starts from the number 0
         return isinstance(node.args[1], int | float) and node.args[1] == 0 and _same_type(node)
-    if name in _CASTS:
+    if name in _COPIES:
         source = node.args[0]
-        to_indices = (
-            isinstance(source, fx.Node) and source.op == "placeholder" and _dtype(node) == torch.int32
-        )
-        return to_indices or _same_type(node)
+        of_input = isinstance(source, fx.Node) and source.op == "placeholder"
+        return _same_type(node) or (of_input and _taken_as(_dtype(node), _dtype(source)))
     return False
 
 
+def _taken_as(wanted: torch.dtype | None, given: torch.dtype | None) -> bool:
+    """Whether a graph computes the same if an input of type `given` is not cast to `wanted`."""
+    if wanted == torch.int32:
+        return True
+    return wanted == torch.float32 and given == torch.float16
+
+
 def _same_type(node: fx.Node) -> bool:
-    source = node.args[0]
-    return isinstance(source, fx.Node) and _dtype(node) is not None and _dtype(node) is _dtype(source)
+    return _dtype(node) is not None and _dtype(node) is _dtype(node.args[0])
 
 
-def _dtype(node: fx.Node) -> torch.dtype | None:
-    return getattr(node.meta.get("val"), "dtype", None)
+def _dtype(node: object) -> torch.dtype | None:
+    return getattr(node.meta.get("val"), "dtype", None) if isinstance(node, fx.Node) else None

@@ -53,8 +53,9 @@ class FoldBatchNorm(GraphPass):
         for node in graph.graph.nodes:
             if nodes.aten_name(node) == "batch_norm" and nodes.argument(node, "training"):
                 raise CaptureError(
-                    f"{nodes.where(node)} normalises with the statistics of the frame. Capture needs running "
-                    "statistics: call model.eval(), and keep track_running_stats=True."
+                    f"{nodes.where(node)} normalises with the statistics of the frame: it is in training "
+                    "mode or has no running statistics. Call model.eval(), and keep "
+                    "track_running_stats=True."
                 )
 
     def call(self, graph: fx.GraphModule) -> bool:
@@ -96,9 +97,8 @@ class FoldBatchNorm(GraphPass):
         if not bool(torch.isfinite(new_weight).all() and torch.isfinite(new_bias).all()):
             return "its statistics or parameters are not finite, or a variance is negative"
 
-        stem = str(conv.kwargs["name"]).replace(".", "_")
-        conv.update_arg(1, nodes.new_attribute(graph, conv, f"{stem}_weight", new_weight))
-        conv.update_arg(2, nodes.new_attribute(graph, conv, f"{stem}_bias", new_bias))
+        conv.update_arg(1, nodes.new_attribute(graph, conv, "folded_weight", new_weight))
+        conv.update_arg(2, nodes.new_attribute(graph, conv, "folded_bias", new_bias))
         norm.replace_all_uses_with(conv)
         graph.graph.erase_node(norm)
         return None

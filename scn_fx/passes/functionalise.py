@@ -1,78 +1,156 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Replace in-place operators (`relu_`, `add_`) by the ones that return a new value."""
+"""Replace operators that write into memory by the ones that return a new value."""
 
 from __future__ import annotations
+
+import operator
 
 import torch
 from torch import fx
 
-from scn_fx.errors import CaptureError
 from scn_fx.passes import nodes
 from scn_fx.passes.base import GraphPass
+from scn_fx.passes.memory import View, views
+from scn_fx.passes.refused import mark_refused
 
 __all__ = ["Functionalise"]
 
-_FUNCTIONAL = {
-    "relu_": torch.ops.aten.relu.default,
-    "add_": torch.ops.aten.add.Tensor,
-}
-_VIEWS = frozenset(
-    {
-        "view",
-        "reshape",
-        "permute",
-        "transpose",
-        "flatten",
-        "unflatten",
-        "squeeze",
-        "unsqueeze",
-        "detach",
-        "alias",
-    }
-    | {"contiguous", "slice", "select", "t"}
-)
-
 
 class Functionalise(GraphPass):
-    """`y = relu_(x)` becomes `y = relu(x)`, and everything after it that read x reads y.
+    """Every value becomes a value of its own: no operator writes, and none returns its input.
 
-    That is what the program computed: after the call, x *is* y. A view of x that other nodes read would have
-    changed as well; there the rule refuses, and the verification reports the operator.
+    `y = relu_(x)` becomes `y = relu(x)`, and everything after it that reads x, or another name of x
+    (`dropout(x)` in evaluation, `x.float()` of a float, a view of x's own shape), reads y. Which values are
+    names of one tensor is found by running the program without data (`scn_fx.passes.memory`). Three things
+    cannot be expressed so; they are marked, and are an error if the chosen output depends on them:
+
+    - a value in another shape of memory that was written meanwhile,
+    - writing into a parameter or buffer, for a graph has no memory of its own,
+    - an operator that writes and has no form that returns the result.
     """
 
     def call(self, graph: fx.GraphModule) -> bool:
-        modified = False
-        order = {node: i for i, node in enumerate(graph.graph.nodes)}
+        rewriting = _Rewriting(graph)
         for node in list(graph.graph.nodes):
-            name = nodes.aten_name(node)
-            if name not in _FUNCTIONAL:
+            rewriting.visit(node)
+        return rewriting.modified
+
+
+class _Rewriting:
+    """One walk over a graph in program order."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        self.modified = False
+        self._graph = graph.graph
+        self._views: dict[fx.Node, View] = views(graph)
+        self._current: dict[View, fx.Node] = {}  # the node that holds what a view reads now
+        self._versions: dict[int, int] = {}  # storage → number of writes
+        self._made: dict[fx.Node, int] = {}  # node → that number when it was made
+        self._writers: dict[int, str] = {}  # storage → the last operator that wrote, in words
+        self._stored = {
+            self._views[n].storage for n in graph.graph.nodes if n.op == "get_attr" and n in self._views
+        }
+
+    def visit(self, node: fx.Node) -> None:
+        if nodes.aten_name(node) != "sym_size":  # a size does not depend on what was written
+            self._read_current(node)
+        if nodes.aten_name(node) is not None:
+            written = _written(node)
+            if written is not None:
+                self._write(node, written)
+                return
+        # An item of what chunk or split returns is a view too.
+        if (nodes.aten_name(node) or node.target is operator.getitem) and self._drop_if_same(node):
+            return
+        self._remember(node)
+
+    def _remember(self, node: fx.Node) -> None:
+        view = self._views.get(node)
+        if view is not None:
+            self._current[view] = node
+            self._made[node] = self._versions.get(view.storage, 0)
+
+    def _read_current(self, node: fx.Node) -> None:
+        """Let the node read what its operands hold now."""
+        for operand in node.all_input_nodes:
+            view = self._views.get(operand)
+            if view is None or self._made.get(operand, 0) == self._versions.get(view.storage, 0):
                 continue
-            target = node.args[0]
-            if _aliased(target, node):
-                self.refuse(node, "it changes a value in place of which other operators read a view")
-                continue
-            node.target = _FUNCTIONAL[name]
-            later = [user for user in target.users if user is not node and order[user] > order[node]]
-            for user in later:
-                user.replace_input_with(target, node)
-            modified = True
-        return modified
+            current = self._current.get(view)
+            if current is None or self._made[current] != self._versions[view.storage]:
+                with self._graph.inserting_before(node):
+                    current = mark_refused(
+                        self._graph,
+                        operand,
+                        f"{nodes.where(node)} reads memory that {self._writers[view.storage]} changed in "
+                        "place through a view of another shape. Use the operator that returns a new value "
+                        "there.",
+                    )
+                self._views[current], self._made[current] = view, self._versions[view.storage]
+            if current is not operand:
+                node.replace_input_with(operand, current)
+                self.modified = True
 
-    def ensures(self, graph: fx.GraphModule) -> None:
-        for node in graph.graph.nodes:
-            name = nodes.aten_name(node)
-            if name is not None and name.endswith("_") and not name.startswith("_"):
-                why = "; ".join(nodes.reasons(node)) or "only relu_ and add_ may work in place"
-                raise CaptureError(
-                    f"{nodes.where(node)} changes a value in place: {why}. Use the operator without the "
-                    "underscore in the model."
-                )
-
-
-def _aliased(target: fx.Node, node: fx.Node) -> bool:
-    """Whether somebody other than `node` reads `target` through a view, or `target` is a view others read."""
-    if any(nodes.aten_name(user) in _VIEWS for user in target.users):
+    def _drop_if_same(self, node: fx.Node) -> bool:
+        """Drop an operator that returned a tensor which is there already."""
+        view = self._views.get(node)
+        same = self._current.get(view) if view is not None else None
+        if view is None or same is None or self._made[same] != self._versions.get(view.storage, 0):
+            return False
+        node.replace_all_uses_with(same)
+        self._graph.erase_node(node)
+        self.modified = True
         return True
-    return nodes.aten_name(target) in _VIEWS and any(
-        len(source.users) > 1 for source in target.all_input_nodes
-    )
+
+    def _write(self, node: fx.Node, target: fx.Node) -> None:
+        view = self._views.get(target)
+        where = nodes.where(node)
+        reason = _functionalise(node, target)
+        self.modified = True
+        if view is None:
+            return
+        self._versions[view.storage] = self._versions.get(view.storage, 0) + 1
+        self._writers[view.storage] = where
+        result = node
+        if view.storage in self._stored:
+            reason = "the value belongs to the model's parameters or buffers, and a graph remembers nothing"
+        if reason is not None:
+            with self._graph.inserting_after(node):
+                text = (
+                    f"{where} changes a value in place: {reason}. Use the operator that returns a new value."
+                )
+                result = mark_refused(self._graph, target, text)
+            node.replace_all_uses_with(result)
+        self._views[result] = view
+        self._current[view] = result
+        self._made[result] = self._versions[view.storage]
+
+
+def _written(node: fx.Node) -> fx.Node | None:
+    """The operand that the operator writes into, as its schema says."""
+    for position, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = node.args[position] if position < len(node.args) else node.kwargs.get(argument.name)
+            if isinstance(value, fx.Node):
+                return value
+    return None
+
+
+def _functionalise(node: fx.Node, target: fx.Node) -> str | None:
+    """Replace the operator by the one that returns its result; or say why there is none."""
+    name, overload = nodes.aten_name(node), node.target._overloadname  # type: ignore[union-attr]
+    if not str(name).endswith("_") or str(name).endswith("__"):
+        return "only operators that end in _ are known to return what they write"
+    packet = getattr(torch.ops.aten, str(name).removesuffix("_"), None)
+    functional = getattr(packet, overload, None)
+    if functional is None:
+        return "there is no form of the operator that returns a new value"
+    types = {
+        operand.meta["val"].dtype
+        for operand in node.all_input_nodes
+        if isinstance(operand.meta.get("val"), torch.Tensor) and operand.meta["val"].dim() > 0
+    }
+    if len(types) > 1:
+        return f"its operands have several types ({', '.join(sorted(map(str, types)))})"
+    node.target = functional
+    return None

@@ -33,6 +33,8 @@ class LowerLayout(GraphPass):
             name = nodes.aten_name(node)
             if name is None or not node.args or operator_name(node.args[0]) not in _DENSE:
                 continue
+            if not isinstance(node.meta.get("val"), torch.Tensor):
+                continue  # several results: chunk, split, max over an axis
             if name in _RESHAPES:
                 shape = _static_shape(node)
                 if shape is None:

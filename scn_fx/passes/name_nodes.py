@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from torch import fx
 
 from scn_fx.graph import operator_name
@@ -23,6 +25,10 @@ class NameNodes(GraphPass):
     `dense.reshape`, or after their own module if that is another one. Convolutions have their names already.
     """
 
+    def __init__(self, paths: Collection[str] = ()) -> None:
+        super().__init__()
+        self._paths = frozenset(paths)  # of all modules: a name that is made up must not be one of these
+
     def call(self, graph: fx.GraphModule) -> bool:
         taken: set[str] = set()
         for node in graph.graph.nodes:
@@ -37,7 +43,8 @@ class NameNodes(GraphPass):
                 stem = _layout_name(node, str(kind))
             else:
                 continue
-            name = unique(stem, taken)
+            own = nodes.module_path(node)
+            name = unique(stem, taken | (self._paths - {own}))
             taken.add(name)
             node.kwargs = {**node.kwargs, "name": name}
             modified = True

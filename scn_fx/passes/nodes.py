@@ -21,6 +21,7 @@ __all__ = [
     "argument",
     "aten_name",
     "attribute",
+    "changed",
     "copy_place",
     "index_sites",
     "input_sites",
@@ -29,12 +30,13 @@ __all__ = [
     "new_attribute",
     "output_sites",
     "reasons",
+    "set_changed",
     "set_place",
     "sites",
     "where",
 ]
 
-_PATH, _CLASS, _REASONS = "module_path", "module_class", "reasons"
+_PATH, _CLASS, _REASONS, _CHANGED = "module_path", "module_class", "reasons", "changed"
 
 
 def set_place(node: fx.Node, path: str, class_name: str) -> None:
@@ -47,6 +49,17 @@ def copy_place(source: fx.Node, target: fx.Node) -> None:
     for key in (_PATH, _CLASS, _REASONS):
         if key in source.meta:
             target.meta[key] = source.meta[key]
+
+
+def set_changed(node: fx.Node, name: str) -> None:
+    """Record that the model's forward gives the stored tensor `name` another value for its next call."""
+    node.meta[_CHANGED] = name
+
+
+def changed(node: fx.Node) -> str | None:
+    """Name of the stored tensor that the forward changes, or None."""
+    value = node.meta.get(_CHANGED)
+    return None if value is None else str(value)
 
 
 def module_path(node: fx.Node) -> str:
@@ -88,8 +101,8 @@ def argument(node: fx.Node, name: str) -> Any:
 
 
 def attribute(graph: fx.GraphModule, node: Any) -> torch.Tensor | None:
-    """Tensor of a `get_attr` node, or None for anything else."""
-    if not isinstance(node, fx.Node) or node.op != "get_attr":
+    """Tensor of a `get_attr` node, or None for anything else and for one that the forward changes."""
+    if not isinstance(node, fx.Node) or node.op != "get_attr" or changed(node) is not None:
         return None
     value: Any = graph
     for part in str(node.target).split("."):

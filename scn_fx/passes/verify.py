@@ -11,33 +11,50 @@ from scn_fx.errors import CaptureError
 from scn_fx.graph import KINDS, operator_name
 from scn_fx.passes import nodes
 from scn_fx.passes.base import GraphPass
+from scn_fx.passes.refused import refusal
 
 __all__ = ["Verify"]
 
 _MAPS = ("subm_map", "conv_map", "inverse_map")
 _DENSE = ("scatter_dense", "reshape", "transpose")
 
+_LINEAR = (
+    "On sites, a Linear layer is a SubMConv3d(in, out, 1) with weight = linear.weight.t().reshape(out, 1, "
+    "1, 1, in): spconv reads the weight of a kernel of one offset as [in, out]. Use that, or leave the "
+    "layer outside."
+)
 _ADVICE = {
     "batch_norm": "A BatchNorm is supported where it alone reads a convolution that has no activation.",
-    "linear": "On sites, a Linear layer is a SubMConv3d with kernel 1; use that, or leave the layer outside.",
-    "addmm": "On sites, a Linear layer is a SubMConv3d with kernel 1; use that, or leave the layer outside.",
-    "cat": "Concatenation of sparse tensors is not supported yet; capture up to it and choose an earlier "
-    "output.",
-    "add": "Only the sum of two feature tensors on the same sites is supported.",
+    "linear": _LINEAR,
+    "addmm": _LINEAR,
+    "cat": "Concatenation of sparse tensors is not supported yet.",
+    "add": "Only the sum of two feature tensors on the same sites, of equal width, is supported.",
+    "to": "A graph is float32; its precisions are chosen by quant.calibrate. Leave casts out of the forward.",
 }
-_ACTIVATIONS = (
-    "sigmoid",
-    "tanh",
-    "gelu",
-    "silu",
-    "leaky_relu",
-    "elu",
-    "hardtanh",
-    "hardswish",
-    "relu6",
-    "mish",
+_ACTIVATIONS = frozenset(
+    {
+        "celu",
+        "clamp",
+        "clamp_max",
+        "clamp_min",
+        "clip",
+        "elu",
+        "gelu",
+        "hardsigmoid",
+        "hardswish",
+        "hardtanh",
+        "leaky_relu",
+        "mish",
+        "prelu",
+        "relu6",
+        "selu",
+        "sigmoid",
+        "silu",
+        "softplus",
+        "tanh",
+    }
 )
-_GENERAL = "Capture the sparse encoder alone, or choose an earlier output with scn_fx.capture(…, output=…)."
+_ACTIVATION = "ReLU is the only activation of a sparse layer (clamp(min=0) is one); train with ReLU."
 
 
 class Verify(GraphPass):
@@ -47,27 +64,66 @@ class Verify(GraphPass):
     level's sites is found here, before a frame is run.
     """
 
+    def __init__(self, outputs: str = "") -> None:
+        super().__init__()
+        self._outputs = outputs  # of the model, in words, for advice
+
     def call(self, graph: fx.GraphModule) -> bool:
-        for node in graph.graph.nodes:
-            _check_operator(node)
+        # Sizes are computed for operators that then are what is not supported.
+        found = [node for node in graph.graph.nodes if nodes.aten_name(node) != "sym_size"]
+        for node in (*found, *graph.graph.nodes):
+            self._check_operator(node)
         _check_sites(graph)
+        _check_grids(graph)
         _check_names(graph)
-        _check_output(graph)
+        self._check_output(graph)
         return False
 
+    def _check_operator(self, node: fx.Node) -> None:
+        reason = refusal(node)
+        if reason is not None:
+            raise CaptureError(reason)
+        name = nodes.changed(node)
+        if name is not None:
+            raise CaptureError(
+                f"The forward gives the model's tensor {name!r} another value, and the output depends on "
+                "it. A graph remembers nothing from frame to frame: pass the tensor among args."
+            )
+        if node.op in ("placeholder", "get_attr", "output"):
+            return
+        kind = operator_name(node)
+        if kind in KINDS or kind in _MAPS or node.target is operator.getitem:
+            return
+        name = nodes.aten_name(node) or ""
+        advice = _ACTIVATION if name in _ACTIVATIONS else _ADVICE.get(name, "")
+        why = "".join(f" ({reason})" for reason in nodes.reasons(node))
+        raise CaptureError(f"{nodes.where(node)} is not supported{why}. {self._way_out(advice)}")
 
-def _check_operator(node: fx.Node) -> None:
-    if node.op in ("placeholder", "get_attr", "output"):
-        return
-    kind = operator_name(node)
-    if kind in KINDS or kind in _MAPS or node.target is operator.getitem:
-        return
-    name = nodes.aten_name(node) or ""
-    advice = _ADVICE.get(name, _GENERAL)
-    if name.rstrip("_") in _ACTIVATIONS:
-        advice = "ReLU is the only activation of a sparse layer; train with ReLU, or leave the layer outside."
-    why = "".join(f" ({reason})" for reason in nodes.reasons(node))
-    raise CaptureError(f"{nodes.where(node)} is not supported{why}. {advice}")
+    def _way_out(self, advice: str) -> str:
+        """What to do about an operator: the advice, or how to leave it out and for which other outputs."""
+        end = "Or end the captured part before it" if advice else "End the captured part before it"
+        if self._outputs.count("output=") > 1:
+            way = f"choose an output that does not need it ({self._outputs}), or capture"
+        else:
+            way = "capture a submodule, or"
+        return f"{advice} {end}: {way} a small nn.Module whose forward returns the value before.".lstrip()
+
+    def _check_output(self, graph: fx.GraphModule) -> None:
+        value = graph.graph.output_node().args[0]
+        if isinstance(value, fx.Node):
+            if operator_name(value) in _DENSE:
+                return
+        elif isinstance(value, tuple | list) and len(value) == 2:
+            features, indices = value
+            if isinstance(features, fx.Node) and nodes.sites(features) is not None:
+                of_features, of_indices = nodes.sites(features), nodes.index_sites(indices)
+                if of_indices is not None and (of_features is of_indices or features.op == "placeholder"):
+                    return
+        listed = f" The model returns {self._outputs}." if self._outputs else ""
+        raise CaptureError(
+            "The output must be a dense map or a sparse tensor (features, indices) that the captured layers "
+            f"compute, got {value}. Choose another output=.{listed}"
+        )
 
 
 def _check_sites(graph: fx.GraphModule) -> None:
@@ -122,6 +178,29 @@ def _sites_text(found: fx.Node | None) -> str:
     return f"the output sites of layer {found.kwargs['name']!r}"
 
 
+def _check_grids(graph: fx.GraphModule) -> None:
+    """Sites have one grid: the one that their convolution makes, or the one of their first reader."""
+    grids: dict[fx.Node, list[int]] = {}
+    for node in graph.graph.nodes:
+        kind = operator_name(node)
+        if kind in ("subm_map", "conv_map"):
+            sites = nodes.index_sites(node.args[0])
+            grid = node.kwargs["spatial_shape" if kind == "subm_map" else "input_spatial_shape"]
+        elif kind == "scatter_dense":
+            sites, grid = nodes.index_sites(node.args[1]), node.kwargs["spatial_shape"]
+        else:
+            continue
+        if sites is None:
+            continue
+        known = grids.setdefault(sites, list(sites.kwargs.get("output_spatial_shape", grid)))
+        if known != list(grid):
+            raise CaptureError(
+                f"{nodes.where(node)} takes its sites on a grid of {list(grid)}, but they lie on one of "
+                f"{known}: the forward changes spatial_shape in between. Leave it as the layers give it; a "
+                "dense map is padded outside the captured part."
+            )
+
+
 def _check_names(graph: fx.GraphModule) -> None:
     seen: set[str] = set()
     for node in graph.graph.nodes:
@@ -131,20 +210,3 @@ def _check_names(graph: fx.GraphModule) -> None:
         if not name or name in seen:
             raise CaptureError(f"Layer names must be unique and not empty, got {name!r} twice or empty.")
         seen.add(name)
-
-
-def _check_output(graph: fx.GraphModule) -> None:
-    value = next(iter(reversed(graph.graph.nodes))).args[0]
-    if isinstance(value, fx.Node):
-        if operator_name(value) in _DENSE:
-            return
-    elif isinstance(value, tuple | list) and len(value) == 2:
-        features, indices = value
-        if isinstance(features, fx.Node) and nodes.sites(features) is not None:
-            of_features, of_indices = nodes.sites(features), nodes.index_sites(indices)
-            if of_indices is not None and (of_features is of_indices or features.op == "placeholder"):
-                return
-    raise CaptureError(
-        f"The output must be a dense map or a sparse tensor (features, indices) that the captured layers "
-        f"compute, got {value}. Choose another output=."
-    )

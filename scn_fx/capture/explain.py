@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why a forward could not be traced: where in the user's code it stopped, and what to do about it."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from torch import nn
+
+from scn_fx.capture.tracing import Tracing
+from scn_fx.errors import ScnError
+
+__all__ = ["explanation"]
+
+_OF_DATA = ("ata-dependent", "data dependent", "Constraints violated", "unbacked", "aten._local_scalar_dense")
+_OF_MEMORY = (
+    "data pointer",
+    ".numpy() is not supported",
+    "fake tensor in the exported program",
+    "FakeTensor",
+    "fake mode",
+)
+_PART = (
+    "Capture the part of the model that does without: a submodule, or a small nn.Module around it whose "
+    "forward calls it with constants."
+)
+
+
+def explanation(
+    model: nn.Module,
+    error: BaseException,
+    tracing: Tracing,
+    numbers: Sequence[str],
+    handled: BaseException | None,
+) -> str:
+    """One message for an error that stopped the trace; torch's own text stays with the error's cause.
+
+    Args:
+        model: the captured model.
+        error: what the trace raised.
+        tracing: the capture in progress, which names modules.
+        numbers: arguments that are tensors of one integer.
+        handled: an exception that was being handled when capture was called; it explains nothing.
+    """
+    ours = _of_ours(error, handled)
+    if ours is not None:
+        return str(ours)
+    text = f"{type(error).__name__} {error}"
+    place = _place(error, tracing)
+    name = type(model).__name__
+    at = f" at {place}" if place else ""
+    if "only support int32" in text:
+        return f"{name} cannot be captured{at}: spconv needs int32 indices. Pass indices.int() among args."
+    if any(word in text for word in _OF_DATA):
+        if numbers:
+            return (
+                f"{name} cannot be captured{at}: the forward makes a Python number of a tensor's value. "
+                f"Pass {', '.join(numbers)} as a Python number instead of a tensor."
+            )
+        return (
+            f"{name} cannot be captured{at}: the forward decides or computes something from the "
+            "voxels' values or their number, which differ from frame to frame. A batch size or grid must be "
+            f"a Python number among args. {_PART}"
+        )
+    if any(word in text for word in _OF_MEMORY):
+        return (
+            f"{name} cannot be captured{at}: it runs code that reads the values of tensors (numpy, "
+            ".data, compiled operators of another library), and while a model is captured tensors have "
+            f"none. Layers must be those of spconv 2.x (spconv.pytorch) and torch. {_PART}"
+        )
+    first = str(error).strip().splitlines()
+    what = f"{type(error).__name__}: {first[0][:200]}" if first else type(error).__name__
+    return (
+        f"{name} cannot be captured: its forward stopped{at} with {what}. Check that the model runs on "
+        f"these args; if it does, torch.export cannot follow that line. {_PART}"
+    )
+
+
+def _of_ours(error: BaseException, handled: BaseException | None) -> ScnError | None:
+    """An scn-fx error that torch may have wrapped in one of its own."""
+    seen: BaseException | None = error
+    while seen is not None and seen is not handled:
+        if isinstance(seen, ScnError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+@dataclass(frozen=True)
+class _Line:
+    frame: FrameType
+    number: int
+
+
+def _place(error: BaseException, tracing: Tracing) -> str:
+    """The last line of the user's code before the error: file, line, text and module; empty without one."""
+    lines = [line for line in _lines(error) if _of_user(line.frame.f_code.co_filename)]
+    if not lines:
+        return ""
+    line = lines[-1]
+    file = line.frame.f_code.co_filename
+    code = textwrap.shorten(linecache.getline(file, line.number).strip(), 100, placeholder=" …")
+    text = f"{os.path.basename(file)}:{line.number}" + (f" ({code})" if code else "")
+    module = line.frame.f_locals.get("self")
+    if isinstance(module, nn.Module) and tracing.registered(module):
+        text += f" in {tracing.describe(module)}"
+    return text
+
+
+def _lines(error: BaseException) -> Iterator[_Line]:
+    trace: Any = error.__traceback__
+    while trace is not None:
+        yield _Line(trace.tb_frame, trace.tb_lineno)
+        trace = trace.tb_next
+
+
+def _of_user(file: str) -> bool:
+    """Whether a file is neither Python's own nor of torch, spconv or scn-fx."""
+    if file.startswith("<"):
+        return file.startswith("<stdin") or file.startswith("<ipython")
+    path = os.path.realpath(file)
+    return not any(path.startswith(folder + os.sep) for folder in _library_folders())
+
+
+def _library_folders() -> list[str]:
+    folders = [os.path.dirname(os.__file__)] if "site-packages" not in os.__file__ else []
+    for name in ("torch", "spconv", "cumm", "scn_fx"):
+        module = sys.modules.get(name)
+        if module is not None and getattr(module, "__file__", None):
+            folders.append(os.path.dirname(str(module.__file__)))
+    return [os.path.realpath(folder) for folder in folders]
