@@ -11,6 +11,7 @@ __all__ = [
     "CaptureWarning",
     "CompareError",
     "ExportError",
+    "GridError",
     "LidarError",
     "MissingPackageError",
     "NonFiniteError",
@@ -71,6 +72,10 @@ class CompareError(ScnError, AssertionError):
 
 class LidarError(ScnError, ValueError):
     """A LiDAR file or voxel grid is not what its format says."""
+
+
+class GridError(ScnError, ValueError):
+    """A frame was made for another voxel grid than the network's, or nothing says which grid that is."""
 
 
 class MissingPackageError(ScnError, ImportError):

@@ -272,11 +272,21 @@ def _layers(graph: fx.GraphModule) -> Iterator[Layer]:
 
 def new_metadata(axes: str, features: str, indices: str) -> dict[str, Any]:
     """Metadata of a graph that has just been captured; `features` and `indices` are placeholder names."""
-    return {"axes": axes, "features": features, "indices": indices, "calibration": None, "notes": []}
+    return {
+        "axes": axes,
+        "features": features,
+        "indices": indices,
+        "calibration": None,
+        "grid": None,
+        "notes": [],
+    }
 
 
 def metadata(graph: fx.GraphModule) -> dict[str, Any]:
-    """The graph's metadata: axes, features, indices (placeholder names), calibration, notes.
+    """The graph's metadata: axes, features, indices (placeholder names), calibration, grid, notes.
+
+    `grid` holds the fields of the `scn_fx.lidar.VoxelGrid` that frames are voxelised in as plain data, or None
+    where it is not known; see `scn_fx.input_grid`.
 
     Raises:
         CaptureError: the graph was not made by `scn_fx.capture`.

@@ -15,6 +15,8 @@ from scn_fx.capture.foreign import unwrapped
 from scn_fx.capture.outputs import choices, output_path
 from scn_fx.capture.tracing import Tracing
 from scn_fx.errors import CaptureError
+from scn_fx.input_grid import set_grid
+from scn_fx.lidar.grids import VoxelGrid
 from scn_fx.passes import fusing_passes, run_passes
 
 __all__ = ["capture"]
@@ -30,6 +32,7 @@ def capture(
     kwargs: Mapping[str, Any] | None = None,
     output_bound: int = 200_000,
     axes: str = "zyx",
+    grid: VoxelGrid | None = None,
 ) -> fx.GraphModule:
     """Capture an spconv model as a fused float graph of scn-fx operators.
 
@@ -48,6 +51,9 @@ def capture(
         kwargs: arguments of the forward by keyword.
         output_bound: most sites that any layer may have; buffers of an engine are sized by it.
         axes: order of the spatial columns in the model's indices, "zyx" or "xyz".
+        grid: range and voxel size of the frames that the network was trained with, a
+            `scn_fx.lidar.VoxelGrid`. The graph and files exported from it record it, and frames that are known
+            to be made for another grid are refused.
 
     Returns:
         A `torch.fx.GraphModule` that returns a dense map, or (features, indices) for a sparse output. Its
@@ -55,7 +61,7 @@ def capture(
 
     Raises:
         CaptureError: an unsupported module or operator (named by its path and class), training mode, a wrong
-            `output`, or arguments without features and indices.
+            `output`, arguments without features and indices, or a `grid` of another shape than the network's.
         MissingPackageError: spconv is not installed.
     """
     if axes not in _AXES:
@@ -69,7 +75,10 @@ def capture(
     tracing = Tracing(model, output_bound=output_bound, axes=axes)
     graph = exported_graph(model, inputs, path, tracing)
     notes = run_passes(graph, fusing_passes(tracing.paths, choices(tracing.outputs)))
-    return finished(graph, axes, (*tracing.notes, *notes))
+    captured = finished(graph, axes, (*tracing.notes, *notes))
+    if grid is not None:
+        set_grid(captured, grid)
+    return captured
 
 
 def _check_model(model: nn.Module) -> None:

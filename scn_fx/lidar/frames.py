@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from scn_fx.errors import LidarError
-from scn_fx.lidar.readers import read_points, with_time_lag
+from scn_fx.lidar.grids import CENTERPOINT_GRID, KITTI_GRID, VoxelGrid
+from scn_fx.lidar.readers import read_sweep
+from scn_fx.lidar.sites import SiteIndices
 from scn_fx.lidar.synthetic import synthetic_points
 from scn_fx.lidar.tensor_file import read_tensor
-from scn_fx.lidar.voxels import CENTERPOINT_GRID, KITTI_GRID, VoxelGrid, Voxels, voxelize
+from scn_fx.lidar.voxels import Voxels, voxelize
 
 __all__ = ["DATA_VARIABLE", "Frame", "demo_frames", "embedded_frame", "real_frames"]
 
@@ -34,7 +36,7 @@ class Frame:
     features: npt.NDArray[Any]
     """float16 or float32 [N, C]: means of x, y, z in metres, intensity, and (C = 5) time lag in seconds."""
     indices: npt.NDArray[np.int32]
-    """int32 [N, 4]: (batch, z, y, x)."""
+    """int32 [N, 4]: (batch, z, y, x). As `SiteIndices` they know the frame's grid."""
     grid: VoxelGrid
     source: str
     """Where it comes from, for people."""
@@ -60,6 +62,7 @@ class Frame:
                 f"y, x), got {int(outside.sum())} outside, first row {row}: {self.indices[row].tolist()}. "
                 "Voxelise with the grid of the network."
             )
+        object.__setattr__(self, "indices", SiteIndices.of(self.indices, self.grid))
 
     def __iter__(self) -> Iterator[npt.NDArray[Any]]:
         return iter((self.features, self.indices))
@@ -98,22 +101,20 @@ def _nuscenes_voxels(folder: Path) -> Frame:
 
 
 def _nuscenes_ten_sweeps(folder: Path) -> Frame:
-    points = read_points(folder / "nuscenes_ten_sweeps.bin", "float16x5")
+    points = read_sweep(folder / "nuscenes_ten_sweeps.bin", "float16x5")
     features, indices = voxelize(points, CENTERPOINT_GRID)
     return Frame("nuscenes_ten_sweeps", features, indices, CENTERPOINT_GRID, "nuScenes, ten sweeps")
 
 
 def _nuscenes_single_sweep(folder: Path) -> Frame:
-    # The fifth column of a single sweep is the ring; a network for ten sweeps reads a time lag there, which
-    # is 0 s for all points of the newest sweep.
-    points = with_time_lag(read_points(folder / "nuscenes_single_sweep.bin", "nuscenes"), 0.0)
+    points = read_sweep(folder / "nuscenes_single_sweep.bin", "nuscenes")
     features, indices = voxelize(points, CENTERPOINT_GRID)
     source = "nuScenes, one sweep; its ring column is replaced by time lag 0"
     return Frame("nuscenes_single_sweep", features, indices, CENTERPOINT_GRID, source)
 
 
 def _kitti(folder: Path) -> Frame:
-    features, indices = voxelize(read_points(folder / "kitti_000008.bin", "kitti"), KITTI_GRID)
+    features, indices = voxelize(read_sweep(folder / "kitti_000008.bin", "kitti"), KITTI_GRID)
     return Frame(
         "kitti_000008", features, indices, KITTI_GRID, "KITTI, front view, four columns (no time lag)"
     )

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Readers of LiDAR point files: nuScenes, KITTI, float16 sweeps and `.tensor`.
+"""Readers of LiDAR point files: the raw formats of `scn_fx.lidar.formats`, and `.tensor`.
 
 A raw point file is a bare array of floats without a header, so its format is a convention between writer and
 reader. The caller names it; without a name it is guessed by one rule (see `guess_format`), and a file that
-could be two things is refused rather than misread.
+could be two things is refused rather than misread. A named format is checked against the values.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,48 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from scn_fx.errors import LidarError
+from scn_fx.lidar.formats import POINT_FORMATS, PointFormat
 from scn_fx.lidar.tensor_file import TENSOR_MAGIC, parse_tensor, read_bytes
 
-__all__ = ["POINT_FORMATS", "PointFormat", "guess_format", "read_points", "with_time_lag"]
+__all__ = ["guess_format", "read_points", "read_sweep", "with_time_lag"]
 
-
-@dataclass(frozen=True)
-class PointFormat:
-    """One raw point format: records of `len(columns)` floats, nothing else in the file."""
-
-    name: str
-    """What callers pass as `format=`."""
-    dtype: str
-    """NumPy dtype of every value, little-endian."""
-    columns: tuple[str, ...]
-    """What each value of a record means."""
-    intensity_max: float
-    """Largest intensity the format's writers use; part of the plausibility check."""
-
-    @property
-    def record_bytes(self) -> int:
-        """Bytes of one point."""
-        return np.dtype(self.dtype).itemsize * len(self.columns)
-
-    def __str__(self) -> str:
-        return f"{self.name} ({np.dtype(self.dtype).name} x {len(self.columns)}: {', '.join(self.columns)})"
-
-
-POINT_FORMATS: dict[str, PointFormat] = {
-    f.name: f
-    for f in (
-        PointFormat("nuscenes", "<f4", ("x", "y", "z", "intensity", "ring"), 255.0),
-        PointFormat("kitti", "<f4", ("x", "y", "z", "reflectance"), 1.0),
-        PointFormat("float16x5", "<f2", ("x", "y", "z", "intensity", "time lag"), 255.0),
-    )
-}
-"""The raw formats by name. `"tensor"` is the further name that `read_points` knows."""
-
-# What a LiDAR can see: no sensor in these data sets measures beyond 250 m or 100 m up or down.
-_MAX_DISTANCE = 300.0
-_MAX_HEIGHT = 100.0
-_MAX_RING = 255.0
-_MAX_TIME_LAG = 10.0
+_OWN_COLUMNS = (
+    "If its columns are right all the same, read it with NumPy, select or scale them, and keep them with "
+    "scn_fx.lidar.write_tensor('NAME.tensor', points): such a file says its own type and is not checked."
+)
 
 
 def _names() -> str:
@@ -72,7 +38,7 @@ def _decode(data: bytes, name: str, layout: PointFormat) -> npt.NDArray[Any]:
         raise LidarError(
             f"{name}: expected a multiple of {layout.record_bytes} bytes for {layout}, got {len(data)} bytes "
             f"({points} points and {rest} bytes over). The file is truncated or has another format: "
-            f"copy it again or pass another format= ({_names()})."
+            f"copy it again or pass another format ({_names()})."
         )
     array: npt.NDArray[Any] = np.frombuffer(data, layout.dtype).reshape(points, len(layout.columns)).copy()
     return array
@@ -82,26 +48,12 @@ def _implausible(data: bytes, layout: PointFormat) -> str | None:
     """Why `data` is no plausible content of `layout`, or None if it is plausible."""
     if len(data) % layout.record_bytes:
         return f"{len(data)} bytes are no multiple of {layout.record_bytes}"
-    points = np.frombuffer(data, layout.dtype).reshape(-1, len(layout.columns))
-    if not np.isfinite(points).all():
-        return "it would hold NaN or infinite values"
-    low, high = points.min(axis=0).astype(float), points.max(axis=0).astype(float)
-    far = float(np.abs(points[:, :2]).max())
-    if far > _MAX_DISTANCE:
-        return f"|x| or |y| would reach {far:.4g} m"
-    if max(-low[2], high[2]) > _MAX_HEIGHT:
-        return f"z would span {low[2]:.4g} to {high[2]:.4g} m"
-    if low[3] < 0 or high[3] > layout.intensity_max:
-        return (
-            f"{layout.columns[3]} would span {low[3]:.4g} to {high[3]:.4g}, not 0 to {layout.intensity_max:g}"
-        )
-    if layout.columns[-1] == "ring":
-        ring = points[:, 4]
-        if low[4] < 0 or high[4] > _MAX_RING or (ring != np.floor(ring)).any():
-            return f"ring would not be whole numbers from 0 to {_MAX_RING:g}"
-    if layout.columns[-1] == "time lag" and (low[4] < 0 or high[4] > _MAX_TIME_LAG):
-        return f"time lag would span {low[4]:.4g} to {high[4]:.4g} s, not 0 to {_MAX_TIME_LAG:g}"
-    return None
+    return layout.problem(np.frombuffer(data, layout.dtype).reshape(-1, len(layout.columns)))
+
+
+def _fitting(data: bytes) -> dict[PointFormat, str | None]:
+    """Every raw format, and why `data` is not of it; None where it may be."""
+    return {layout: _implausible(data, layout) for layout in POINT_FORMATS.values()}
 
 
 def _guess(data: bytes, path: str | Path) -> str:
@@ -109,20 +61,35 @@ def _guess(data: bytes, path: str | Path) -> str:
         return "tensor"
     if not data:
         raise LidarError(f"{path}: expected LiDAR points, got an empty file. Copy or write it again.")
-    reasons = {layout: _implausible(data, layout) for layout in POINT_FORMATS.values()}
+    reasons = _fitting(data)
     fitting = [layout for layout, reason in reasons.items() if reason is None]
     if len(fitting) == 1:
         return fitting[0].name
     if fitting:
         raise LidarError(
             f"{path}: expected values that fit one point format, got {len(data)} bytes that fit "
-            f"{len(fitting)}: {'; '.join(map(str, fitting))}. Pass format= to say which it is."
+            f"{len(fitting)}: {'; '.join(map(str, fitting))}. Pass format= (--format) to say which it is."
         )
     why = "; ".join(f"{layout.name}: {reason}" for layout, reason in reasons.items())
     raise LidarError(
         f"{path}: expected one of {_names()}, got {len(data)} bytes that look like none of them ({why}). "
-        "If you know the format, pass format=; otherwise the file is truncated or of another kind."
+        f"The file is truncated or of another kind. {_OWN_COLUMNS}"
     )
+
+
+def _check_named(data: bytes, points: npt.NDArray[Any], path: str | Path, layout: PointFormat) -> None:
+    """Refuse points that contradict the format that the caller named."""
+    problem = layout.contradiction(points)
+    if problem is None:
+        return
+    others = [other.name for other, reason in _fitting(data).items() if reason is None and other != layout]
+    if len(others) == 1:
+        advice = f"The format {others[0]} fits: pass that."
+    elif others:
+        advice = f"The formats {', '.join(others)} fit: pass the one that its writer used."
+    else:
+        advice = f"No other known format fits either. {_OWN_COLUMNS}"
+    raise LidarError(f"{path}: expected points as {layout}, but {problem}. {advice}")
 
 
 def guess_format(path: str | Path) -> str:
@@ -130,9 +97,11 @@ def guess_format(path: str | Path) -> str:
 
     The rule: a file named `*.tensor` or starting with that format's magic is a tensor. Otherwise every raw
     format is tried on the whole file, and it fits when the size is a multiple of its record, all values are
-    finite, |x| and |y| stay below 300 m, |z| below 100 m, and intensity (0 to 255, KITTI 0 to 1), ring
-    (whole numbers, 0 to 255) and time lag (0 to 10 s) stay in their ranges. The guess stands only if
-    exactly one format fits; `LidarError` says which formats fit, or why none does.
+    finite, |x| and |y| stay below 300 m, |z| below 100 m, and the further columns stay in their ranges:
+    intensity (0 to 255, reflectance 0 to 1; four columns whose intensity stays below 1 are KITTI's), ring and
+    laser (whole numbers, 0 to 255 and 0 to 127), time lag (0 to 10 s), time offset (0 to 1 s), elongation
+    (0 to 2). The guess stands only if exactly one format fits; `LidarError` says which formats fit, or why
+    none does.
     """
     return _guess(read_bytes(path), path)
 
@@ -140,14 +109,30 @@ def guess_format(path: str | Path) -> str:
 def read_points(path: str | Path, format: str | None = None) -> npt.NDArray[Any]:
     """Read a LiDAR point file as it is stored.
 
-    `format` is `"nuscenes"` (float32 x 5: x, y, z, intensity 0..255, ring), `"kitti"` (float32 x 4: x, y, z,
-    reflectance 0..1), `"float16x5"` (x, y, z, intensity 0..255, time lag in s), `"tensor"` (a `.tensor`
-    file with a float16 or float32 array [N, >= 3]), or None to guess by `guess_format`.
+    `format` is a name in `POINT_FORMATS`, `"tensor"`, or None to guess it (see `guess_format`).
 
-    Returns float16 or float32 [N, columns]; positions in metres. Columns are not converted: see
-    `with_time_lag`. Raises `LidarError` for an unknown format, a missing or empty file, a size that is no
-    multiple of the record, and a guess that is not certain.
+    Returns the points [N, C] in the file's own dtype, float16 or float32, all columns as stored. A `.tensor`
+    file must hold float16 or float32 [N, >= 3]. Raises `LidarError` when the file is missing, empty, of
+    another size than the format's records, or cannot be guessed; and when a column does not hold what the
+    named format says (a time lag where the ring should be, say), naming the column, its values and the format
+    that fits.
     """
+    return _read(path, format)[0]
+
+
+def read_sweep(path: str | Path, format: str | None = None) -> npt.NDArray[Any]:
+    """The points of a file as networks for several sweeps take them: `read_points`, with one change.
+
+    Where a format has a ring in its last column (nuScenes), the time lag stands instead, 0 s as for all points
+    of a single sweep. Other columns, a time lag among them, stay as they are.
+    """
+    points, kind = _read(path, format)
+    ring_last = kind in POINT_FORMATS and POINT_FORMATS[kind].columns[-1] == "ring"
+    return with_time_lag(points) if ring_last else points
+
+
+def _read(path: str | Path, format: str | None) -> tuple[npt.NDArray[Any], str]:
+    """The points of a file, and the format they are in."""
     if format is not None and format != "tensor" and format not in POINT_FORMATS:
         raise LidarError(
             f"{path}: expected a format among {_names()}, got {format!r}. Pass one of these or None."
@@ -155,14 +140,17 @@ def read_points(path: str | Path, format: str | None = None) -> npt.NDArray[Any]
     data = read_bytes(path)
     kind = format or _guess(data, path)
     if kind != "tensor":
-        return _decode(data, str(path), POINT_FORMATS[kind])
+        points = _decode(data, str(path), POINT_FORMATS[kind])
+        if format is not None:
+            _check_named(data, points, path, POINT_FORMATS[kind])
+        return points, kind
     points = parse_tensor(data, str(path))
     if points.ndim != 2 or points.shape[1] < 3 or points.dtype.kind != "f":
         raise LidarError(
             f"{path}: expected points as float16 or float32 [N, >= 3], got {points.dtype.name} "
             f"{list(points.shape)}. Read other tensors with read_tensor."
         )
-    return points
+    return points, kind
 
 
 def with_time_lag(points: npt.NDArray[Any], time_lag: float = 0.0) -> npt.NDArray[Any]:
@@ -170,12 +158,19 @@ def with_time_lag(points: npt.NDArray[Any], time_lag: float = 0.0) -> npt.NDArra
 
     Takes [N, 4] or [N, 5]; a fifth column (nuScenes' ring) is replaced, for networks trained on several
     sweeps expect a time in seconds there. Returns [N, 5] of the same dtype; values of the other columns are
-    unchanged.
+    unchanged. Raises `LidarError` for other shapes, and for a fifth column that is no ring: it holds fractions,
+    so it may be a time lag already.
     """
     if points.ndim != 2 or points.shape[1] not in (4, 5):
         raise LidarError(
             f"Expected points [N, 4] or [N, 5] (x, y, z, intensity[, ring]), got {list(points.shape)}. "
             "Select the columns first."
+        )
+    if points.shape[1] == 5 and (points[:, 4] != np.floor(points[:, 4])).any():
+        low, high = float(points[:, 4].min()), float(points[:, 4].max())
+        raise LidarError(
+            f"Expected a ring (whole numbers) in the fifth column, got {low:.6g} to {high:.6g} with fractions. "
+            "If it is a time lag, leave it as it is; to replace it anyway, pass points[:, :4]."
         )
     lag = np.full((len(points), 1), time_lag, points.dtype)
     return np.concatenate([points[:, :4], lag], axis=1)

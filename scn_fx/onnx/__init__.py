@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
+from scn_fx.onnx.metadata import write_metadata
 from scn_fx.onnx.options import export_options
 from scn_fx.onnx.view import onnx_view
 
-__all__ = ["export_options", "onnx_view"]
+__all__ = ["export_options", "onnx_view", "write_metadata"]

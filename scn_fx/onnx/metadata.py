@@ -1,25 +1,73 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an exported file records about its making."""
+"""What an exported file records about its making, and about the frames it takes."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from scn_fx import __version__
+from scn_fx.errors import ExportError
+from scn_fx.lidar.grids import VoxelGrid
 
-__all__ = ["metadata_entries"]
+if TYPE_CHECKING:
+    from torch import fx
+
+__all__ = ["metadata_entries", "write_metadata"]
 
 
 def metadata_entries(meta: Mapping[str, Any]) -> dict[str, str]:
     """The ``metadata_props`` of a file, from the "scn_fx" metadata of the captured graph.
 
-    Keys: scn_fx.version, scn_fx.dialect, scn_fx.axes ("zyx" or "xyz") and, for a calibrated graph,
-    scn_fx.calibration.method and scn_fx.calibration.frames.
+    Keys: scn_fx.version, scn_fx.dialect, scn_fx.axes ("zyx" or "xyz"); for a calibrated graph,
+    scn_fx.calibration.method and scn_fx.calibration.frames; for a graph that knows its voxel grid, those of
+    `scn_fx.lidar.VoxelGrid.to_text`.
     """
     entries = {"scn_fx.version": __version__, "scn_fx.dialect": "libspconv", "scn_fx.axes": str(meta["axes"])}
     calibration = meta.get("calibration")
     if calibration:
         entries["scn_fx.calibration.method"] = str(calibration["method"])
         entries["scn_fx.calibration.frames"] = str(calibration["frames"])
+    grid = meta.get("grid")
+    if grid:
+        entries.update(VoxelGrid.from_dict(grid).to_text())
     return entries
+
+
+def write_metadata(path: str | Path, graph: fx.GraphModule) -> None:
+    """Add the metadata of `graph` to the ONNX file at `path` that was exported from it, in place.
+
+    For files of ``torch.onnx.export(dynamo=False)``, which has no place for metadata; those of the dynamo
+    exporter have it already. Everything else in the file stays the same, byte for byte: a protobuf message may
+    be continued behind its end. The file appears complete or not at all.
+
+    Raises:
+        ExportError: the file says something else under one of the keys, so it is of another graph.
+        OnnxError: it is no ONNX file.
+    """
+    import onnx
+
+    from scn_fx import _core
+    from scn_fx.graph import metadata
+
+    path = Path(path)
+    there: Mapping[str, str] = _core.read_onnx(str(path))["metadata"]
+    entries = metadata_entries(metadata(graph))
+    wrong = [key for key, value in entries.items() if there.get(key, value) != value]
+    if wrong:
+        raise ExportError(
+            f"{path} says {wrong[0]} = {there[wrong[0]]!r} already, this graph {entries[wrong[0]]!r}. Name the "
+            "file that was exported from this graph."
+        )
+    addition = onnx.ModelProto()
+    for key, value in entries.items():
+        if key not in there:
+            addition.metadata_props.add(key=key, value=value)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.metadata")
+    try:
+        partial.write_bytes(path.read_bytes() + addition.SerializeToString())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from torch import fx, nn
 import scn_fx.ops  # noqa: F401  (registers the operators)
 from scn_fx.errors import ExportError
 from scn_fx.graph import Layer, layers, metadata, operator_name
+from scn_fx.input_grid import input_shape
 from scn_fx.ops.checks import check_channel_ranges, check_range
 from scn_fx.passes.name_nodes import unique
 
@@ -161,16 +162,8 @@ class _Builder:
         self.copies[placeholders[roles[0]]] = features
         indices = placeholders[roles[1]]
         self.copies[indices] = self.graph.call_function(
-            torch.ops.scn_fx.input_sites.default, (features,), {"spatial_shape": self._input_grid(indices)}
+            torch.ops.scn_fx.input_sites.default, (features,), {"spatial_shape": input_shape(self.source)}
         )
-
-    def _input_grid(self, indices: fx.Node) -> list[int]:
-        """The grid on which the input sites lie, as the first operator that reads them says."""
-        for user in indices.users:
-            for key in ("spatial_shape", "input_spatial_shape"):
-                if key in user.kwargs:
-                    return [int(v) for v in user.kwargs[key]]  # type: ignore[union-attr,arg-type]
-        return []
 
     def _convolution(self, node: fx.Node, layer: Layer) -> None:
         bias = layer.bias

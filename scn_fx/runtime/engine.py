@@ -15,9 +15,12 @@ from typing import Any
 import numpy as np
 
 from scn_fx.errors import ArgumentError
+from scn_fx.lidar.grids import VoxelGrid
+from scn_fx.lidar.sites import NetworkGrid, SiteIndices
 from scn_fx.runtime.backend import Backend, Options
 from scn_fx.runtime.cpu import CpuBackend
 from scn_fx.runtime.cuda import CudaBackend
+from scn_fx.runtime.file_grid import file_grid
 
 __all__ = ["Engine", "NodeTrace", "StageTime"]
 
@@ -117,6 +120,21 @@ class Engine:
             CpuBackend(self._options) if number is None else CudaBackend(self._options, number)
         )
 
+        self._network = file_grid(self._options)
+
+    @property
+    def grid(self) -> VoxelGrid | None:
+        """The voxel grid that the file records (see `scn_fx.capture`); None if it records none.
+
+        ``engine(*voxelize(points, engine.grid))`` runs points.
+        """
+        return self._network.grid
+
+    @property
+    def network_grid(self) -> NetworkGrid:
+        """All that the file says about the voxels it takes: the grid, the shape, the order of the columns."""
+        return self._network
+
     @property
     def source(self) -> str | bytes:
         """Path or bytes of the ONNX file."""
@@ -179,7 +197,11 @@ class Engine:
             NonFiniteError: NaN, infinity or values beyond float16 in the features.
             BoundError: a layer has more sites than its ``output_bound``.
             OverflowedError: a layer's result does not fit in float16.
+            GridError: the indices come from `scn_fx.lidar.voxelize` and another grid than the file's. Arrays
+                of other origin do not say their grid.
         """
+        if type(indices) is SiteIndices:
+            self._network.check(indices)
         results = self._backend.run(features, indices, self._batch(batch_size), stream, copy)
         return results[0] if len(results) == 1 else tuple(results)
 
@@ -194,11 +216,13 @@ class Engine:
         they quantise them: float32, or float16 where the node's output precision is fp16. They are numpy
         arrays on every device.
         """
+        self._network.check(indices)
         nodes = self._backend.trace(features, indices, self._batch(batch_size))
         return [NodeTrace(**node) for node in nodes]
 
     def profile(self, features: Any, indices: Any, batch_size: int | None = None) -> list[StageTime]:
         """Runs one frame and returns where its time went, stage by stage in the order of execution."""
+        self._network.check(indices)
         stages = self._backend.profile(features, indices, self._batch(batch_size))
         return [StageTime(**stage) for stage in stages]
 
