@@ -10,7 +10,7 @@ from typing import Any
 from quant import METHODS
 from quant.script import CalibrationJob, parse_precision, report, run_job
 from scn_fx.errors import MissingPackageError, ScnError
-from scn_fx.lidar import GRIDS, POINT_FORMATS
+from scn_fx.lidar import GRID_SYNTAX, POINT_FORMATS
 
 try:
     import click
@@ -35,7 +35,7 @@ except ImportError as error:
     help="Cache file to write.",
 )
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Weights to load into the model first.")
-@click.option("--grid", default="centerpoint", type=click.Choice(list(GRIDS)), help="Voxel grid preset.")
+@click.option("--grid", help=f"Voxel grid of model and points: {GRID_SYNTAX}. Default: the model's own.")
 @click.option(
     "--format",
     "point_format",

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from scn_fx.errors import LidarError
-from scn_fx.lidar import GRIDS, guess_format, read_points, read_tensor, voxelize, with_time_lag
+from scn_fx.lidar import NetworkGrid, VoxelGrid, parse_grid, read_sweep, read_tensor, voxelize
 
 __all__ = ["FrameFiles"]
 
@@ -24,31 +24,34 @@ class FrameFiles:
 
     Attributes:
         files: for each frame, its point file, or the pair of its feature and index file.
-        grid: preset of `scn_fx.lidar.GRIDS` that points are voxelised in.
+        grid: the grid that points are voxelised in; None serves voxels alone.
         point_format: format of raw point files, see `scn_fx.lidar.read_points`; None guesses for each file.
+        axes: order of the index columns behind the batch that the network wants, "zyx" or "xyz". Indices in
+            files are taken as they are.
     """
 
     files: tuple[tuple[Path, ...], ...]
-    grid: str
+    grid: VoxelGrid | None = None
     point_format: str | None = None
+    axes: str = "zyx"
 
     @classmethod
     def find(
         cls,
         path: str | Path,
         *,
-        grid: str = "centerpoint",
+        grid: VoxelGrid | str | None = None,
         point_format: str | None = None,
         limit: int | None = None,
     ) -> FrameFiles:
         """The frames of a file or of a folder (its `*.bin` and `*.tensor` files by name).
 
         `NAME.features.tensor` beside `NAME.indices*.tensor` is one voxelised frame; every other file holds
-        points. `limit` keeps that many frames, spread evenly. Raises LidarError if there are none, half of a
-        pair is missing, or the grid is unknown.
+        points. `grid` may be a text for `scn_fx.lidar.parse_grid`. `limit` keeps that many frames, spread
+        evenly. Raises LidarError if there are none, half of a pair is missing, or the text names no grid.
         """
-        if grid not in GRIDS:
-            raise LidarError(f"Unknown grid {grid!r}; expected one of {', '.join(GRIDS)}.")
+        if isinstance(grid, str):
+            grid = parse_grid(grid)
         if limit is not None and limit < 1:
             raise LidarError(f"The number of frames must be at least 1, got {limit}.")
         root = Path(path)
@@ -71,6 +74,21 @@ class FrameFiles:
             frames = [frames[i] for i in np.linspace(0, len(frames) - 1, limit).round().astype(int)]
         return cls(tuple(frames), grid, point_format)
 
+    @property
+    def has_points(self) -> bool:
+        """Whether any frame has to be voxelised."""
+        return any(len(files) == 1 for files in self.files)
+
+    def for_network(self, network: NetworkGrid, grid: VoxelGrid | None) -> FrameFiles:
+        """The same frames for a network: points are voxelised in its grid, or in `grid` where it has none.
+
+        Raises GridError if `grid` contradicts the network's, or points have no grid at all. Voxels in files
+        do not say theirs, so that nothing of them can be checked here.
+        """
+        if grid is not None or self.has_points:
+            grid = network.require(grid, "--grid (grid=)")
+        return replace(self, grid=grid, axes=network.axes)
+
     def __len__(self) -> int:
         return len(self.files)
 
@@ -81,14 +99,10 @@ class FrameFiles:
         if len(files) == 2:
             return read_tensor(files[0]), read_tensor(files[1])
         (file,) = files
-        layout = self.point_format or guess_format(file)
-        points = read_points(file, layout)
-        if layout == "nuscenes":
-            # The fifth column of a single sweep is the ring; networks read a time lag there, zero for this
-            # sweep.
-            points = with_time_lag(points)
-        voxels = voxelize(points, GRIDS[self.grid])
-        return voxels.features, voxels.indices
+        if self.grid is None:
+            raise LidarError(f"{file} holds points: expected a voxel grid for them, got none. Pass grid=.")
+        features, indices = voxelize(read_sweep(file, self.point_format), self.grid)
+        return features, NetworkGrid("the network", axes=self.axes).columns(indices)
 
 
 def _partner(features: Path, folder: list[Path]) -> Path:

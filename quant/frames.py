@@ -12,18 +12,21 @@ from torch.fx import GraphModule
 
 from scn_fx.errors import CalibrationError, NonFiniteError
 from scn_fx.graph import layers, metadata
+from scn_fx.input_grid import network_grid
+from scn_fx.lidar import Frame, NetworkGrid, Voxels
 
 __all__ = ["InputSpec", "check_frame", "input_spec"]
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a graph takes: its inputs in order, which of them are features and indices, the feature width."""
+    """What a graph takes: inputs in order, which are features and indices, feature width, voxel grid."""
 
     names: tuple[str, ...]
     features: int
     indices: int
     channels: int | None
+    grid: NetworkGrid
 
 
 def input_spec(graph: GraphModule) -> InputSpec:
@@ -37,16 +40,20 @@ def input_spec(graph: GraphModule) -> InputSpec:
         for layer in layers(graph)
         if layer.kind == "convolution" and layer.inputs[0] is nodes[features]
     ]
-    return InputSpec(tuple(names), features, names.index(meta["indices"]), int(widths[0]) if widths else None)
+    indices = names.index(meta["indices"])
+    return InputSpec(tuple(names), features, indices, int(widths[0]) if widths else None, network_grid(graph))
 
 
 def check_frame(frame: Sequence[Any], spec: InputSpec, number: int) -> list[torch.Tensor]:
     """The tensors of a frame, its features rounded to float16 and widened to float32 again.
 
     Raises CalibrationError naming what was expected and what came, NonFiniteError for NaN or infinite
-    features.
+    features, GridError for a frame that is known to be voxelised in another grid than the graph's.
     """
     where = f"Frame {number} (counted from 0)"
+    spec.grid.check(frame, where)
+    if isinstance(frame, Voxels | Frame):
+        frame = tuple(frame)
     wanted = f"a tuple of {len(spec.names)} tensors ({', '.join(spec.names)})"
     if not isinstance(frame, tuple | list):
         raise CalibrationError(f"{where}: expected {wanted}, got a {type(frame).__name__}.")

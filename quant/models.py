@@ -15,7 +15,8 @@ from torch import fx, nn
 
 from scn_fx.capture.capture import capture
 from scn_fx.errors import CalibrationError
-from scn_fx.lidar import GRIDS, synthetic_points, voxelize
+from scn_fx.input_grid import graph_grid, network_grid, set_grid
+from scn_fx.lidar import CENTERPOINT_GRID, GRID_SYNTAX, VoxelGrid, parse_grid, synthetic_points, voxelize
 
 __all__ = ["ZOO", "load_graph", "load_weights"]
 
@@ -28,7 +29,7 @@ ZOO: Mapping[str, str] = {
 
 
 def load_graph(
-    model: str, *, checkpoint: str | Path | None = None, grid: str = "centerpoint"
+    model: str, *, checkpoint: str | Path | None = None, grid: VoxelGrid | str | None = None
 ) -> fx.GraphModule:
     """Make a model, load its weights and capture it.
 
@@ -42,13 +43,22 @@ def load_graph(
     - a tuple ``(module, args)`` or ``(module, args, output)`` for `scn_fx.capture`;
     - a graph that is captured already.
 
+    `grid` (a preset's name or what else `scn_fx.lidar.parse_grid` takes) is the voxel grid that the network
+    was trained with; the graph records it. Left out, it is CenterPoint's for zoo models; other models record
+    none, unless the callable's graph does. A forward that takes the grid needs it given.
+
     Without a checkpoint a zoo model has random weights, the same every time, scaled on a synthetic sweep so
     that activations keep their size. Raises CalibrationError for a name, checkpoint or return value that does
-    not serve, and capture's errors.
+    not serve, CaptureError for a grid of another shape than the network's, GridError for one that contradicts
+    the graph's, and capture's errors.
     """
-    if grid not in GRIDS:
-        raise CalibrationError(f"Unknown grid {grid!r}; expected one of {', '.join(GRIDS)}.")
-    made = _from_zoo(model, grid, checkpoint) if ":" not in model else _import(model)()
+    if isinstance(grid, str):
+        grid = parse_grid(grid)
+    if ":" not in model:
+        grid = grid or CENTERPOINT_GRID
+        made: Any = _from_zoo(model, grid, checkpoint)
+    else:
+        made = _import(model)()
     output: Any = None
     args: Any = None
     if isinstance(made, fx.GraphModule) and "scn_fx" in made.meta:
@@ -56,6 +66,10 @@ def load_graph(
             raise CalibrationError(
                 f"{model} returns a captured graph, whose weights are final; leave the checkpoint out."
             )
+        if grid is not None:
+            network_grid(made).check_grid(grid, f"The grid given for {model} is")
+            if graph_grid(made) is None:
+                set_grid(made, grid)
         return made
     if isinstance(made, tuple) and len(made) in (2, 3):
         made, args, output = (*made, None)[:3]
@@ -71,7 +85,7 @@ def load_graph(
         args = _arguments(made, model, grid)
     if output is None:
         output = _main_output(made)
-    return capture(made, args, output=output)
+    return capture(made, args, output=output, grid=grid)
 
 
 def load_weights(module: nn.Module, checkpoint: str | Path) -> None:
@@ -114,7 +128,7 @@ def load_weights(module: nn.Module, checkpoint: str | Path) -> None:
     module.load_state_dict({key: content[prefix + key] for key in wanted}, strict=False)
 
 
-def _from_zoo(name: str, grid: str, checkpoint: str | Path | None) -> nn.Module:
+def _from_zoo(name: str, grid: VoxelGrid, checkpoint: str | Path | None) -> nn.Module:
     if name not in ZOO:
         raise CalibrationError(
             f"Unknown model {name!r}; expected one of {', '.join(ZOO)}, or package.module:callable."
@@ -126,14 +140,14 @@ def _from_zoo(name: str, grid: str, checkpoint: str | Path | None) -> nn.Module:
         model: nn.Module = getattr(zoo, ZOO[name])(grid=size)
     model.eval()
     if checkpoint is None:
-        voxels = voxelize(synthetic_points(sweeps=1), GRIDS[grid])
+        voxels = voxelize(synthetic_points(sweeps=1), grid)
         features = torch.from_numpy(voxels.features[:, : _in_channels(model, name)]).float()
         zoo.randomise_weights(model, features, torch.from_numpy(voxels.indices))
     return model
 
 
-def _grid_xyz(grid: str) -> tuple[int, int, int]:
-    z, y, x = GRIDS[grid].box_shape
+def _grid_xyz(grid: VoxelGrid) -> tuple[int, int, int]:
+    z, y, x = grid.box_shape
     return x, y, z
 
 
@@ -162,10 +176,9 @@ def _in_channels(module: nn.Module, name: str) -> int:
     raise CalibrationError(f"{name} holds no sparse 3D convolution.")
 
 
-def _arguments(module: nn.Module, name: str, grid: str) -> tuple[Any, ...]:
-    """Example arguments of the module's forward, on a few sites of the grid; capture runs none of it."""
-    shape = torch.tensor(GRIDS[grid].spatial_shape)
-    sites = torch.arange(8)[:, None] % shape
+def _arguments(module: nn.Module, name: str, grid: VoxelGrid | None) -> tuple[Any, ...]:
+    """Example arguments of the module's forward, on a few sites near the origin; capture runs none of it."""
+    sites = torch.arange(8)[:, None] % torch.tensor(grid.spatial_shape if grid else (8, 8, 8))
     indices = torch.cat([torch.zeros(8, 1, dtype=torch.int64), sites], 1).int()
     features = torch.zeros(8, _in_channels(module, name))
     given = getattr(module, "arguments", None)
@@ -177,6 +190,11 @@ def _arguments(module: nn.Module, name: str, grid: str) -> tuple[Any, ...]:
     if len(names) == 3:
         return features, indices, 1
     if len(names) == 4:
+        if grid is None:
+            raise CalibrationError(
+                f"{name}: the forward of {type(module).__name__} takes ({', '.join(names)}), so its grid is "
+                f"part of the network. Give it: --grid (grid=) takes {GRID_SYNTAX}."
+            )
         return features, indices, 1, list(_grid_xyz(grid))
     raise CalibrationError(
         f"{name}: the forward of {type(module).__name__} takes ({', '.join(names)}), which is no known "

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scn_fx.errors import CalibrationError, MissingPackageError
+from scn_fx.lidar import parse_grid
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -27,7 +28,8 @@ class CalibrationJob:
         frames: a frame file, or a folder of them (see `quant.frame_files.FrameFiles`).
         output: the calibration cache to write.
         checkpoint: weights to load into the model.
-        grid: preset of `scn_fx.lidar.GRIDS` for voxelisation and the model's grid.
+        grid: the voxel grid of points and model, as `scn_fx.lidar.parse_grid` takes it; None takes the one
+            that the model records (a zoo model: CenterPoint's).
         point_format: format of raw point files; None guesses.
         limit: most frames to use, spread evenly over the files; None for all.
         method, percentile, num_bins, precision: see `quant.calibrate`.
@@ -37,7 +39,7 @@ class CalibrationJob:
     frames: Path
     output: Path
     checkpoint: Path | None = None
-    grid: str = "centerpoint"
+    grid: str | None = None
     point_format: str | None = None
     limit: int | None = None
     method: str = "mse"
@@ -77,18 +79,20 @@ def run_job(job: CalibrationJob, *, progress: bool | None = None) -> tuple[Graph
     from quant.frame_files import FrameFiles
 
     # Names are checked before anything slow starts.
-    frames = FrameFiles.find(job.frames, grid=job.grid, point_format=job.point_format, limit=job.limit)
+    grid = None if job.grid is None else parse_grid(job.grid)
+    frames = FrameFiles.find(job.frames, point_format=job.point_format, limit=job.limit)
     try:
         from quant.calibration import calibrate
         from quant.models import load_graph
+        from scn_fx.input_grid import network_grid
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
         raise MissingPackageError.of("torch", "quant", "Calibration") from error
-    graph = load_graph(job.model, checkpoint=job.checkpoint, grid=job.grid)
+    graph = load_graph(job.model, checkpoint=job.checkpoint, grid=grid)
     result = calibrate(
         graph,
-        frames,
+        frames.for_network(network_grid(graph), grid),
         method=job.method,
         percentile=job.percentile,
         num_bins=job.num_bins,

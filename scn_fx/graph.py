@@ -285,8 +285,8 @@ def new_metadata(axes: str, features: str, indices: str) -> dict[str, Any]:
 def metadata(graph: fx.GraphModule) -> dict[str, Any]:
     """The graph's metadata: axes, features, indices (placeholder names), calibration, grid, notes.
 
-    `grid` holds the fields of the `scn_fx.lidar.VoxelGrid` that frames are voxelised in as plain data, or None
-    where it is not known; see `scn_fx.input_grid`.
+    `grid` holds the fields of the `scn_fx.lidar.VoxelGrid` that frames are voxelised in as plain data, or
+    None where it is not known; see `scn_fx.input_grid`.
 
     Raises:
         CaptureError: the graph was not made by `scn_fx.capture`.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The voxel grid of a captured graph: recorded at capture or later, kept in its metadata, checked on frames."""
+"""The voxel grid of a captured graph: recorded at capture or later, checked on frames."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def set_grid(graph: fx.GraphModule, grid: VoxelGrid) -> None:
         sizes = [" x ".join(map(str, size)) for size in (grid.spatial_shape, shape)]
         order = " (its own order is x, y, z)" if metadata(graph)["axes"] == "xyz" else ""
         raise CaptureError(
-            f"The grid has {sizes[0]} voxels (z, y, x), but the network takes sites in {sizes[1]}{order}. Pass "
-            "the range and voxel size of the network's configuration (extra_z counts the empty slices above "
-            "the range), or the model and arguments of this grid."
+            f"The grid has {sizes[0]} (z, y, x) voxels, the network takes sites in {sizes[1]}{order}. "
+            "Pass the range and voxel size of the network's configuration (extra_z counts the empty slices "
+            "above the range), or the model and arguments of this grid."
         )
     set_metadata(graph, grid=grid.to_dict())
 
@@ -49,7 +49,7 @@ def network_grid(graph: fx.GraphModule) -> NetworkGrid:
 
 
 def input_shape(graph: fx.GraphModule) -> list[int]:
-    """Sites of the input along its index columns, as the first operator that reads them says; [] if none does."""
+    """Sites of the input along its index columns, as an operator that reads them says; [] without one."""
     indices = metadata(graph)["indices"]
     for node in graph.graph.nodes:
         if node.op == "placeholder" and node.name == indices:

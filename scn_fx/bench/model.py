@@ -115,7 +115,7 @@ def _make(folder: Path, channels: Sequence[int], grid: Sequence[int], small: boo
     from scn_fx.capture import capture
     from scn_fx.cli.exporting import export_onnx, quiet
     from scn_fx.graph import layers
-    from scn_fx.lidar import embedded_frame
+    from scn_fx.lidar import CENTERPOINT_GRID, embedded_frame
     from scn_fx.zoo import demo_frame, demo_model
 
     if small:
@@ -127,7 +127,7 @@ def _make(folder: Path, channels: Sequence[int], grid: Sequence[int], small: boo
         )
     with quiet():
         model = demo_model(0, frame, channels=channels, grid=grid)
-        graph = capture(model, model.arguments(*frame))
+        graph = capture(model, model.arguments(*frame), grid=None if small else CENTERPOINT_GRID)
         export_onnx(graph, folder / "float.onnx")
         weights: dict[str, Any] = {
             layer.name: layer.weight.detach().numpy()
@@ -142,7 +142,12 @@ def _make(folder: Path, channels: Sequence[int], grid: Sequence[int], small: boo
 def _fingerprint() -> str:
     """Of the sources and packages that the files come from."""
     root = Path(__file__).parents[2]
-    paths = [root / "scn_fx" / "graph.py", root / "scn_fx" / "geometry.py", Path(__file__)]
+    paths = [
+        root / "scn_fx" / "graph.py",
+        root / "scn_fx" / "geometry.py",
+        root / "scn_fx" / "input_grid.py",
+        Path(__file__),
+    ]
     for folder in _SOURCES:
         paths += sorted((root / folder).glob("*.py"))
     digest = hashlib.sha256()

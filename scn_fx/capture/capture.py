@@ -52,8 +52,8 @@ def capture(
         output_bound: most sites that any layer may have; buffers of an engine are sized by it.
         axes: order of the spatial columns in the model's indices, "zyx" or "xyz".
         grid: range and voxel size of the frames that the network was trained with, a
-            `scn_fx.lidar.VoxelGrid`. The graph and files exported from it record it, and frames that are known
-            to be made for another grid are refused.
+            `scn_fx.lidar.VoxelGrid`. The graph and files exported from it record it, and frames that are
+            known to be made for another grid are refused.
 
     Returns:
         A `torch.fx.GraphModule` that returns a dense map, or (features, indices) for a sparse output. Its

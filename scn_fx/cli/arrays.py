@@ -9,19 +9,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from scn_fx.errors import ArgumentError
+from scn_fx.errors import ArgumentError, GridError
 from scn_fx.lidar import (
-    GRIDS,
+    CENTERPOINT_GRID,
+    NetworkGrid,
+    VoxelGrid,
     embedded_frame,
-    guess_format,
-    read_points,
+    read_sweep,
     read_tensor,
+    synthetic_points,
     voxelize,
-    with_time_lag,
 )
 from scn_fx.lidar import write_tensor as _write_tensor
 
-__all__ = ["InputFrame", "SavedResult", "load_frame", "read_result", "write_result"]
+__all__ = ["InputFrame", "SavedResult", "load_frame", "read_result", "synthetic_frame", "write_result"]
 
 Array = npt.NDArray[Any]
 
@@ -42,27 +43,49 @@ class SavedResult(NamedTuple):
 
 
 def load_frame(
-    features: Path | None, indices: Path | None, points: Path | None, grid: str, point_format: str | None
+    features: Path | None,
+    indices: Path | None,
+    points: Path | None,
+    grid: VoxelGrid | None,
+    point_format: str | None,
+    network: NetworkGrid,
 ) -> InputFrame:
-    """The frame of the options; the synthetic one if none names a file.
+    """The frame of the options, for `network`; the synthetic one if none names a file.
 
-    Raises ArgumentError for options that contradict each other, LidarError for files that hold no frame.
+    Points are voxelised in the network's grid, or in `grid` where it says none. Raises ArgumentError for
+    options that contradict each other, LidarError for files that hold no frame, GridError for a grid that is
+    not the network's.
     """
     if points is not None and (features is not None or indices is not None):
         raise ArgumentError("Give either --points, or --features with --indices, not both.")
     if (features is None) != (indices is None):
         raise ArgumentError("--features and --indices belong together: give both files of the frame.")
+    if points is None and point_format is not None:
+        raise ArgumentError("--format is that of a point file: give --points as well, or leave it out.")
+    if grid is not None:
+        network.check_grid(grid, "--grid is")
     if features is not None and indices is not None:
         return InputFrame(features.name, _array(features), _array(indices))
     if points is None:
+        return synthetic_frame(network)
+    voxels = voxelize(read_sweep(points, point_format), network.require(grid, "--grid"))
+    return InputFrame(points.name, voxels.features, network.columns(voxels.indices))
+
+
+def synthetic_frame(network: NetworkGrid) -> InputFrame:
+    """The synthetic frame in the network's grid; one that is not known must have CenterPoint's shape."""
+    if network.grid is None or network.grid.same_voxels(CENTERPOINT_GRID):
         frame = embedded_frame()
-        return InputFrame(f"{frame.name} (no frame given)", frame.features, frame.indices)
-    layout = point_format or guess_format(points)
-    rows = read_points(points, layout)
-    if layout == "nuscenes":  # the ring of a single sweep stands where networks read a time lag
-        rows = with_time_lag(rows)
-    voxels = voxelize(rows, GRIDS[grid])
-    return InputFrame(points.name, voxels.features, voxels.indices)
+        try:
+            network.check_grid(frame.grid, "The synthetic frame is voxelised in")
+        except GridError as error:
+            raise GridError(
+                f"{error} Or give a frame: --points FILE, or --features with --indices."
+            ) from error
+        features, indices = frame
+    else:
+        features, indices = voxelize(synthetic_points(), network.grid)
+    return InputFrame("synthetic (no frame given)", features, network.columns(indices))
 
 
 def read_result(text: str) -> SavedResult:

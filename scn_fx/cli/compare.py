@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from scn_fx.cli.grid_option import format_option, grid_option
 from scn_fx.cli.output import json_option, print_json, print_table, table, working
-from scn_fx.lidar import GRIDS, POINT_FORMATS
 
 if TYPE_CHECKING:
-    from scn_fx.runtime import Comparison, Limits
+    from scn_fx.lidar import NetworkGrid
+    from scn_fx.runtime import Comparison, Engine, Limits
 
 __all__ = ["command", "print_comparison"]
 
@@ -24,13 +26,11 @@ _FILE = click.Path(path_type=Path)
 @click.option("--model", help="The model behind FILE.onnx: a name of the zoo, or package.module:callable.")
 @click.option("--cache", type=_FILE, help="Its calibration cache; without one the graph is float.")
 @click.option("--checkpoint", type=_FILE, help="Its weights.")
-@click.option(
-    "--grid", default="centerpoint", type=click.Choice(list(GRIDS)), help="Grid of model and points."
-)
+@grid_option
 @click.option(
     "--frames", type=_FILE, help="Frame file or folder, as for calibrate; default: the synthetic one."
 )
-@click.option("--format", "point_format", type=click.Choice([*POINT_FORMATS, "tensor"]), help="Point format.")
+@format_option
 @click.option("--limit", default=1, type=click.IntRange(1), help="Use at most this many frames.")
 @click.option("--precision", type=click.Choice(["fp32"]), help="Run the engine in fp32.")
 @click.option("--device", default="cpu", help="Where the engine runs: cpu, cuda or cuda:N.")
@@ -83,16 +83,22 @@ def _limits(options: dict[str, Any]) -> Limits | None:
 
 
 def _compare_model(file: Path, options: dict[str, Any], limits: Limits | None, as_json: bool) -> bool:
+    from scn_fx.input_grid import network_grid
     from scn_fx.runtime import Engine, compare
 
     engine = Engine(file, options["device"], precision=options["precision"], threads=options["threads"])
+    if options["grid"] is not None:
+        engine.network_grid.check_grid(options["grid"], "--grid is")
     with working("capturing the model") as say:
         from scn_fx.cli.models import load_model
 
-        names = ("checkpoint", "grid", "cache")
-        graph = load_model(options["model"], **{name: options[name] for name in names})
+        # A model that does not say its grid is captured for the file's.
+        grid = options["grid"] or engine.grid
+        names = ("checkpoint", "cache")
+        graph = load_model(options["model"], grid=grid, **{name: options[name] for name in names})
+        frames = _frames(options, network_grid(graph), engine)
         comparison = compare(
-            graph, engine, _frames(options), limits=limits, allow_zero=options["allow_zero"], on_step=say
+            graph, engine, frames, limits=limits, allow_zero=options["allow_zero"], on_step=say
         )
     if as_json:
         print_json(comparison.to_dict())
@@ -101,15 +107,25 @@ def _compare_model(file: Path, options: dict[str, Any], limits: Limits | None, a
     return comparison.ok
 
 
-def _frames(options: dict[str, Any]) -> Any:
+def _frames(options: dict[str, Any], network: NetworkGrid, engine: Engine) -> Any:
+    """The frames of the options, for a graph and the engine of its file, whose grids must agree."""
+    grid = options["grid"] or engine.grid
+    if network.grid is not None:
+        engine.network_grid.check_grid(network.grid, "The model is captured for")
     if options["frames"] is None:
-        from scn_fx.lidar import embedded_frame
-
-        return [tuple(embedded_frame())]
+        return _synthetic(network if network.grid is not None else engine.network_grid)
     from quant.frame_files import FrameFiles
 
-    chosen = {name: options[name] for name in ("grid", "point_format", "limit")}
-    return FrameFiles.find(options["frames"], **chosen)
+    found = FrameFiles.find(options["frames"], point_format=options["point_format"], limit=options["limit"])
+    return found.for_network(network, grid)
+
+
+def _synthetic(network: NetworkGrid) -> Iterator[tuple[Any, Any]]:
+    """One synthetic frame, made when asked for: first it is seen whether model and file belong together."""
+    from scn_fx.cli.arrays import synthetic_frame
+
+    frame = synthetic_frame(network)
+    yield frame.features, frame.indices
 
 
 def print_comparison(comparison: Comparison, title: str) -> None:

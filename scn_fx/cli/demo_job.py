@@ -131,7 +131,8 @@ def run_demo(settings: DemoSettings, say: Callable[[str], None]) -> DemoReport:
         from scn_fx.capture import capture
         from scn_fx.graph import layers
 
-        graph = capture(model, model.arguments(features.float(), indices))
+        grid = None if settings.small else CENTERPOINT_GRID
+        graph = capture(model, model.arguments(features.float(), indices), grid=grid)
         kinds = [layer.kind for layer in layers(graph)]
         facts += [f"{kinds.count('convolution')} convolutions", f"{kinds.count('add')} residual Adds, fused"]
     with clock.stage("calibrate", "calibrating") as facts, quiet():

@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 
 from scn_fx.cli.exporting import EXPORTERS
+from scn_fx.cli.grid_option import grid_option
 from scn_fx.cli.output import file_size, json_option, megabytes, print_json, working
-from scn_fx.lidar import GRIDS
+from scn_fx.lidar import VoxelGrid
 
 __all__ = ["command"]
 
@@ -24,7 +25,7 @@ _FILE = click.Path(path_type=Path)
     "--float", "as_float", is_flag=True, help="Export without ranges and precisions, no cache needed."
 )
 @click.option("--checkpoint", type=_FILE, help="Weights to load into the model first.")
-@click.option("--grid", default="centerpoint", type=click.Choice(list(GRIDS)), help="Grid of a zoo model.")
+@grid_option
 @click.option("--exporter", default="dynamo", type=click.Choice(EXPORTERS), help="Exporter of torch.onnx.")
 @click.option(
     "--precision",
@@ -40,7 +41,7 @@ def command(
     cache: Path | None,
     as_float: bool,
     checkpoint: Path | None,
-    grid: str,
+    grid: VoxelGrid | None,
     exporter: str,
     precisions: tuple[str, ...],
     output: Path,

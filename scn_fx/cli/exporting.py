@@ -20,11 +20,14 @@ EXPORTERS = ("dynamo", "torchscript")
 
 
 def export_onnx(graph: GraphModule, path: Path, exporter: str = "dynamo") -> None:
-    """Write `graph` to `path` with one of torch's exporters; the file appears complete or not at all."""
+    """Write `graph` to `path` with one of torch's exporters; the file appears complete or not at all.
+
+    It has the graph's metadata with either: the TorchScript exporter leaves them out, so they are added.
+    """
     import torch
 
     from quant.frames import input_spec
-    from scn_fx.onnx import export_options, onnx_view
+    from scn_fx.onnx import export_options, onnx_view, write_metadata
 
     view = onnx_view(graph)
     # The number of voxels stays free; values do not matter, for nothing of them ends up in the file.
@@ -34,6 +37,8 @@ def export_onnx(graph: GraphModule, path: Path, exporter: str = "dynamo") -> Non
     try:
         with quiet(), torch.no_grad():
             torch.onnx.export(view, (features,), str(partial), dynamo=exporter == "dynamo", **options)
+        if exporter == "torchscript":
+            write_metadata(partial, graph)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -11,6 +11,8 @@ from scn_fx.cli.exporting import quiet
 if TYPE_CHECKING:
     from torch.fx import GraphModule
 
+    from scn_fx.lidar import VoxelGrid
+
 __all__ = ["load_model"]
 
 
@@ -18,7 +20,7 @@ def load_model(
     model: str,
     *,
     checkpoint: Path | None = None,
-    grid: str = "centerpoint",
+    grid: VoxelGrid | None = None,
     cache: Path | None = None,
     precisions: tuple[str, ...] = (),
 ) -> GraphModule:

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
+from scn_fx.cli.grid_option import format_option, grid_option
 from scn_fx.cli.output import file_size, json_option, megabytes, print_json, print_table, table, working
-from scn_fx.lidar import GRIDS, POINT_FORMATS
+from scn_fx.lidar import VoxelGrid
 
 __all__ = ["command"]
 
@@ -21,14 +22,9 @@ _FILE = click.Path(path_type=Path)
 @click.argument("file", type=_FILE)
 @click.option("--features", type=_FILE, help="Features [N, C]: .tensor, .npy or .npz.")
 @click.option("--indices", type=_FILE, help="Indices int32 [N, 4] (batch, z, y, x).")
-@click.option("--points", type=_FILE, help="A raw point file instead, voxelised in --grid.")
-@click.option("--grid", default="centerpoint", type=click.Choice(list(GRIDS)), help="Voxel grid of --points.")
-@click.option(
-    "--format",
-    "point_format",
-    type=click.Choice([*POINT_FORMATS, "tensor"]),
-    help="Format of --points; guessed if left out.",
-)
+@click.option("--points", type=_FILE, help="A raw point file instead, voxelised in the grid of FILE.")
+@grid_option
+@format_option
 @click.option("--output", "-o", type=_FILE, help="Write the result: .npz or .tensor.")
 @click.option(
     "--precision", type=click.Choice(["fp32"]), help="Run everything in fp32, not in the file's precisions."
@@ -42,7 +38,7 @@ def command(
     features: Path | None,
     indices: Path | None,
     points: Path | None,
-    grid: str,
+    grid: VoxelGrid | None,
     point_format: str | None,
     output: Path | None,
     precision: str | None,
@@ -63,7 +59,7 @@ def command(
     if output is not None and output.suffix not in (".npz", ".tensor"):
         raise ArgumentError(f"--output must end in .npz or .tensor, got {str(output)!r}.")
     engine = Engine(file, device, precision=precision, threads=threads)
-    frame = load_frame(features, indices, points, grid, point_format)
+    frame = load_frame(features, indices, points, grid, point_format, engine.network_grid)
     with working("running") as say:
         result = engine(frame.features, frame.indices)
         seconds = []

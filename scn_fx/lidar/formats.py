@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -94,9 +94,9 @@ class PointFormat:
                     text = f"{far.mean():.0%} of {column.name} would lie beyond {column.high:g}{column.unit}"
                     return f"{text} ({values.min():.6g} to {values.max():.6g})"
                 continue
-            text = Column(column.name, column.low, column.high, column.unit, column.whole).problem(values)
-            if text:
-                return text
+            problem = replace(column, exceeds=None).problem(values)
+            if problem:
+                return problem
         return None
 
     def __str__(self) -> str:

@@ -16,8 +16,8 @@ from scn_fx.lidar.tensor_file import read_bytes
 __all__ = ["GRID_SYNTAX", "parse_grid", "read_grid"]
 
 GRID_SYNTAX = (
-    f"a preset ({', '.join(GRIDS)}), nine numbers X0,Y0,Z0,X1,Y1,Z1,VX,VY,VZ (range and voxel size in metres), "
-    "or a YAML or JSON file with a range and a voxel size"
+    f"a preset ({', '.join(GRIDS)}), nine numbers X0,Y0,Z0,X1,Y1,Z1,VX,VY,VZ (range and voxel size in "
+    "metres), or a YAML or JSON file with a range and a voxel size"
 )
 """What `parse_grid` takes, for messages and help texts."""
 
@@ -58,12 +58,12 @@ def parse_grid(text: str) -> VoxelGrid:
 def read_grid(path: str | Path) -> VoxelGrid:
     """The grid of a YAML (`.yaml`, `.yml`) or JSON (`.json`) file.
 
-    Either a file of its own, with `point_range` (six numbers), `voxel_size` (three), and optionally `extra_z`,
-    `arithmetic` and `max_points` as `VoxelGrid` has them, and nothing else; or a configuration that says
-    `point_cloud_range` and `voxel_size` at its top (any other keys are its own affair); or one of OpenPCDet's,
-    a model's or a dataset's: POINT_CLOUD_RANGE, and VOXEL_SIZE with MAX_POINTS_PER_VOXEL in DATA_PROCESSOR. Its
-    `_BASE_CONFIG_` is looked for beside the file and above it. Ranges of configurations are rounded to whole
-    voxels as their code does (`VoxelGrid.rounded`).
+    Either a file of its own, with `point_range` (six numbers), `voxel_size` (three), and optionally
+    `extra_z`, `arithmetic` and `max_points` as `VoxelGrid` has them, and nothing else; or a configuration
+    that says `point_cloud_range` and `voxel_size` at its top (any other keys are its own affair); or one of
+    OpenPCDet's, a model's or a dataset's: POINT_CLOUD_RANGE, and VOXEL_SIZE with MAX_POINTS_PER_VOXEL in
+    DATA_PROCESSOR. Its `_BASE_CONFIG_` is looked for beside the file and above it. Ranges of configurations
+    are rounded to whole voxels as their code does (`VoxelGrid.rounded`).
 
     Raises:
         LidarError: no file, a damaged one, or one without exactly one range and voxel size.
@@ -112,8 +112,8 @@ def _settings(path: Path, content: Mapping[str, Any]) -> Mapping[str, Any]:
     if any(name in settings for name in _RANGES) and "DATA_PROCESSOR" in settings:
         return settings
     raise LidarError(
-        f"{path} takes its range or voxel size from {base!r}, which is neither beside it nor in a folder above "
-        f"it. Name that file, or give the nine numbers X0,Y0,Z0,X1,Y1,Z1,VX,VY,VZ."
+        f"{path} takes its range or voxel size from {base!r}, which is neither beside it nor in a folder "
+        f"above it. Name that file, or give the nine numbers X0,Y0,Z0,X1,Y1,Z1,VX,VY,VZ."
     )
 
 
@@ -137,18 +137,18 @@ def _one(path: Path, settings: Mapping[str, Any], names: tuple[str, ...]) -> Any
     if len(found) == 1:
         return settings[found[0]]
     what = "a range" if "POINT_CLOUD_RANGE" in names else "a voxel size"
-    keys = ", ".join(map(str, settings)) or "nothing"
+    keys, came = ", ".join(map(str, settings)) or "none", " and ".join(found) or "none"
     raise LidarError(
-        f"{path}: expected {what} as {' or '.join(names)}, got {' and '.join(found) or 'none'} (keys: {keys}). "
-        'A grid\'s own file is, in JSON: {"point_range": [X0, Y0, Z0, X1, Y1, Z1], "voxel_size": [VX, VY, VZ]}.'
+        f"{path}: expected {what} as {' or '.join(names)}, got {came} (keys: {keys}). A grid's own file is, "
+        'in JSON: {"point_range": [X0, Y0, Z0, X1, Y1, Z1], "voxel_size": [VX, VY, VZ]}.'
     )
 
 
 def _load(path: Path) -> Mapping[str, Any]:
     if path.suffix.lower() not in _SUFFIXES:
         raise LidarError(
-            f"{path}: expected a grid in a file named *{', *'.join(_SUFFIXES)}. A Python configuration is not "
-            "run: give its nine numbers X0,Y0,Z0,X1,Y1,Z1,VX,VY,VZ instead."
+            f"{path}: expected a grid in a file named *{', *'.join(_SUFFIXES)}. A Python configuration is "
+            "not run: give its nine numbers X0,Y0,Z0,X1,Y1,Z1,VX,VY,VZ instead."
         )
     data = read_bytes(path)
     try:

@@ -95,9 +95,7 @@ class VoxelGrid:
             )
 
     @classmethod
-    def rounded(
-        cls, point_range: Sequence[float], voxel_size: Sequence[float], **options: Any
-    ) -> VoxelGrid:
+    def rounded(cls, point_range: Sequence[float], voxel_size: Sequence[float], **options: Any) -> VoxelGrid:
         """The grid that spconv, OpenPCDet and mmdetection3d make of a range without whole voxels.
 
         They round the number of voxels, ``round((upper - lower) / edge)``, and keep the lower corner and the
@@ -123,7 +121,7 @@ class VoxelGrid:
                     f"{_end(low, edge, math.ceil(steps))} m."
                 )
             upper.append(_end(low, edge, round(steps)))
-        return cls((*low_high[:3], *upper), edges, **options)  # type: ignore[arg-type]
+        return cls((*low_high[:3], *upper), edges, **options)
 
     @property
     def box_shape(self) -> tuple[int, int, int]:
@@ -145,7 +143,7 @@ class VoxelGrid:
         (`arithmetic`, `max_points`) does not matter here.
         """
         low, edges = (
-            np.array_equal(np.float32(a), np.float32(b))
+            np.array_equal(np.array(a, np.float32), np.array(b, np.float32))
             for a, b in (
                 (self.point_range[:3], other.point_range[:3]),
                 (self.voxel_size, other.voxel_size),
@@ -246,7 +244,7 @@ def _partial(axis: int, low: float, high: float, edge: float) -> str:
 
 
 CENTERPOINT_GRID = VoxelGrid((-54.0, -54.0, -5.0, 54.0, 54.0, 3.0), (0.075, 0.075, 0.2))
-"""CenterPoint on nuScenes at 0.075 m: 41 x 1440 x 1440; BEVFusion's, TransFusion's and VoxelNeXt's as well."""
+"""CenterPoint on nuScenes at 0.075 m: 41 x 1440 x 1440; BEVFusion, TransFusion and VoxelNeXt have it too."""
 KITTI_GRID = VoxelGrid((0.0, -40.0, -3.0, 70.4, 40.0, 1.0), (0.05, 0.05, 0.1))
 """SECOND on KITTI as OpenPCDet configures it: 41 x 1600 x 1408."""
 GRIDS: dict[str, VoxelGrid] = {
@@ -262,4 +260,4 @@ GRIDS: dict[str, VoxelGrid] = {
     # VoxelNeXt on Argoverse 2: 201 x 4000 x 4000.
     "argoverse2": VoxelGrid((-200.0, -200.0, -20.0, 200.0, 200.0, 20.0), (0.1, 0.1, 0.2)),
 }
-"""The presets by name: the ranges and voxel sizes of OpenPCDet's and mmdetection3d's public configurations."""
+"""The presets by name: ranges and voxel sizes of OpenPCDet's and mmdetection3d's public configurations."""

@@ -123,8 +123,8 @@ def read_points(path: str | Path, format: str | None = None) -> npt.NDArray[Any]
 def read_sweep(path: str | Path, format: str | None = None) -> npt.NDArray[Any]:
     """The points of a file as networks for several sweeps take them: `read_points`, with one change.
 
-    Where a format has a ring in its last column (nuScenes), the time lag stands instead, 0 s as for all points
-    of a single sweep. Other columns, a time lag among them, stay as they are.
+    Where a format has a ring in its last column (nuScenes), the time lag stands instead, 0 s as for all
+    points of a single sweep. Other columns, a time lag among them, stay as they are.
     """
     points, kind = _read(path, format)
     ring_last = kind in POINT_FORMATS and POINT_FORMATS[kind].columns[-1] == "ring"
@@ -158,8 +158,8 @@ def with_time_lag(points: npt.NDArray[Any], time_lag: float = 0.0) -> npt.NDArra
 
     Takes [N, 4] or [N, 5]; a fifth column (nuScenes' ring) is replaced, for networks trained on several
     sweeps expect a time in seconds there. Returns [N, 5] of the same dtype; values of the other columns are
-    unchanged. Raises `LidarError` for other shapes, and for a fifth column that is no ring: it holds fractions,
-    so it may be a time lag already.
+    unchanged. Raises `LidarError` for other shapes, and for a fifth column that is no ring: it holds
+    fractions, so it may be a time lag already.
     """
     if points.ndim != 2 or points.shape[1] not in (4, 5):
         raise LidarError(
@@ -169,8 +169,8 @@ def with_time_lag(points: npt.NDArray[Any], time_lag: float = 0.0) -> npt.NDArra
     if points.shape[1] == 5 and (points[:, 4] != np.floor(points[:, 4])).any():
         low, high = float(points[:, 4].min()), float(points[:, 4].max())
         raise LidarError(
-            f"Expected a ring (whole numbers) in the fifth column, got {low:.6g} to {high:.6g} with fractions. "
-            "If it is a time lag, leave it as it is; to replace it anyway, pass points[:, :4]."
+            f"Expected a ring (whole numbers) in the fifth column, got {low:.6g} to {high:.6g} with "
+            "fractions. If it is a time lag, leave it as it is; to replace it anyway, pass points[:, :4]."
         )
     lag = np.full((len(points), 1), time_lag, points.dtype)
     return np.concatenate([points[:, :4], lag], axis=1)

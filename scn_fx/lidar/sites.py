@@ -19,9 +19,9 @@ __all__ = ["NetworkGrid", "SiteIndices", "grid_of"]
 class SiteIndices(np.ndarray[Any, np.dtype[np.int32]]):
     """An int32 array [N, 4] (batch, z, y, x) that knows the grid of its voxels.
 
-    So that ``engine(*voxelize(points, grid))`` can tell a frame of another grid. Only this very array knows it:
-    views, slices, copies, results of arithmetic and tensors made from it do not, for their numbers may mean
-    something else.
+    So that ``engine(*voxelize(points, grid))`` can tell a frame of another grid. Only this very array knows
+    it: views, slices, copies, results of arithmetic and tensors made from it do not, for their numbers may
+    mean something else.
     """
 
     grid: VoxelGrid | None = None
@@ -66,8 +66,8 @@ class NetworkGrid:
         self.check_grid(grid, f"{where} was voxelised in")
         if self.axes == "xyz":
             raise GridError(
-                f"{where}: expected indices (batch, x, y, z) for {self.source}, got (batch, z, y, x), the order "
-                "of voxelize. Reorder the columns: indices[:, [0, 3, 2, 1]]."
+                f"{where}: expected indices (batch, x, y, z) for {self.source}, got (batch, z, y, x), the "
+                "order of voxelize. Reorder the columns: indices[:, [0, 3, 2, 1]]."
             )
 
     def check_grid(self, grid: VoxelGrid, what: str) -> None:
@@ -78,8 +78,8 @@ class NetworkGrid:
         if self.grid is not None:
             if not self.grid.same_voxels(grid):
                 raise GridError(
-                    f"{what} the grid {grid}, but {self.source} takes {self.grid}. Voxelise the points in the "
-                    "network's grid."
+                    f"{what} the grid {grid}, but {self.source} takes {self.grid}. Voxelise the points in "
+                    "the network's grid."
                 )
             return
         if self.spatial_shape is not None and grid.spatial_shape != self.spatial_shape:
@@ -88,8 +88,8 @@ class NetworkGrid:
             if grid.box_shape[1:] == (y, x) and z >= grid.box_shape[0]:
                 hint = f", with extra_z={z - grid.box_shape[0]} if range and voxel size are right"
             raise GridError(
-                f"{what} the grid {grid}, but {self.source} takes sites in {_shape(self.spatial_shape)} (z, y, "
-                f"x). Voxelise the points in the grid that the network was trained with{hint}."
+                f"{what} the grid {grid}, but {self.source} takes sites in {_shape(self.spatial_shape)} (z, "
+                f"y, x). Voxelise the points in the grid that the network was trained with{hint}."
             )
 
     def require(self, given: VoxelGrid | None, option: str) -> VoxelGrid:
@@ -106,10 +106,12 @@ class NetworkGrid:
             return self.grid
         fitting = [name for name, preset in GRIDS.items() if preset.spatial_shape == self.spatial_shape]
         size = f" Its sites lie in {_shape(self.spatial_shape)} (z, y, x)" if self.spatial_shape else ""
-        size += f", as those of the preset(s) {', '.join(fitting)}." if size and fitting else "." if size else ""
+        size += (
+            f", as those of the preset(s) {', '.join(fitting)}." if size and fitting else "." if size else ""
+        )
         raise GridError(
-            f"Points need a voxel grid, and {self.source} does not record one.{size} Pass {option} with the grid "
-            "that the network was trained with."
+            f"Points need a voxel grid, and {self.source} does not record one.{size} Pass {option} with the "
+            "grid that the network was trained with."
         )
 
     def columns(self, indices: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

@@ -56,13 +56,14 @@ def voxelize(
     or float32. `max_points` (None: the grid's) limits the points of a mean:
 
     - None: all points, summed in float64;
-    - K: the first K points of each voxel in their order, summed in float32 and divided by their number, to the
-      bit what spconv's generator with ``max_num_points_per_voxel=K`` and a mean over its points (OpenPCDet's
-      MeanVFE, mmdetection3d's HardSimpleVFE) give for K <= 16. How many points that leaves out is `surplus`.
+    - K: the first K points of each voxel in their order, summed in float32 and divided by their number, to
+      the bit what spconv's generator with ``max_num_points_per_voxel=K`` and a mean over its points
+      (OpenPCDet's MeanVFE, mmdetection3d's HardSimpleVFE) give for K <= 16. `surplus` counts the points
+      that it leaves out.
 
     There is no limit on voxels. Returns `Voxels`, in ascending (z, y, x) order. Points outside the range are
-    dropped and counted; no points in range is a valid frame of zero voxels. Raises `LidarError` for non-finite
-    values, other shapes, and means that float16 cannot hold.
+    dropped and counted; no points in range is a valid frame of zero voxels. Raises `LidarError` for
+    non-finite values, other shapes, and means that float16 cannot hold.
     """
     points = _checked(np.asarray(points))
     out_dtype = np.dtype(dtype)
@@ -82,6 +83,7 @@ def voxelize(
     counts = np.diff(np.append(starts, len(key))).astype(np.int64)
     rows = np.flatnonzero(inside)[order]
 
+    means: npt.NDArray[Any]
     if max_points is None:
         means = _means(points, rows, np.cumsum(first) - 1, counts)
     else:
@@ -145,12 +147,13 @@ def _first_means(
 
     The sum adds one point after the other, as the voxel encoders do: its rounding depends on the order.
     """
-    sums = np.zeros((len(counts), points.shape[1]), np.float32)
+    sums: npt.NDArray[np.float32] = np.zeros((len(counts), points.shape[1]), np.float32)
     with np.errstate(over="ignore"):  # `_check_limit` reports it
         for number in range(int(counts.max(initial=0))):
             having = np.flatnonzero(counts > number)
             sums[having] += points[rows[starts[having] + number]].astype(np.float32)
-        return sums / counts[:, None].astype(np.float32)
+        sums /= counts[:, None].astype(np.float32)
+    return sums
 
 
 def _check_limit(means: npt.NDArray[Any], dtype: np.dtype[Any]) -> None:

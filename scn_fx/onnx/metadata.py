@@ -40,8 +40,8 @@ def write_metadata(path: str | Path, graph: fx.GraphModule) -> None:
     """Add the metadata of `graph` to the ONNX file at `path` that was exported from it, in place.
 
     For files of ``torch.onnx.export(dynamo=False)``, which has no place for metadata; those of the dynamo
-    exporter have it already. Everything else in the file stays the same, byte for byte: a protobuf message may
-    be continued behind its end. The file appears complete or not at all.
+    exporter have it already. Everything else in the file stays the same, byte for byte: a protobuf message
+    may be continued behind its end. The file appears complete or not at all.
 
     Raises:
         ExportError: the file says something else under one of the keys, so it is of another graph.
@@ -58,8 +58,8 @@ def write_metadata(path: str | Path, graph: fx.GraphModule) -> None:
     wrong = [key for key, value in entries.items() if there.get(key, value) != value]
     if wrong:
         raise ExportError(
-            f"{path} says {wrong[0]} = {there[wrong[0]]!r} already, this graph {entries[wrong[0]]!r}. Name the "
-            "file that was exported from this graph."
+            f"{path} says {wrong[0]} = {there[wrong[0]]!r} already, this graph {entries[wrong[0]]!r}. Name "
+            "the file that was exported from this graph."
         )
     addition = onnx.ModelProto()
     for key, value in entries.items():

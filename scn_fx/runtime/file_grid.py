@@ -15,7 +15,7 @@ __all__ = ["file_grid"]
 
 
 def file_grid(options: Options) -> NetworkGrid:
-    """The grid, the shape of the input and the order of its columns, as far as the file or `options` say them.
+    """The grid, the shape of the input and the order of its columns, as far as file or `options` say them.
 
     Raises:
         OnnxError: the file's entries about its grid are incomplete or damaged.
@@ -42,7 +42,9 @@ def file_grid(options: Options) -> NetworkGrid:
 
 def _scatter_axes(file: dict[str, Any]) -> str:
     """The order of the columns as a ScatterDense has it; without one "zyx", as libspconv takes it."""
-    formats = [node["attributes"].get("format") for node in file["nodes"] if node["op_type"] == "ScatterDense"]
+    formats = [
+        node["attributes"].get("format") for node in file["nodes"] if node["op_type"] == "ScatterDense"
+    ]
     return formats[0] if formats and formats[0] in ("zyx", "xyz") else "zyx"
 
 

@@ -15,6 +15,7 @@ from torch import fx
 
 from scn_fx.errors import CompareError
 from scn_fx.graph import Layer, layers, metadata, operator_name
+from scn_fx.input_grid import network_grid
 from scn_fx.passes import nodes
 from scn_fx.passes.name_nodes import unique
 from scn_fx.runtime.limits import Arithmetic
@@ -120,7 +121,9 @@ def input_tensors(
 
     Raises:
         CompareError: the frame does not hold what the graph takes.
+        GridError: the frame is known to be voxelised in another grid than the graph's.
     """
+    network_grid(graph).check(frame, f"Frame {number} (counted from 0)")
     names = [str(node.name) for node in graph.graph.nodes if node.op == "placeholder"]
     if not isinstance(frame, Sequence):
         frame = list(frame)
