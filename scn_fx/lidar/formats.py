@@ -22,6 +22,8 @@ class Column:
     unit: str = ""
     whole: bool = False
     """Holds whole numbers alone."""
+    fractions: bool = False
+    """Whole numbers that reach 1 are something else: a time in seconds is no ring."""
     exceeds: float | None = None
     """The largest value lies above this; another format stands for columns whose values do not."""
 
@@ -32,7 +34,9 @@ class Column:
         if low < self.low or high > self.high:
             return f"{self.name} would span {span}, not {self.low:g} to {self.high:g}{self.unit}"
         if self.whole and (values != np.floor(values)).any():
-            return f"{self.name} would not be whole numbers, but span {span}"
+            return f"{self.name} would have fractions ({span}), not whole numbers"
+        if self.fractions and high >= 1 and (values == np.floor(values)).all():
+            return f"{self.name} would have whole numbers alone ({span})"
         if self.exceeds is not None and high <= self.exceeds:
             return f"{self.name} would span {span} only"
         return None
@@ -43,7 +47,7 @@ _POSITION = (Column("x", -300, 300, " m"), Column("y", -300, 300, " m"), Column(
 _INTENSITY = Column("intensity", 0, 255)
 _REFLECTANCE = Column("reflectance", 0, 1)
 _RING = Column("ring", 0, 255, whole=True)
-_TIME_LAG = Column("time lag", 0, 10, " s")
+_TIME_LAG = Column("time lag", 0, 10, " s", fractions=True)
 
 
 @dataclass(frozen=True)
@@ -111,12 +115,12 @@ POINT_FORMATS: dict[str, PointFormat] = {
         PointFormat("float16x5", "<f2", (*_POSITION, _INTENSITY, _TIME_LAG)),
         PointFormat("kitti", "<f4", (*_POSITION, _REFLECTANCE)),
         PointFormat("float32x4", "<f4", (*_POSITION, Column("intensity", 0, 255, exceeds=1.0))),
-        PointFormat("waymo", "<f4", (*_POSITION, _REFLECTANCE, Column("elongation", 0, 2))),
+        PointFormat("waymo", "<f4", (*_POSITION, _REFLECTANCE, Column("elongation", 0, 2, fractions=True))),
         PointFormat(
             "argoverse2",
             "<f4",
-            (*_POSITION, _INTENSITY, Column("laser", 0, 127, whole=True), Column("time offset", 0, 1, " s")),
-        ),
+            (*_POSITION, _INTENSITY, Column("laser", 0, 127, whole=True), Column("time offset", 0, 1, " s",
+        fractions=True)), ),
     )
 }
 """The raw formats by name. `"tensor"` is the further name that `read_points` knows."""

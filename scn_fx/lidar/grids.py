@@ -117,8 +117,8 @@ class VoxelGrid:
                 raise LidarError(
                     f"Axis {'xyz'[axis]} has {steps:g} voxels ({low:g} to {high:g} m in steps of {edge:g} "
                     f"m), which some voxelisers round up and some down. Write the upper end that the network "
-                    f"was built with: {_end(low, edge, math.floor(steps))} m or "
-                    f"{_end(low, edge, math.ceil(steps))} m."
+                    f"was built with: {_end(low, edge, math.floor(steps)):g} m or "
+                    f"{_end(low, edge, math.ceil(steps)):g} m."
                 )
             upper.append(_end(low, edge, round(steps)))
         return cls((*low_high[:3], *upper), edges, **options)

@@ -82,11 +82,11 @@ def _check_named(data: bytes, points: npt.NDArray[Any], path: str | Path, layout
     problem = layout.contradiction(points)
     if problem is None:
         return
-    others = [other.name for other, reason in _fitting(data).items() if reason is None and other != layout]
+    others = [str(other) for other, reason in _fitting(data).items() if reason is None and other != layout]
     if len(others) == 1:
-        advice = f"The format {others[0]} fits: pass that."
+        advice = f"Its values fit {others[0]}: pass that format if that is what they are."
     elif others:
-        advice = f"The formats {', '.join(others)} fit: pass the one that its writer used."
+        advice = f"Its values fit {'; '.join(others)}: pass the format that its writer used."
     else:
         advice = f"No other known format fits either. {_OWN_COLUMNS}"
     raise LidarError(f"{path}: expected points as {layout}, but {problem}. {advice}")

@@ -56,10 +56,10 @@ def voxelize(
     or float32. `max_points` (None: the grid's) limits the points of a mean:
 
     - None: all points, summed in float64;
-    - K: the first K points of each voxel in their order, summed in float32 and divided by their number, to
-      the bit what spconv's generator with ``max_num_points_per_voxel=K`` and a mean over its points
-      (OpenPCDet's MeanVFE, mmdetection3d's HardSimpleVFE) give for K <= 16. `surplus` counts the points
-      that it leaves out.
+    - K: the first K points of each voxel in their order, summed in float32 one after the other and divided by
+      their number: to the bit the mean over the points that spconv's generator keeps with
+      ``max_num_points_per_voxel=K``. (torch's sum of the same points, as in OpenPCDet's MeanVFE, may add them
+      in another order and differ in the last bit of float32.) `surplus` counts the points left out.
 
     There is no limit on voxels. Returns `Voxels`, in ascending (z, y, x) order. Points outside the range are
     dropped and counted; no points in range is a valid frame of zero voxels. Raises `LidarError` for
@@ -145,7 +145,7 @@ def _first_means(
 ) -> npt.NDArray[np.float32]:
     """The mean of the first `counts` points of each voxel, whose points are at ``rows[starts:]``, in float32.
 
-    The sum adds one point after the other, as the voxel encoders do: its rounding depends on the order.
+    The sum adds one point after the other, as spconv does: its rounding depends on the order.
     """
     sums: npt.NDArray[np.float32] = np.zeros((len(counts), points.shape[1]), np.float32)
     with np.errstate(over="ignore"):  # `_check_limit` reports it

@@ -23,4 +23,4 @@ def test_the_examples_run(
         exec(block, names)
     printed = capsys.readouterr().out
     assert "(41, 1024, 1024) (41, 1600, 1408)" in printed
-    assert "synthetic (80602, 5) (41, 1440, 1440)" in printed, "the page names this count"
+    assert "synthetic (80601, 5) (41, 1440, 1440)" in printed, "the page names this count"

@@ -28,20 +28,31 @@ def _points(name: str, count: int, seed: int = 0) -> npt.NDArray[Any]:
     random = np.random.default_rng(seed)
     position = random.uniform((-80, -80, -4), (80, 80, 12), (count, 3))
     intensity = random.integers(0, 256, (count, 1)).astype(float)
-    if name == "kitti":
-        return np.hstack([position, np.round(intensity / 255, 2)]).astype(np.float32)
-    if name == "nuscenes":
-        return np.hstack([position, intensity, random.integers(0, 32, (count, 1))]).astype(np.float32)
-    return np.hstack([position, intensity, random.integers(0, 10, (count, 1)) * 0.05]).astype(np.float16)
+    reflectance, lag = np.round(intensity / 255, 2), random.integers(0, 10, (count, 1)) * 0.05
+    ring = random.integers(0, 32, (count, 1))
+    further: dict[str, list[npt.NDArray[Any]]] = {
+        "kitti": [reflectance],
+        "float32x4": [intensity],
+        "nuscenes": [intensity, ring],
+        "float32x5": [intensity, lag],
+        "float16x5": [intensity, lag],
+        "waymo": [reflectance, random.uniform(0, 1.4, (count, 1))],
+        "argoverse2": [intensity, ring, random.uniform(0, 0.11, (count, 1))],
+    }
+    return np.hstack([position, *further[name]]).astype(np.float16 if name == "float16x5" else np.float32)
 
 
 @pytest.mark.parametrize("name", POINT_FORMATS)
 @pytest.mark.parametrize("named", [True, False])
 def test_round_trip_named_and_guessed(tmp_path: Path, name: str, named: bool) -> None:
-    # A multiple of 20 points: the size then fits every record, so the guess rests on the values alone.
-    points = _points(name, 400)
+    # A multiple of 60 points: the size then fits every record, so the guess rests on the values alone.
+    points = _points(name, 480)
     path = tmp_path / "points.bin"
     points.tofile(path)
+    if name == "waymo" and not named:  # nothing in it rules out an intensity and a time lag
+        with pytest.raises(LidarError, match=r"fit 2: float32x5 .*; waymo .*Pass format="):
+            read_points(path)
+        return
     back = read_points(path, name if named else None)
     assert back.dtype == points.dtype
     assert np.array_equal(back, points)
@@ -63,10 +74,13 @@ def test_a_guess_is_never_wrong(
 
 
 def test_the_synthetic_sensor_in_every_format_is_guessed(tmp_path: Path) -> None:
-    points = synthetic_points(sweeps=1)
-    points = points[: len(points) // 20 * 20]
+    points = synthetic_points(sweeps=2)
+    points = points[: len(points) // 60 * 60]
+    ring = np.arange(len(points), dtype=np.float32)[:, None] % 32
     stored = {
-        "nuscenes": np.hstack([points[:, :4], np.round(points[:, 4:])]),
+        "nuscenes": np.hstack([points[:, :4], ring]),
+        "float32x5": points,
+        "float32x4": points[:, :4],
         "kitti": points[:, :4] / np.array([1, 1, 1, 255], np.float32),
         "float16x5": points.astype(np.float16),
     }
@@ -93,7 +107,8 @@ def test_a_tensor_suffix_is_not_guessed_away(tmp_path: Path) -> None:
 def test_ambiguous_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "zeros.bin"
     np.zeros((20, 4), np.float32).tofile(path)
-    with pytest.raises(LidarError, match=r"fit 3: nuscenes .*; kitti .*; float16x5 .*Pass format="):
+    found = r"fit 5: nuscenes .*; float32x5 .*; float16x5 .*; kitti .*; waymo .*Pass format="
+    with pytest.raises(LidarError, match=found):
         read_points(path)
     assert read_points(path, "kitti").shape == (20, 4)
 
@@ -101,15 +116,15 @@ def test_ambiguous_files_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("column", "value", "reason"),
     [
-        (0, 301.0, r"\|x\| or \|y\| would reach 301 m"),
-        (1, -301.0, r"\|x\| or \|y\| would reach 301 m"),
+        (0, 301.0, r"x would span .* to 301 m, not -300 to 300 m"),
+        (1, -301.0, r"y would span -301 to .* m, not -300 to 300 m"),
         (2, -101.0, "z would span -101"),
         (2, 101.0, "z would span .* to 101 m"),
         (3, -1.0, "intensity would span -1"),
         (3, 256.0, "intensity would span .* to 256, not 0 to 255"),
-        (4, 0.5, "ring would not be whole"),
-        (4, -1.0, "ring would not be whole"),
-        (4, 300.0, "ring would not be whole"),
+        (4, 0.5, "ring would have fractions"),
+        (4, -1.0, "ring would span -1 to .*, not 0 to 255"),
+        (4, 300.0, "ring would span .* to 300, not 0 to 255"),
         (0, np.nan, "nuscenes: it would hold NaN"),
         (4, np.inf, "nuscenes: it would hold NaN"),
     ],
@@ -156,7 +171,7 @@ def test_truncated_and_empty_files(tmp_path: Path, name: str) -> None:
 def test_other_errors_say_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "points.bin"
     _points("nuscenes", 20).tofile(path)
-    with pytest.raises(LidarError, match="among nuscenes, kitti, float16x5, tensor, got 'pcd'"):
+    with pytest.raises(LidarError, match=r"among nuscenes, float32x5, .*, tensor, got 'pcd'"):
         read_points(path, "pcd")
     with pytest.raises(LidarError, match="magic 0x33ff1101"):
         read_points(path, "tensor")

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from scn_fx.errors import LidarError
 from scn_fx.lidar import CENTERPOINT_GRID, GRIDS, KITTI_GRID, VoxelGrid, collate, voxelize
 
-SMALL = VoxelGrid((-2.0, -1.0, -0.5, 2.0, 3.0, 1.0), (0.25, 0.5, 0.3))
+SMALL = VoxelGrid((-2.0, -1.0, -0.5, 2.0, 3.0, 1.0), (0.25, 0.5, 0.3), arithmetic="float64")
+"""In exact arithmetic, as the oracle here; test_spconv_voxels.py has the other one."""
 
 
 Members = dict[tuple[int, int, int], list[list[float]]]
@@ -130,7 +131,15 @@ def test_presets() -> None:
         1440,
     )
     assert KITTI_GRID.spatial_shape == (41, 1600, 1408)
-    assert set(GRIDS.values()) == {CENTERPOINT_GRID, KITTI_GRID}
+    assert GRIDS["kitti"] == KITTI_GRID and CENTERPOINT_GRID == GRIDS["centerpoint"] == GRIDS["bevfusion"]
+    shapes = {name: GRIDS[name].spatial_shape for name in ("nuscenes", "waymo", "once", "argoverse2")}
+    assert shapes == {
+        "nuscenes": (41, 1024, 1024),
+        "waymo": (41, 1504, 1504),
+        "once": (41, 1504, 1504),
+        "argoverse2": (201, 4000, 4000),
+    }
+    assert all(grid.arithmetic == "float32" and grid.max_points is None for grid in GRIDS.values())
 
 
 @pytest.mark.parametrize(
@@ -142,7 +151,12 @@ def test_presets() -> None:
         (((0, 0, 0, 1, 1, 1), (1, 1, 1), -1), "extra_z >= 0"),
         (((0, 0, 0, 1, 0, 1), (1, 1, 1)), "Axis y needs lower < upper"),
         (((0, 0, 0, 1, 1, 1), (1, 1, 0)), "Axis z needs .*edge > 0"),
+        (((0, 0, 0, 1, 1, 1), (1, 1, 1), 1.5), "extra_z >= 0"),
+        (((0, 0, 0, 1, 1, 1), "one"), "three voxel edges"),
+        (((0, 0, 0, 1, 1, 1), (1, 1, 1), 1, "exact"), "arithmetic is one of float32, float64, got 'exact'"),
+        (((0, 0, 0, 1, 1, 1), (1, 1, 1), 1, "float32", 0), "max_points is a number of points >= 1"),
         (((0, 0, 0, 1.04, 1, 1), (0.1, 1, 1)), "Axis x needs a whole number of voxels, got 10.4000"),
+        (((0, 0, 0, 1.04, 1, 1), (0.1, 1, 1)), "end of 1 or 1.1 m. A network .* has 10 voxels .*: 1 m gives"),
         (((0, 0, 0, 1e-4, 1, 1), (1, 1, 1)), "Axis x needs a whole number of voxels, got 0.0001"),
     ],
 )

@@ -110,12 +110,12 @@ def test_raw_sweeps_and_a_module_with_a_checkpoint(tmp_path: Path) -> None:
     torch.save({"state_dict": state, "epoch": 2}, tmp_path / "scn.pth")
     cache = tmp_path / "out.json"
     options = ("--checkpoint", tmp_path / "scn.pth", "--frames", tmp_path / "a.bin", "-o", cache)
-    done = run("--model", SMALL, *options)
+    done = run("--model", SMALL, *options, "--grid", "bevfusion")
     assert done.exit_code == 0, done.output
     model.eval()
     with_capture = load_graph(SMALL, checkpoint=tmp_path / "scn.pth")
     assert quant.load_cache(with_capture, cache)["frames"] == 1
-    features, _ = next(iter(FrameFiles.find(tmp_path / "a.bin")))
+    features, _ = next(iter(FrameFiles.find(tmp_path / "a.bin", grid="centerpoint")))
     assert (features[:, 4] == 0).all()  # a ring is no time lag
 
 
@@ -190,7 +190,7 @@ def test_folders_without_usable_frames(folder: Path, tmp_path: Path) -> None:
     for path, options, match in (
         (folder, {}, r"1.features.tensor: expected one file 1.indices\*.tensor beside it, found none"),
         (tmp_path / "gone", {}, "there is nothing"),
-        (folder, {"grid": "mars"}, "Unknown grid 'mars'; expected one of centerpoint, kitti"),
+        (folder, {"grid": "mars"}, "Expected a grid as a preset .centerpoint, kitti.*got 'mars'"),
         (folder, {"limit": 0}, "must be at least 1"),
     ):
         with pytest.raises(LidarError, match=match):
