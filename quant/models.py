@@ -49,8 +49,8 @@ def load_graph(
 
     Without a checkpoint a zoo model has random weights, the same every time, scaled on a synthetic sweep so
     that activations keep their size. Raises CalibrationError for a name, checkpoint or return value that does
-    not serve, CaptureError for a grid of another shape than the network's, GridError for one that contradicts
-    the graph's, and capture's errors.
+    not serve, GridError for a grid of another shape than the network's or one that contradicts the graph's,
+    and capture's errors.
     """
     if isinstance(grid, str):
         grid = parse_grid(grid)
@@ -67,7 +67,7 @@ def load_graph(
                 f"{model} returns a captured graph, whose weights are final; leave the checkpoint out."
             )
         if grid is not None:
-            network_grid(made).check_grid(grid, f"The grid given for {model} is")
+            network_grid(made).check_grid(grid, f"{model} is asked for in")
             if graph_grid(made) is None:
                 set_grid(made, grid)
         return made

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from scn_fx.errors import CaptureError
+from scn_fx.errors import CaptureError, GridError
 from scn_fx.graph import metadata, set_metadata
 from scn_fx.lidar.grids import VoxelGrid
 from scn_fx.lidar.sites import NetworkGrid
@@ -17,7 +17,8 @@ def set_grid(graph: fx.GraphModule, grid: VoxelGrid) -> None:
     """Record the grid that the frames of `graph` are voxelised in; files exported from it say it too.
 
     Raises:
-        CaptureError: the network takes sites in a grid of another shape, or `grid` is none.
+        GridError: the network takes sites in a grid of another shape.
+        CaptureError: `grid` is no VoxelGrid.
     """
     if not isinstance(grid, VoxelGrid):
         raise CaptureError(
@@ -28,7 +29,7 @@ def set_grid(graph: fx.GraphModule, grid: VoxelGrid) -> None:
     if shape is not None and grid.spatial_shape != shape:
         sizes = [" x ".join(map(str, size)) for size in (grid.spatial_shape, shape)]
         order = " (its own order is x, y, z)" if metadata(graph)["axes"] == "xyz" else ""
-        raise CaptureError(
+        raise GridError(
             f"The grid has {sizes[0]} (z, y, x) voxels, the network takes sites in {sizes[1]}{order}. "
             "Pass the range and voxel size of the network's configuration (extra_z counts the empty slices "
             "above the range), or the model and arguments of this grid."

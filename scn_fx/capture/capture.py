@@ -61,7 +61,8 @@ def capture(
 
     Raises:
         CaptureError: an unsupported module or operator (named by its path and class), training mode, a wrong
-            `output`, arguments without features and indices, or a `grid` of another shape than the network's.
+            `output`, or arguments without features and indices.
+        GridError: `grid` has another shape than the network's input.
         MissingPackageError: spconv is not installed.
     """
     if axes not in _AXES:

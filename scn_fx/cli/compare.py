@@ -11,6 +11,7 @@ import click
 
 from scn_fx.cli.grid_option import format_option, grid_option
 from scn_fx.cli.output import json_option, print_json, print_table, table, working
+from scn_fx.errors import GridError
 
 if TYPE_CHECKING:
     from scn_fx.lidar import NetworkGrid
@@ -87,15 +88,23 @@ def _compare_model(file: Path, options: dict[str, Any], limits: Limits | None, a
     from scn_fx.runtime import Engine, compare
 
     engine = Engine(file, options["device"], precision=options["precision"], threads=options["threads"])
-    if options["grid"] is not None:
-        engine.network_grid.check_grid(options["grid"], "--grid is")
+    given = options["grid"]
+    if given is not None:
+        engine.network_grid.check_grid(given, "--grid is")
     with working("capturing the model") as say:
         from scn_fx.cli.models import load_model
 
-        # A model that does not say its grid is captured for the file's.
-        grid = options["grid"] or engine.grid
         names = ("checkpoint", "cache")
-        graph = load_model(options["model"], grid=grid, **{name: options[name] for name in names})
+        chosen = {name: options[name] for name in names}
+        try:
+            # A model that does not say its grid is captured for the file's.
+            graph = load_model(options["model"], grid=given or engine.grid, **chosen)
+        except GridError as error:
+            if given is not None or engine.grid is None:
+                raise
+            raise GridError(
+                f"{error} That grid is the one of {file}: compare the model that it was exported from."
+            ) from error
         frames = _frames(options, network_grid(graph), engine)
         comparison = compare(
             graph, engine, frames, limits=limits, allow_zero=options["allow_zero"], on_step=say

@@ -119,8 +119,13 @@ POINT_FORMATS: dict[str, PointFormat] = {
         PointFormat(
             "argoverse2",
             "<f4",
-            (*_POSITION, _INTENSITY, Column("laser", 0, 127, whole=True), Column("time offset", 0, 1, " s",
-        fractions=True)), ),
+            (
+                *_POSITION,
+                _INTENSITY,
+                Column("laser", 0, 127, whole=True),
+                Column("time offset", 0, 1, " s", fractions=True),
+            ),
+        ),
     )
 }
 """The raw formats by name. `"tensor"` is the further name that `read_points` knows."""

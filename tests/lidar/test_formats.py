@@ -65,7 +65,7 @@ def _cases() -> dict[str, tuple[npt.NDArray[Any], str, str]]:
         "elongation is no ring": (
             _with(lags, lags[:, 3] / 255, np.linspace(0, 1.3, len(lags))),
             "nuscenes",
-            "ring would have fractions.*Its values fit float32x5 .*; waymo .*: pass the format that its writer",
+            "ring would have fractions.*Its values fit float32x5 .*; waymo .*: pass the format that its",
         ),
         "laser before offset": (
             _with(lags, lags[:, 3], lags[:, 4], rings),
