@@ -67,7 +67,8 @@ def load_graph(
                 f"{model} returns a captured graph, whose weights are final; leave the checkpoint out."
             )
         if grid is not None:
-            network_grid(made).check_grid(grid, f"{model} is asked for in")
+            advice = "The grid asked for must be the model's own."
+            network_grid(made).check_grid(grid, f"{model} is asked for in", advice)
             if graph_grid(made) is None:
                 set_grid(made, grid)
         return made
@@ -141,6 +142,12 @@ def _from_zoo(name: str, grid: VoxelGrid, checkpoint: str | Path | None) -> nn.M
     model.eval()
     if checkpoint is None:
         voxels = voxelize(synthetic_points(sweeps=1), grid)
+        if len(voxels) < 2:
+            raise CalibrationError(
+                f"The random weights of {name} are scaled on a synthetic sweep around the origin, of which "
+                f"{len(voxels)} voxels lie in the grid {grid}. Give a checkpoint, or a grid "
+                "with the sensor in it."
+            )
         features = torch.from_numpy(voxels.features[:, : _in_channels(model, name)]).float()
         zoo.randomise_weights(model, features, torch.from_numpy(voxels.indices))
     return model

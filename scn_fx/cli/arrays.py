@@ -15,16 +15,18 @@ from scn_fx.lidar import (
     NetworkGrid,
     VoxelGrid,
     embedded_frame,
-    read_sweep,
     read_tensor,
     synthetic_points,
     voxelize,
+    voxelize_file,
 )
 from scn_fx.lidar import write_tensor as _write_tensor
 
 __all__ = ["InputFrame", "SavedResult", "load_frame", "read_result", "synthetic_frame", "write_result"]
 
 Array = npt.NDArray[Any]
+
+_DAMAGED = "It is damaged, or holds Python objects: write plain arrays again with numpy.save or numpy.savez."
 
 
 class InputFrame(NamedTuple):
@@ -63,12 +65,12 @@ def load_frame(
     if points is None and point_format is not None:
         raise ArgumentError("--format is that of a point file: give --points as well, or leave it out.")
     if grid is not None:
-        network.check_grid(grid, "--grid is")
+        network.require(grid, "--grid")
     if features is not None and indices is not None:
-        return InputFrame(features.name, _array(features), _array(indices))
+        return InputFrame(features.name, _named(features), _named(indices))
     if points is None:
         return synthetic_frame(network)
-    voxels = voxelize(read_sweep(points, point_format), network.require(grid, "--grid"))
+    voxels = voxelize_file(points, network.require(grid, "--grid"), point_format)
     return InputFrame(points.name, voxels.features, network.columns(voxels.indices))
 
 
@@ -132,6 +134,12 @@ def write_result(path: Path, result: Any) -> list[Path]:
     raise ArgumentError(f"--output must end in .npz or .tensor, got {str(path)!r}.")
 
 
+def _named(path: Path) -> Array:
+    """The array of a file, or of `FILE.npz:KEY`."""
+    name, _, key = str(path).rpartition(":")
+    return _array(Path(name), key) if name.endswith(".npz") else _array(path)
+
+
 def _array(path: Path, key: str | None = None) -> Array:
     if path.suffix == ".npz":
         with _open_npz(path) as file:
@@ -149,7 +157,7 @@ def _array(path: Path, key: str | None = None) -> Array:
         try:
             loaded: Array = np.load(path, allow_pickle=False)
         except (ValueError, EOFError) as error:
-            raise ArgumentError(f"{path} is no complete .npy file: {error}.") from error
+            raise ArgumentError(f"{path} is no complete .npy file. {_DAMAGED}") from error
         return loaded
     if path.suffix == ".tensor":
         return read_tensor(path)
@@ -162,4 +170,4 @@ def _open_npz(path: Path) -> Any:
     try:
         return np.load(path, allow_pickle=False)
     except Exception as error:  # zipfile, numpy and pickle errors, depending on where the damage is
-        raise ArgumentError(f"{path} is no complete .npz file: {error}.") from error
+        raise ArgumentError(f"{path} is no complete .npz file. {_DAMAGED}") from error

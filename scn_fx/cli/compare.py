@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scn_fx.cli.grid_option import format_option, grid_option
-from scn_fx.cli.output import json_option, print_json, print_table, table, working
+from scn_fx.cli.output import check_onnx, json_option, print_json, print_table, table, working
 from scn_fx.errors import GridError
 
 if TYPE_CHECKING:
@@ -62,7 +62,12 @@ def command(ctx: click.Context, files: tuple[str, ...], as_json: bool, **options
             raise click.UsageError("An ONNX file is compared with its model: give --model.")
         ok = _compare_model(Path(files[0]), options, limits, as_json)
     elif len(files) == 2:
-        given = [f"--{name}" for name in ("model", "cache", "checkpoint", "frames") if options[name]]
+        if any(file.endswith(".onnx") for file in files):
+            raise click.UsageError(
+                "One ONNX file is compared with its model: scn-fx compare FILE.onnx --model M."
+            )
+        names = ("model", "cache", "checkpoint", "grid", "frames", "point_format", "precision", "threads")
+        given = [f"--{name.removeprefix('point_')}" for name in names if options[name]]
         if given:
             raise click.UsageError(f"{given[0]} goes with one ONNX file, not with two result files.")
         chosen = limits or Limits(allow_zero=options["allow_zero"], reason="none given")
@@ -87,10 +92,11 @@ def _compare_model(file: Path, options: dict[str, Any], limits: Limits | None, a
     from scn_fx.input_grid import network_grid
     from scn_fx.runtime import Engine, compare
 
+    check_onnx(file)
     engine = Engine(file, options["device"], precision=options["precision"], threads=options["threads"])
     given = options["grid"]
     if given is not None:
-        engine.network_grid.check_grid(given, "--grid is")
+        engine.network_grid.require(given, "--grid")
     with working("capturing the model") as say:
         from scn_fx.cli.models import load_model
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from scn_fx.cli.output import json_option, megabytes, print_json, print_table, table
-from scn_fx.errors import MissingPackageError
+from scn_fx.errors import ArgumentError, MissingPackageError
 
 if TYPE_CHECKING:
     from scn_fx.cli.demo_job import DemoReport
@@ -56,6 +56,8 @@ def command(
         raise MissingPackageError.of(missing[0], _NEEDED[missing[0]], "The demo")
     from scn_fx.cli.demo_job import DemoSettings, run_demo
 
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ArgumentError(f"--output-dir {output_dir} is a file: name a folder.")
     settings = DemoSettings(output_dir=output_dir, frames=frames, threads=threads, small=small)
     report = run_demo(settings, say=_silent if as_json else click.echo)
     if as_json:

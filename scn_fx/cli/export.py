@@ -10,7 +10,7 @@ import click
 
 from scn_fx.cli.exporting import EXPORTERS
 from scn_fx.cli.grid_option import grid_option
-from scn_fx.cli.output import file_size, json_option, megabytes, print_json, working
+from scn_fx.cli.output import check_output, file_size, json_option, megabytes, print_json, working
 from scn_fx.lidar import VoxelGrid
 
 __all__ = ["command"]
@@ -52,6 +52,7 @@ def command(
         raise click.UsageError("Give either --cache (made by `scn-fx calibrate`) or --float.")
     if as_float and precisions:
         raise click.UsageError("--precision changes a calibrated graph; leave it out with --float.")
+    check_output(output)
     began = time.perf_counter()
     with working("capturing the model") as say:
         from scn_fx.cli.exporting import export_onnx

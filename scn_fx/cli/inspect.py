@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from scn_fx.cli.output import file_size, json_option, megabytes, print_json, print_table, table
+from scn_fx.cli.output import check_onnx, file_size, json_option, megabytes, print_json, print_table, table
 
 __all__ = ["command", "node_rows"]
 
@@ -23,6 +23,7 @@ def command(file: Path, as_json: bool) -> None:
     """
     from scn_fx import _core
 
+    check_onnx(file)
     found: dict[str, Any] = _core.read_onnx(str(file))
     rows = node_rows(found)
     size = file_size(file)

@@ -12,10 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from scn_fx.errors import ArgumentError
+
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["file_size", "json_option", "megabytes", "print_json", "print_table", "table", "working"]
+__all__ = [
+    "check_onnx",
+    "check_output",
+    "file_size",
+    "json_option",
+    "megabytes",
+    "print_json",
+    "print_table",
+    "table",
+    "working",
+]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print plain data as JSON, no table.")
 
@@ -57,6 +69,25 @@ def working(text: str) -> Iterator[Callable[[str], None]]:
         return
     with console.status(text) as status:
         yield lambda change: status.update(change)
+
+
+def check_output(path: Path) -> None:
+    """Raise ArgumentError if no file can be written at `path`: it is a folder, or its folder does not exist.
+
+    Asked before the work is done whose result goes there.
+    """
+    if path.is_dir():
+        raise ArgumentError(f"--output {path} is a folder: name a file in it.")
+    if not path.absolute().parent.is_dir():
+        raise ArgumentError(
+            f"--output {path}: the folder {path.parent} does not exist. Make it, or name another."
+        )
+
+
+def check_onnx(path: Path) -> None:
+    """Raise ArgumentError if `path` is a folder."""
+    if path.is_dir():
+        raise ArgumentError(f"{path} is a folder: name an ONNX file in it.")
 
 
 def file_size(path: Path) -> int:

@@ -10,7 +10,17 @@ from typing import Any
 import click
 
 from scn_fx.cli.grid_option import format_option, grid_option
-from scn_fx.cli.output import file_size, json_option, megabytes, print_json, print_table, table, working
+from scn_fx.cli.output import (
+    check_onnx,
+    check_output,
+    file_size,
+    json_option,
+    megabytes,
+    print_json,
+    print_table,
+    table,
+    working,
+)
 from scn_fx.lidar import VoxelGrid
 
 __all__ = ["command"]
@@ -58,6 +68,9 @@ def command(
 
     if output is not None and output.suffix not in (".npz", ".tensor"):
         raise ArgumentError(f"--output must end in .npz or .tensor, got {str(output)!r}.")
+    if output is not None:
+        check_output(output)
+    check_onnx(file)
     engine = Engine(file, device, precision=precision, threads=threads)
     frame = load_frame(features, indices, points, grid, point_format, engine.network_grid)
     with working("running") as say:

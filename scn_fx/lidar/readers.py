@@ -70,10 +70,14 @@ def _guess(data: bytes, path: str | Path) -> str:
             f"{path}: expected values that fit one point format, got {len(data)} bytes that fit "
             f"{len(fitting)}: {'; '.join(map(str, fitting))}. Pass format= (--format) to say which it is."
         )
-    why = "; ".join(f"{layout.name}: {reason}" for layout, reason in reasons.items())
+    names: dict[str, list[str]] = {}
+    for layout, reason in reasons.items():
+        names.setdefault(str(reason), []).append(layout.name)
+    why = "; ".join(f"{', '.join(layouts)}: {reason}" for reason, layouts in names.items())
+    sized = any(len(data) % layout.record_bytes == 0 for layout in reasons)
     raise LidarError(
         f"{path}: expected one of {_names()}, got {len(data)} bytes that look like none of them ({why}). "
-        f"The file is truncated or of another kind. {_OWN_COLUMNS}"
+        f"The file is truncated or of another kind{f'. {_OWN_COLUMNS}' if sized else ': copy it again.'}"
     )
 
 

@@ -70,26 +70,26 @@ class NetworkGrid:
                 "order of voxelize. Reorder the columns: indices[:, [0, 3, 2, 1]]."
             )
 
-    def check_grid(self, grid: VoxelGrid, what: str) -> None:
+    def check_grid(
+        self, grid: VoxelGrid, what: str, advice: str = "Voxelise the points in the network's grid."
+    ) -> None:
         """Raise GridError unless the voxels of `grid` are this network's, as far as that is known.
 
-        `what` begins the message, and `grid` ends its sentence: "The frame was voxelised in …".
+        `what` begins the message, and `grid` ends its sentence: "The frame was voxelised in …"; `advice` is
+        its end.
         """
         if self.grid is not None:
             if not self.grid.same_voxels(grid):
-                raise GridError(
-                    f"{what} the grid {grid}, but {self.source} takes {self.grid}. Voxelise the points in "
-                    "the network's grid."
-                )
+                raise GridError(f"{what} the grid {grid}, but {self.source} takes {self.grid}. {advice}")
             return
         if self.spatial_shape is not None and grid.spatial_shape != self.spatial_shape:
             hint = ""
             z, y, x = self.spatial_shape
             if grid.box_shape[1:] == (y, x) and z >= grid.box_shape[0]:
-                hint = f", with extra_z={z - grid.box_shape[0]} if range and voxel size are right"
+                hint = f" (with extra_z={z - grid.box_shape[0]} if range and voxel size are right)"
             raise GridError(
                 f"{what} the grid {grid}, but {self.source} takes sites in {_shape(self.spatial_shape)} (z, "
-                f"y, x). Voxelise the points in the grid that the network was trained with{hint}."
+                f"y, x). {advice[:-1]}{hint}."
             )
 
     def require(self, given: VoxelGrid | None, option: str) -> VoxelGrid:
@@ -99,7 +99,7 @@ class NetworkGrid:
         user can pass.
         """
         if given is not None:
-            self.check_grid(given, f"{option} is")
+            self.check_grid(given, f"{option} is", f"Leave {option} out, or give the network's grid.")
             # The same voxels, but the given grid may say how points are put into them.
             return given
         if self.grid is not None:
