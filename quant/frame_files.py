@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from scn_fx.errors import LidarError
-from scn_fx.lidar import NetworkGrid, VoxelGrid, parse_grid, read_tensor, voxelize_file
+from scn_fx.lidar import NetworkGrid, VoxelGrid, parse_grid, read_sweep, read_tensor, voxelize_from
 
 __all__ = ["FrameFiles"]
 
@@ -101,7 +101,7 @@ class FrameFiles:
         (file,) = files
         if self.grid is None:
             raise LidarError(f"{file} holds points: expected a voxel grid for them, got none. Pass grid=.")
-        features, indices = voxelize_file(file, self.grid, self.point_format)
+        features, indices = voxelize_from(file, read_sweep(file, self.point_format), self.grid)
         return features, NetworkGrid("the network", axes=self.axes).columns(indices)
 
 

@@ -15,10 +15,11 @@ from scn_fx.lidar import (
     NetworkGrid,
     VoxelGrid,
     embedded_frame,
+    read_sweep,
     read_tensor,
     synthetic_points,
     voxelize,
-    voxelize_file,
+    voxelize_from,
 )
 from scn_fx.lidar import write_tensor as _write_tensor
 
@@ -70,7 +71,8 @@ def load_frame(
         return InputFrame(features.name, _named(features), _named(indices))
     if points is None:
         return synthetic_frame(network)
-    voxels = voxelize_file(points, network.require(grid, "--grid"), point_format)
+    rows = read_sweep(points, point_format)
+    voxels = voxelize_from(points, rows, network.require(grid, "--grid"))
     return InputFrame(points.name, voxels.features, network.columns(voxels.indices))
 
 

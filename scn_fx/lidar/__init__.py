@@ -6,7 +6,7 @@ from scn_fx.lidar.formats import POINT_FORMATS, Column, PointFormat
 from scn_fx.lidar.frames import DATA_VARIABLE, Frame, demo_frames, embedded_frame, real_frames
 from scn_fx.lidar.grid_files import GRID_SYNTAX, parse_grid, read_grid
 from scn_fx.lidar.grids import ARITHMETICS, CENTERPOINT_GRID, GRIDS, KITTI_GRID, VoxelGrid
-from scn_fx.lidar.point_files import voxelize_file
+from scn_fx.lidar.point_files import voxelize_from
 from scn_fx.lidar.readers import guess_format, read_points, read_sweep, with_time_lag
 from scn_fx.lidar.scene import Disc, Ground, Prism, Rectangle, Scene, street_scene
 from scn_fx.lidar.sites import NetworkGrid, SiteIndices, grid_of
@@ -52,7 +52,7 @@ __all__ = [
     "street_scene",
     "synthetic_points",
     "voxelize",
-    "voxelize_file",
+    "voxelize_from",
     "with_time_lag",
     "write_tensor",
 ]

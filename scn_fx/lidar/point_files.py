@@ -1,24 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a point file to voxels in one call, as the commands need it."""
+"""Voxels of the points of a file, as the commands need them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
 
 from scn_fx.errors import LidarError
 from scn_fx.lidar.grids import VoxelGrid
-from scn_fx.lidar.readers import read_sweep
 from scn_fx.lidar.voxels import Voxels, voxelize
 
-__all__ = ["voxelize_file"]
+__all__ = ["voxelize_from"]
 
 
-def voxelize_file(path: str | Path, grid: VoxelGrid, format: str | None = None) -> Voxels:
-    """The voxels in `grid` of the points in a file (see `read_sweep` and `voxelize`), float16.
+def voxelize_from(path: str | Path, points: npt.NDArray[Any], grid: VoxelGrid) -> Voxels:
+    """The voxels in `grid` of `points` [N, C] that were read from `path`: float16 features.
 
-    Raises LidarError that names the file, and says how to keep points without the faulty ones.
+    Raises LidarError as `voxelize` does, which names the file and says how to keep it without faulty points.
     """
-    points = read_sweep(path, format)
     try:
         return voxelize(points, grid)
     except LidarError as error:

@@ -160,7 +160,7 @@ def test_truncated_and_empty_files(tmp_path: Path, name: str) -> None:
     )
     with pytest.raises(LidarError, match=expected):
         read_points(path, name)
-    with pytest.raises(LidarError, match=f"{name}: {40 * record - 3} bytes are no multiple of {record}"):
+    with pytest.raises(LidarError, match=f"{name}[^:]*: {40 * record - 3} bytes are no multiple of {record}"):
         read_points(path)
     path.write_bytes(b"")
     for named in (name, None):
