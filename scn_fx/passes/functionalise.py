@@ -10,7 +10,7 @@ from torch import fx
 
 from scn_fx.passes import nodes
 from scn_fx.passes.base import GraphPass
-from scn_fx.passes.memory import View, views
+from scn_fx.passes.memory import Memory, View, functional_form
 from scn_fx.passes.refused import mark_refused
 
 __all__ = ["Functionalise"]
@@ -42,7 +42,9 @@ class _Rewriting:
     def __init__(self, graph: fx.GraphModule) -> None:
         self.modified = False
         self._graph = graph.graph
-        self._views: dict[fx.Node, View] = views(graph)
+        memory = Memory(graph)
+        self._views: dict[fx.Node, View] = memory.views
+        self._idle = memory.idle
         self._current: dict[View, fx.Node] = {}  # the node that holds what a view reads now
         self._versions: dict[int, int] = {}  # storage → number of writes
         self._made: dict[fx.Node, int] = {}  # node → that number when it was made
@@ -55,7 +57,7 @@ class _Rewriting:
         if nodes.aten_name(node) != "sym_size":  # a size does not depend on what was written
             self._read_current(node)
         if nodes.aten_name(node) is not None:
-            written = _written(node)
+            written = None if node in self._idle else _written(node)
             if written is not None:
                 self._write(node, written)
                 return
@@ -105,7 +107,7 @@ class _Rewriting:
     def _write(self, node: fx.Node, target: fx.Node) -> None:
         view = self._views.get(target)
         where = nodes.where(node)
-        reason = _functionalise(node, target)
+        reason = _functionalise(node)
         self.modified = True
         if view is None:
             return
@@ -136,15 +138,13 @@ def _written(node: fx.Node) -> fx.Node | None:
     return None
 
 
-def _functionalise(node: fx.Node, target: fx.Node) -> str | None:
+def _functionalise(node: fx.Node) -> str | None:
     """Replace the operator by the one that returns its result; or say why there is none."""
-    name, overload = nodes.aten_name(node), node.target._overloadname  # type: ignore[union-attr]
-    if not str(name).endswith("_") or str(name).endswith("__"):
-        return "only operators that end in _ are known to return what they write"
-    packet = getattr(torch.ops.aten, str(name).removesuffix("_"), None)
-    functional = getattr(packet, overload, None)
+    functional = functional_form(node)
     if functional is None:
         return "there is no form of the operator that returns a new value"
+    if torch.Tag.inplace_view in node.target.tags:  # type: ignore[union-attr]
+        return "it changes the shape of a value that has other names"
     types = {
         operand.meta["val"].dtype
         for operand in node.all_input_nodes

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import fx
 
-__all__ = ["View", "views"]
+__all__ = ["Memory", "View", "functional_form"]
 
 # Sizes that are only known when a frame comes: large, and no neighbours of a size that a model would name.
 _FIRST_SIZE, _STEP = 1_000_003, 7_919
@@ -37,53 +37,60 @@ class View:
     offset: int
 
 
-def views(graph: fx.GraphModule) -> dict[fx.Node, View]:
-    """The view of every node that is one tensor.
+class Memory:
+    """Where the values of a program lie.
 
     Operators of other namespaces never return their input (their schemas say so); an aten operator that
     cannot run without data (`nonzero`, `unique`) makes a new tensor, unless its schema says that it writes.
+
+    Attributes:
+        views: the view of every node that is one tensor.
+        idle: operators that could write and do not, such as `dropout_` in evaluation.
     """
-    run = _Run(graph)
-    with torch.no_grad():
-        for node in graph.graph.nodes:
-            run.values[node] = run.evaluate(node)
-    return {node: run.view(value) for node, value in run.values.items() if isinstance(value, torch.Tensor)}
-
-
-class _Run:
-    """The program on meta tensors."""
 
     def __init__(self, graph: fx.GraphModule) -> None:
-        self.values: dict[fx.Node, Any] = {}
+        self.views: dict[fx.Node, View] = {}
+        self.idle: set[fx.Node] = set()
         self._graph = graph
+        self._values: dict[fx.Node, Any] = {}
         self._sizes: dict[str, int] = {}
         self._storages: dict[int, int] = {}
         self._stored: dict[int, torch.Tensor] = {}  # by the address of what the model stores
         self._kept: list[torch.Tensor] = []  # so that no address is used twice
+        with torch.no_grad():
+            for node in graph.graph.nodes:
+                self._values[node] = value = self._value(node)
+                self._kept += [item for item in _flat(value) if isinstance(item, torch.Tensor)]
+                if isinstance(value, torch.Tensor):
+                    self.views[node] = self._view(value)
 
-    def view(self, value: torch.Tensor) -> View:
+    def _view(self, value: torch.Tensor) -> View:
         key = value.untyped_storage()._cdata
         storage = self._storages.setdefault(key, len(self._storages))
         return View(storage, value.dtype, tuple(value.shape), value.stride(), int(value.storage_offset()))
-
-    def evaluate(self, node: fx.Node) -> Any:
-        value = self._value(node)
-        self._kept += [item for item in _flat(value) if isinstance(item, torch.Tensor)]
-        return value
 
     def _value(self, node: fx.Node) -> Any:
         if node.op == "get_attr":
             return self._attribute(node)
         if node.op == "call_function":
-            operands: Any = fx.node.map_arg((node.args, node.kwargs), self.values.__getitem__)
-            args, kwargs = operands
+            operands: Any = fx.node.map_arg((node.args, node.kwargs), self._values.__getitem__)
+            args, kwargs = (_on_meta(given) for given in operands)
             if not _is_operator(node) or node.target.namespace == "aten":  # type: ignore[union-attr]
                 try:
-                    return node.target(*_on_meta(args), **_on_meta(kwargs))  # type: ignore[operator]
+                    return self._called(node, args, kwargs)
                 except Exception:  # data is missing, or a size does not fit: of what kinds, only torch knows
                     if _writes(node) and isinstance(args[0], torch.Tensor):
                         return args[0]
         return self._fresh(node.meta.get("val"))
+
+    def _called(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
+        if _writes(node):
+            functional = functional_form(node)
+            if functional is not None and functional(*args, **kwargs) is args[0]:
+                self.idle.add(node)
+            # On another Python object: some operators change the shape of the one they get.
+            return node.target(args[0].as_strided(args[0].shape, args[0].stride()), *args[1:], **kwargs)  # type: ignore[operator]
+        return node.target(*args, **kwargs)  # type: ignore[operator]
 
     def _attribute(self, node: fx.Node) -> Any:
         value: Any = self._graph
@@ -116,6 +123,16 @@ class _Run:
         for symbol in sorted(expression.free_symbols, key=str):
             self._sizes.setdefault(str(symbol), _FIRST_SIZE + _STEP * len(self._sizes))
         return max(int(expression.subs({s: self._sizes[str(s)] for s in expression.free_symbols})), 0)
+
+
+def functional_form(node: fx.Node) -> torch._ops.OpOverload | None:
+    """The aten operator that returns what `node` writes into its first operand, or None."""
+    name, _, _ = node.target.name().partition("::")[2].partition(".")  # type: ignore[union-attr]
+    if not name.endswith("_") or name.endswith("__"):
+        return None
+    packet = getattr(torch.ops.aten, name.removesuffix("_"), None)
+    found: torch._ops.OpOverload | None = getattr(packet, node.target._overloadname, None)  # type: ignore[union-attr]
+    return found
 
 
 def _is_operator(node: fx.Node) -> bool:

@@ -148,6 +148,18 @@ def test_writing_into_another_name_of_a_value_writes_into_the_value(name: str, d
     assert [n.args[0].target for n in graph.graph.nodes if aten_name(n) == "add"] == [aten.relu.default]
 
 
+@pytest.mark.parametrize(
+    "target", [aten.dropout_.default, aten.feature_dropout_.default, aten.alpha_dropout_.default]
+)
+def test_an_operator_that_could_write_and_does_not_is_no_operator(target: Any) -> None:
+    b = Build()
+    conv = b.conv(b.features)
+    dropped = b.call(target, conv, 0.5, False)
+    graph = b.done(b.call(aten.add.Tensor, conv, dropped), b.indices)
+    run_passes(graph, [Functionalise(), DeadCode()])
+    assert names(graph) == ["convolution", "add"]
+
+
 @pytest.mark.parametrize("copy", [aten.clone.default, aten.mul.Tensor])
 def test_writing_into_a_copy_leaves_the_value(copy: Any) -> None:
     b = Build()
