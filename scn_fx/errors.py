@@ -7,6 +7,7 @@ __all__ = [
     "ArgumentError",
     "BoundError",
     "CalibrationError",
+    "CalibrationWarning",
     "CaptureError",
     "CaptureWarning",
     "CompareError",
@@ -36,6 +37,10 @@ class CaptureWarning(UserWarning):
 
 class CalibrationError(ScnError, ValueError):
     """Ranges are missing, zero, not finite, or belong to another graph."""
+
+
+class CalibrationWarning(UserWarning):
+    """Ranges can be taken, but probably not the best ones; says why and what to do about it."""
 
 
 class ExportError(ScnError, ValueError):

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoint files: read safely, and searched for the state dicts they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quant.unpickling import Foreign, load_inert
+from scn_fx.errors import CalibrationError
+
+__all__ = ["file_sha256", "read_checkpoint", "state_dicts"]
+
+# Checkpoints nest once or twice: {"model": {"state_dict": ...}}; deeper lie optimisers and configurations.
+_DEPTH = 4
+
+_FIRST_BYTES = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself; fetch it with: git lfs pull"),
+    (b"<!DOCTYPE", "a web page; the download has failed"),
+    (b"<html", "a web page; the download has failed"),
+    (b"sys_info", "a tar archive of PyTorch 0.1; load it with an old PyTorch and save it anew"),
+    (b"PK\x03\x04", "a zip archive, but not of torch.save, or a damaged one"),
+    (b"\x80", "a pickle, but not one of torch.save, or a damaged one"),
+)
+
+
+def read_checkpoint(path: str | Path) -> Any:
+    """The content of a PyTorch checkpoint, tensors on the CPU; no code of the file runs.
+
+    Objects of classes other than tensors and containers come as `quant.unpickling.Foreign`. Raises
+    CalibrationError if there is no file or it is none of torch.save.
+    """
+    file = Path(path)
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(64)
+    except OSError as error:
+        raise CalibrationError(
+            f"The checkpoint {path} cannot be read as weights: {error.strerror or error}. Check the path."
+        ) from error
+    if _is_torchscript(file):
+        raise CalibrationError(
+            f"The checkpoint {path} cannot be read as weights: it is a TorchScript archive, which is a "
+            "program. Save the weights of the model alone: torch.save(model.state_dict(), path)."
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, on storages and pickles; nothing the user could change
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except Exception:  # many kinds; whatever it was, the reader below decides
+            try:
+                if tarfile.is_tarfile(file):  # torch would unpack it into a folder
+                    raise ValueError("the tar format of PyTorch before 0.2")
+                return load_inert(str(file))
+            except Exception as error:
+                raise CalibrationError(
+                    f"The checkpoint {path} cannot be read as weights: {_what_it_is(start)}. Expected a file "
+                    "that torch.save has written, complete."
+                ) from error
+
+
+def _what_it_is(start: bytes) -> str:
+    if not start:
+        return "it is empty"
+    for first, text in _FIRST_BYTES:
+        if start.startswith(first):
+            return f"it is {text}"
+    if start[8:9] == b"{":  # eight bytes of length, then JSON
+        return "it looks like a safetensors file; convert it with safetensors.torch.load_file and torch.save"
+    return f"it starts with {start[:8]!r}"
+
+
+def _is_torchscript(file: Path) -> bool:
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        return any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist())
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as opened:
+        while piece := opened.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def state_dicts(
+    content: Any, kinds: tuple[type, ...] = (torch.Tensor,)
+) -> dict[tuple[str, ...], dict[str, Any]]:
+    """Every state dict (name -> value of `kinds`) in a checkpoint's content, by the keys that lead to it.
+
+    The content itself has the empty path (); `{"model": {"state_dict": ...}}` gives ("model", "state_dict").
+    A module that was saved as a whole counts as its state dict.
+    """
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    seen: set[int] = set()
+
+    def search(value: Any, path: tuple[str, ...]) -> None:
+        if id(value) in seen or len(path) > _DEPTH:
+            return
+        seen.add(id(value))
+        if isinstance(value, torch.nn.Module):
+            value = value.state_dict()
+        attributes = value.state if isinstance(value, Foreign) else None
+        if isinstance(attributes, Mapping) and isinstance(attributes.get("_parameters"), Mapping):
+            found[path] = dict(_saved_module(attributes))
+            return
+        for mapping in (value, attributes):
+            if not isinstance(mapping, Mapping):
+                continue
+            tensors = {k: v for k, v in mapping.items() if isinstance(k, str) and isinstance(v, kinds)}
+            if tensors:
+                found[path] = {**found.get(path, {}), **tensors}
+            for key, inner in mapping.items():
+                if isinstance(key, str) and isinstance(inner, Mapping | torch.nn.Module):
+                    search(inner, (*path, key))
+
+    search(content, ())
+    return found
+
+
+def _saved_module(attributes: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Names and tensors of a pickled torch.nn.Module, from its attributes."""
+    for kind in ("_parameters", "_buffers"):
+        for name, value in (attributes.get(kind) or {}).items():
+            if isinstance(value, torch.Tensor):
+                yield prefix + str(name), value
+    for name, child in (attributes.get("_modules") or {}).items():
+        if isinstance(child, Foreign) and isinstance(child.state, Mapping):
+            yield from _saved_module(child.state, f"{prefix}{name}.")
