@@ -2,7 +2,8 @@
 """The calibration cache: ranges and precisions of one graph as a JSON file.
 
 Format version 1: one object with `format`, `version`, `tool` (name and version that wrote it), `method`,
-`frames`, `fingerprint` (see `scn_fx.graph.fingerprint`) and `layers`: for each layer name its `kind`,
+`frames`, `fingerprint` (see `scn_fx.graph.fingerprint`), where known `model` (name or import path),
+`checkpoint` (`file` and `sha256`, or null for none) and `grid`, and `layers`: for each layer name its `kind`,
 `precision`, `output_precision` and, if it has ranges, `input_dynamic_range` and `weight_dynamic_ranges` or
 `input0_dynamic_range` and `input1_dynamic_range`. Ranges are float32 values written with enough digits to be
 read back unchanged.
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from quant.precision import PRECISIONS, resolve, write_precisions
+from quant.provenance import cause_of_difference, check_grid, provenance
 from quant.ranges import LayerRanges, checked_range, quantizable, read_ranges, write_ranges
 from scn_fx import __version__
 from scn_fx.errors import CalibrationError
@@ -50,6 +52,7 @@ def save_cache(graph: GraphModule, path: str | Path) -> Path:
         "method": calibration["method"],
         "frames": calibration["frames"],
         "fingerprint": fingerprint(graph),
+        **provenance(graph),
         "layers": {layer.name: _entry(layer) for layer in quantizable(graph)},
     }
     target = Path(path)
@@ -84,16 +87,17 @@ def load_cache(graph: GraphModule, path: str | Path) -> dict[str, Any]:
     """Put the ranges and precisions of a cache file into the graph it was made from.
 
     Returns the file's `method`, `frames` and `tool`. Raises CalibrationError, leaving the graph as it was, if
-    the file is missing, truncated, no calibration cache, of another version, of another graph, or incomplete.
+    the file is missing, truncated, no calibration cache, of another version, of another graph or grid, or
+    incomplete. If model and checkpoint of both sides are known, it names the one that differs.
     """
     content = _read(Path(path))
     own = fingerprint(graph)
     if content["fingerprint"] != own:
         raise CalibrationError(
             f"{path} belongs to another graph: its fingerprint is {str(content['fingerprint'])[:12]}..., "
-            f"this graph's is {own[:12]}... Structure, geometry and weights must be those it was calibrated "
-            "with; calibrate anew."
+            f"this graph's is {own[:12]}... {cause_of_difference(content, provenance(graph))}"
         )
+    check_grid(content, provenance(graph), str(path))
     entries = content["layers"]
     found = quantizable(graph)
     missing = [layer.name for layer in found if not isinstance(entries.get(layer.name), dict)]

@@ -13,8 +13,11 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from quant.checkpoint_files import file_sha256
+from quant.weights import load_weights
 from scn_fx.capture.capture import capture
 from scn_fx.errors import CalibrationError
+from scn_fx.graph import set_metadata
 from scn_fx.input_grid import graph_grid, network_grid, set_grid
 from scn_fx.lidar import CENTERPOINT_GRID, GRID_SYNTAX, VoxelGrid, parse_grid, synthetic_points, voxelize
 
@@ -29,7 +32,12 @@ ZOO: Mapping[str, str] = {
 
 
 def load_graph(
-    model: str, *, checkpoint: str | Path | None = None, grid: VoxelGrid | str | None = None
+    model: str,
+    *,
+    checkpoint: str | Path | None = None,
+    checkpoint_prefix: str | None = None,
+    checkpoint_layout: str | None = None,
+    grid: VoxelGrid | str | None = None,
 ) -> fx.GraphModule:
     """Make a model, load its weights and capture it.
 
@@ -48,10 +56,13 @@ def load_graph(
     none, unless the callable's graph does. A forward that takes the grid needs it given.
 
     Without a checkpoint a zoo model has random weights, the same every time, scaled on a synthetic sweep so
-    that activations keep their size. Raises CalibrationError for a name, checkpoint or return value that does
-    not serve, GridError for a grid of another shape than the network's or one that contradicts the graph's,
-    and capture's errors.
+    that activations keep their size. `checkpoint_prefix` and `checkpoint_layout` are those of `load_weights`.
+    The graph's metadata say which model and checkpoint it comes from. Raises CalibrationError for a name,
+    checkpoint or return value that does not serve, GridError for a grid of another shape than the network's
+    or one that contradicts the graph's, and capture's errors.
     """
+    if checkpoint is None and (checkpoint_prefix is not None or checkpoint_layout is not None):
+        raise CalibrationError("A checkpoint's prefix or layout was given, but no checkpoint. Give both.")
     if isinstance(grid, str):
         grid = parse_grid(grid)
     if ":" not in model:
@@ -71,6 +82,7 @@ def load_graph(
             network_grid(made).check_grid(grid, f"{model} is asked for in", advice)
             if graph_grid(made) is None:
                 set_grid(made, grid)
+        set_metadata(made, model=model, checkpoint=None)
         return made
     if isinstance(made, tuple) and len(made) in (2, 3):
         made, args, output = (*made, None)[:3]
@@ -80,53 +92,21 @@ def load_graph(
             f"{type(made).__name__}."
         )
     if checkpoint is not None:
-        load_weights(made, checkpoint)
+        load_weights(made, checkpoint, prefix=checkpoint_prefix, layout=checkpoint_layout)
     made.eval()
     if args is None:
         args = _arguments(made, model, grid)
     if output is None:
         output = _main_output(made)
-    return capture(made, args, output=output, grid=grid)
+    graph = capture(made, args, output=output, grid=grid)
+    origin = None if checkpoint is None else _origin(checkpoint)
+    set_metadata(graph, model=model, checkpoint=origin)
+    return graph
 
 
-def load_weights(module: nn.Module, checkpoint: str | Path) -> None:
-    """Load a PyTorch checkpoint into `module`.
-
-    The state dict may lie under "state_dict" or "model_state", and its keys may have one prefix ("backbone.")
-    before the module's own names; keys of other modules are ignored. Raises CalibrationError if the file
-    cannot be read, a parameter is missing or has another shape.
-    """
-    try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many kinds: pickle, zip, runtime and OS errors
-        raise CalibrationError(f"The checkpoint {checkpoint} cannot be read as weights: {error}") from error
-    for name in ("state_dict", "model_state"):
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
-    if not isinstance(content, Mapping) or not content:
-        raise CalibrationError(
-            f"The checkpoint {checkpoint} holds no state dict, but a {type(content).__name__}."
-        )
-    wanted = {k: v for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
-    if not wanted:
-        raise CalibrationError(f"{type(module).__name__} has no weights to load from {checkpoint}.")
-    first = next(iter(wanted))
-    prefixes = [k.removesuffix(first) for k in content if k == first or str(k).endswith("." + first)] or [""]
-    prefix = min(prefixes, key=lambda p: sum(p + k not in content for k in wanted))
-    missing = [prefix + k for k in wanted if prefix + k not in content]
-    if missing:
-        raise CalibrationError(
-            f"{checkpoint} lacks {len(missing)} of {len(wanted)} weights of {type(module).__name__}: "
-            f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}."
-        )
-    for key, value in wanted.items():
-        came = tuple(content[prefix + key].shape)
-        if came != tuple(value.shape):
-            raise CalibrationError(
-                f"{checkpoint}: {prefix + key} must be {list(value.shape)}, got {list(came)}. (spconv 1.x "
-                "keeps weights as [kz, ky, kx, in, out], spconv 2.x as [out, kz, ky, kx, in].)"
-            )
-    module.load_state_dict({key: content[prefix + key] for key in wanted}, strict=False)
+def _origin(checkpoint: str | Path) -> dict[str, str]:
+    """What the graph's metadata keep of a checkpoint: the file's name, and the SHA-256 of its content."""
+    return {"file": Path(checkpoint).name, "sha256": file_sha256(checkpoint)}
 
 
 def _from_zoo(name: str, grid: VoxelGrid, checkpoint: str | Path | None) -> nn.Module:

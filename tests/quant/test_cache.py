@@ -16,7 +16,7 @@ import torch
 
 import quant
 from scn_fx.errors import CalibrationError
-from scn_fx.graph import fingerprint
+from scn_fx.graph import fingerprint, set_metadata
 from tests.quant.graphs import frame, residual
 
 FRAMES = [frame(seed) for seed in range(2)]
@@ -202,3 +202,62 @@ def test_an_int8_layer_without_ranges_is_refused(cache: Path) -> None:
         del content["layers"]["conv1.0.conv1"][key]
     cache.write_text(json.dumps(content))
     refused(cache, "conv1.0.conv1: int8 without ranges")
+
+
+# Where caches and graphs come from
+
+
+def of(checkpoint: str | None, model: str = "centerpoint", **more: Any) -> dict[str, Any]:
+    """Provenance as `quant.models.load_graph` writes it."""
+    file = None if checkpoint is None else {"file": f"{checkpoint}.pth", "sha256": checkpoint * 64}
+    return {"model": model, "checkpoint": file, **more}
+
+
+GRID = {"point_range": [-54.0, -54.0, -5.0, 54.0, 54.0, 3.0], "voxel_size": [0.075, 0.075, 0.2]}
+
+
+@pytest.mark.parametrize(
+    ("made", "loaded", "match"),
+    [
+        (of("a"), of(None), r"made with the checkpoint a.pth \(SHA-256 a{12}.*\); this graph was loaded "
+                            "without a checkpoint. Give that checkpoint .*--checkpoint"),
+        (of(None), of("b"), r"made without a checkpoint; this graph was loaded with the checkpoint b.pth"),
+        (of("a"), of("b"), r"with the checkpoint a.pth .* with the checkpoint b.pth .* calibrate anew"),
+        (of("a"), of("a", "second"), "with the model 'centerpoint'; this graph has 'second'"),
+        (of("a", grid=GRID), of("a", grid={**GRID, "voxel_size": [0.1, 0.1, 0.2]}),
+         r"the grid point range .*0\.075"),
+        (of("a"), of("a"), "Structure, geometry and weights"),
+        ({}, of("a"), "Structure, geometry and weights"),
+    ],
+)  # fmt: skip
+def test_the_cause_of_another_fingerprint_is_named(
+    made: dict[str, Any], loaded: dict[str, Any], match: str, tmp_path: Path
+) -> None:
+    graph, other = residual(), residual(seed=1)
+    quant.calibrate(graph, FRAMES)
+    set_metadata(graph, **made)
+    path = quant.save_cache(graph, tmp_path / "c.json")
+    content = json.loads(path.read_text())
+    assert {key: content[key] for key in ("model", "checkpoint", "grid") if key in content} == made
+    set_metadata(other, **loaded)
+    refused(path, match, other)
+
+
+def test_a_cache_of_another_voxel_grid_is_refused_though_the_graph_is_the_same(tmp_path: Path) -> None:
+    graph, other = residual(), residual()
+    quant.calibrate(graph, FRAMES)
+    set_metadata(graph, grid={name: tuple(value) for name, value in GRID.items()})
+    path = quant.save_cache(graph, tmp_path / "c.json")
+    quant.load_cache(residual(), path)  # a graph that knows of no grid
+    set_metadata(other, grid=GRID)
+    quant.load_cache(other, path)
+    set_metadata(other, grid={**GRID, "point_range": [-50.0, -54.0, -5.0, 58.0, 54.0, 3.0]})
+    refused(path, r"calibrated on the grid point range \[-54.0.*this graph has point range \[-50.0", other)
+
+
+def test_caches_without_provenance_are_read(cache: Path) -> None:
+    content = json.loads(cache.read_text())
+    assert not {"model", "checkpoint", "grid"} & set(content)
+    graph = residual()
+    set_metadata(graph, **of("a"))
+    quant.load_cache(graph, cache)
