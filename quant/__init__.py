@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "METHODS",
+    "OUTLIERS",
     "CalibrationResult",
     "ImportReport",
     "calibrate",
@@ -32,6 +33,9 @@ __all__ = [
 
 METHODS = ("max", "percentile", "mse", "entropy")
 """How `calibrate` can take a range from the values it has seen."""
+
+OUTLIERS = ("drop", "keep")
+"""What `calibrate` does with voxels and frames that stand alone: leave them out, or use them."""
 
 _HOME = {
     "CalibrationResult": "quant.calibration",

@@ -13,15 +13,20 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
+from quant.checkpoint_files import read_checkpoint, state_dicts
 from quant.precision import PrecisionSpec, default_precisions, output_precisions, resolve, write_precisions
+from quant.prefixes import Place, choose_place, find_places, without_wrappers
+from quant.range_checks import check_inputs, check_readers, check_weights
 from quant.ranges import LayerRanges, checked_range, quantizable, rounded_weight, weight_ranges, write_ranges
-from scn_fx.errors import CalibrationError
+from scn_fx.errors import CalibrationError, CalibrationWarning
 from scn_fx.graph import Layer
 
 if TYPE_CHECKING:
@@ -31,8 +36,8 @@ __all__ = ["ImportReport", "load_pytorch_quantization"]
 
 _KEY = re.compile(r"^(?P<module>.+?)\._?(?P<quantizer>input|input0|input1|weight)_quantizer\._amax$")
 
-# A weight this much larger than its range was hardly calibrated together with it.
-_SUSPICIOUS = 2.0
+_Keys = dict[tuple[str, str], str]
+"""(module, quantizer) -> key of the state dict."""
 
 
 @dataclass(frozen=True)
@@ -54,38 +59,42 @@ class ImportReport:
 
 def load_pytorch_quantization(
     graph: GraphModule,
-    state_dict: Mapping[str, Any],
+    state_dict: Mapping[str, Any] | str | Path,
     *,
     prefix: str | None = None,
     precision: PrecisionSpec = None,
+    frames: Iterable[Sequence[Any]] | None = None,
 ) -> ImportReport:
     """Take the ranges of `graph` from a checkpoint made with pytorch-quantization or modelopt.
 
     Args:
         graph: a graph captured from the same model, its BatchNorms folded as in the checkpoint.
-        state_dict: name -> tensor, or a checkpoint that holds one under "state_dict" or "model_state".
-        prefix: what precedes the graph's layer names in the keys ("backbone."); None finds it.
+        state_dict: name -> tensor; or a checkpoint that holds one somewhere ("state_dict", "model", ...), or
+            its file.
+        prefix: what precedes the graph's layer names in the keys ("backbone."), with or without the keys that
+            lead to the state dict; None finds it. Needed only if the checkpoint holds the layers several
+            times, unless one of these bears the graph's full names.
         precision: overrides on the default precisions, see `quant.set_precision`. A layer may lack ranges
             only if it is not int8.
+        frames: a few frames, as `quant.calibrate` takes them, to compare input ranges with (needs modelopt).
 
-    Warns (UserWarning) where a weight is much larger than its range. Raises CalibrationError, leaving the
-    graph as it was, if no key fits, keys of an int8 layer are missing, a range is not positive, or sizes do
-    not agree.
+    Warns (CalibrationWarning) where ranges are too small or too large for the weights, where layers that read
+    one value disagree, and where input ranges are far from what `frames` bring. Raises CalibrationError,
+    leaving the graph as it was, if no key fits, several prefixes do, keys of an int8 layer are missing, a
+    range is not positive, or sizes do not agree.
     """
-    state = _unwrap(state_dict)
-    keys = {
-        (match["module"], match["quantizer"]): key
-        for key in state
-        if isinstance(key, str) and (match := _KEY.match(key))
-    }
-    if not keys:
+    content = read_checkpoint(state_dict) if isinstance(state_dict, str | Path) else state_dict
+    dicts = state_dicts(content, (torch.Tensor, np.ndarray, float, int))
+    quantizers = {path: _quantizers(state) for path, state in dicts.items()}
+    if not any(quantizers.values()):
         raise CalibrationError(
-            f"The checkpoint holds no quantizer ranges: none of its {len(state)} keys ends in "
-            "'_input_quantizer._amax' or '_weight_quantizer._amax'. Was it saved after calibration?"
+            f"The checkpoint holds no quantizer ranges: none of its {sum(map(len, dicts.values()))} keys "
+            "ends in '_input_quantizer._amax' or '_weight_quantizer._amax'. Was it saved after calibration?"
         )
     found = quantizable(graph)
-    prefix = _find_prefix(keys, found) if prefix is None else prefix
     chosen = resolve(graph, precision, default_precisions(graph))
+    place = _find_place(quantizers, found, chosen, prefix)
+    keys, state, prefix = quantizers[place.container], dicts[place.container], place.prefix
     ranges: dict[str, LayerRanges] = {}
     used: list[str] = []
     missing: list[str] = []
@@ -107,41 +116,66 @@ def load_pytorch_quantization(
             f"{', '.join(needed)}. Unused quantizer keys: {', '.join(unused) or 'none'}. Give the right "
             "prefix, or choose fp16 for these layers with precision={...}."
         )
+    findings = [check_weights(graph, ranges), check_readers(graph, ranges)]
+    findings += [] if frames is None else [check_inputs(graph, ranges, frames)]
     write_ranges(graph, ranges, "checkpoint", 0)
     write_precisions(graph, chosen, output_precisions(graph, chosen))
-    return ImportReport(prefix, tuple(dict.fromkeys(used)), unused, tuple(missing))
+    for finding in filter(None, findings):
+        warnings.warn(finding, CalibrationWarning, stacklevel=2)
+    return ImportReport(place.label, tuple(dict.fromkeys(used)), unused, tuple(missing))
 
 
-def _unwrap(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    for name in ("state_dict", "model_state"):
-        inner = checkpoint.get(name)
-        if isinstance(inner, Mapping):
-            return inner
-    return checkpoint
+def _quantizers(state: Mapping[str, Any]) -> _Keys:
+    """The quantizers of a state dict; names of torch.compile and other wrappers are looked through."""
+    keys: _Keys = {}
+    for key in state:
+        match = _KEY.match(key)
+        if match is None:
+            continue
+        quantizer = (without_wrappers(match["module"] + ".").rstrip("."), match["quantizer"])
+        if quantizer in keys:
+            raise CalibrationError(
+                f"The checkpoint holds one quantizer twice, as {keys[quantizer]} and as {key}. Remove one of "
+                "the two from the state dict."
+            )
+        keys[quantizer] = key
+    return keys
 
 
-def _find_prefix(keys: Mapping[tuple[str, str], str], found: list[Layer]) -> str:
-    """The prefix under which most of the graph's convolutions have quantizers."""
-    votes: dict[str, int] = {}
-    for layer in found:
-        for module, quantizer in keys:
-            if quantizer == "input" and (module == layer.name or module.endswith("." + layer.name)):
-                candidate = module[: len(module) - len(layer.name)]
-                votes[candidate] = votes.get(candidate, 0) + 1
-    best = [prefix for prefix, count in votes.items() if count == max(votes.values())]
-    if len(best) == 1:
-        return best[0]
-    names = ", ".join(layer.name for layer in found[:3])
-    if not best:
-        some = ", ".join(list(keys.values())[:3])
-        raise CalibrationError(
-            f"No quantizer of the checkpoint belongs to a layer of the graph: layers are {names}, ...; keys "
-            f"are {some}, ... Pass state_dict with the graph's own module names."
-        )
-    raise CalibrationError(
-        f"The graph's layers ({names}, ...) are in the checkpoint under several prefixes: "
-        f"{', '.join(map(repr, best))}. Choose one with prefix=..."
+def _find_place(
+    quantizers: Mapping[tuple[str, ...], _Keys],
+    found: list[Layer],
+    chosen: Mapping[str, str],
+    prefix: str | None,
+) -> Place:
+    """Where all int8 convolutions have quantizers; or the nearest place, whose lacks are then named."""
+    names = [layer.name for layer in found if layer.kind == "convolution"]
+    needed = [name for name in names if chosen[name] == "int8"] or names
+    modules = {
+        path: [module for module, quantizer in keys if quantizer == "input"]
+        for path, keys in quantizers.items()
+    }
+    places = find_places(modules, names)
+    place = choose_place(
+        places,
+        lambda place: all(name in place.keys for name in needed),
+        prefix=prefix,
+        source="The checkpoint",
+        option="prefix=...",
     )
+    if place is not None:
+        return place
+    if prefix is not None:
+        near = [p for p in places if prefix.rstrip(".") in (p.label.rstrip("."), p.prefix.rstrip("."))]
+        return near[0] if near else Place(next(iter(quantizers)), prefix, {})
+    if not places:
+        some = ", ".join([key for keys in quantizers.values() for key in keys.values()][:3])
+        raise CalibrationError(
+            f"No quantizer of the checkpoint belongs to a layer of the graph: layers are "
+            f"{', '.join(names[:3])}, ...; keys are {some}, ... Pass state_dict with the graph's own module "
+            "names."
+        )
+    return max(places, key=lambda place: len(place.keys))
 
 
 def _wanted_keys(
@@ -190,14 +224,6 @@ def _layer_ranges(layer: Layer, present: list[str], state: Mapping[str, Any], pr
         raise CalibrationError(
             f"{present[1]}: the range of output channel {int(dead.nonzero()[0])} is zero, but its weights "
             "are not."
-        )
-    ratio = float((largest / amax.clamp_min(torch.finfo(torch.float32).tiny)).max())
-    if ratio > _SUSPICIOUS:
-        warnings.warn(
-            f"{layer.name}: weights are up to {ratio:.3g} times their range in the checkpoint and will be "
-            "clipped. Was the checkpoint calibrated before its BatchNorms were folded, or with other "
-            "weights?",
-            stacklevel=3,
         )
     return LayerRanges((_scalar(state, present[0]),), weight_ranges(layer, amax))
 

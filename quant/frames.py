@@ -15,7 +15,7 @@ from scn_fx.graph import layers, metadata
 from scn_fx.input_grid import network_grid
 from scn_fx.lidar import Frame, NetworkGrid, Voxels
 
-__all__ = ["InputSpec", "check_frame", "input_spec"]
+__all__ = ["InputSpec", "check_frame", "input_spec", "round_features"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def input_spec(graph: GraphModule) -> InputSpec:
 
 
 def check_frame(frame: Sequence[Any], spec: InputSpec, number: int) -> list[torch.Tensor]:
-    """The tensors of a frame, its features rounded to float16 and widened to float32 again.
+    """The tensors of a frame, if it is one that the graph takes.
 
     Raises CalibrationError naming what was expected and what came, NonFiniteError for NaN or infinite
     features, GridError for a frame that is known to be voxelised in another grid than the graph's.
@@ -65,21 +65,36 @@ def check_frame(frame: Sequence[Any], spec: InputSpec, number: int) -> list[torc
         raise CalibrationError(f"{where}: expected {wanted}; a value is no tensor: {error}") from error
     features, indices = tensors[spec.features], tensors[spec.indices]
     _check_shapes(features, indices, spec, where)
-    if not bool(features.isfinite().all()):
-        rows = int((~features.isfinite()).any(dim=1).sum())
+    finite = features.isfinite()
+    if not bool(finite.all()):
+        rows = int((~finite).any(dim=1).sum())
+        row, column = (~finite).nonzero()[0].tolist()
         raise NonFiniteError(
             f"{where}: {spec.names[spec.features]} holds NaN or infinite values in {rows} of "
-            f"{len(features)} rows. Drop such points before voxelisation."
+            f"{len(features)} rows, first in row {row}, column {column}. Drop such points before "
+            "voxelisation."
         )
-    rounded = features.half().float()
-    if not bool(rounded.isfinite().all()):
-        raise NonFiniteError(
-            f"{where}: {spec.names[spec.features]} holds a value of magnitude "
-            f"{float(features.abs().max()):.6g}, which does not fit in float16 (at most 65504). Rescale the "
-            "features."
-        )
-    tensors[spec.features] = rounded
     return tensors
+
+
+def round_features(tensors: list[torch.Tensor], spec: InputSpec, number: int) -> list[torch.Tensor]:
+    """The tensors with the features rounded to float16, as the engine rounds them, and widened to float32.
+
+    Raises NonFiniteError if a feature does not fit in float16.
+    """
+    features = tensors[spec.features]
+    rounded = features.half().float()
+    finite = rounded.isfinite()
+    if not bool(finite.all()):
+        row, column = (~finite).nonzero()[0].tolist()
+        raise NonFiniteError(
+            f"Frame {number} (counted from 0): {spec.names[spec.features]} holds a value of magnitude "
+            f"{float(features.abs().max()):.6g}, which does not fit in float16 (at most 65504), first in row "
+            f"{row}, column {column}. Rescale the features."
+        )
+    result = list(tensors)
+    result[spec.features] = rounded
+    return result
 
 
 def _check_shapes(features: torch.Tensor, indices: torch.Tensor, spec: InputSpec, where: str) -> None:

@@ -240,10 +240,12 @@ def test_frames_that_do_not_fit(frames: list[object], match: str) -> None:
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 1e6])
-def test_non_finite_features_name_the_frame(bad: float) -> None:
+def test_non_finite_features_name_frame_row_and_column(bad: float) -> None:
     features = FRAMES[1][0].clone()
     features[7, 2] = bad
-    fails(NonFiniteError, "Frame 1 .*features holds", residual(), [FRAMES[0], (features, FRAMES[1][1])])
+    frames = [FRAMES[0], (features, FRAMES[1][1])]
+    match = "Frame 1 .*features holds .* first in row 7, column 2"
+    fails(NonFiniteError, match, residual(), frames, outliers="keep")
 
 
 def test_a_non_finite_layer_is_named_with_its_frame() -> None:
@@ -254,9 +256,8 @@ def test_a_non_finite_layer_is_named_with_its_frame() -> None:
     graph = build.finish(build.dense(x))
     # The third frame's features alone are large enough.
     frames = [(features * 1e-6, indices) for features, indices in FRAMES[:2]] + [frame(2, scale=1e4)]
-    fails(
-        NonFiniteError, r"Frame 2 .*the result of layer[78] holds \d+ NaN or infinite values", graph, frames
-    )
+    match = r"Frame 2 .*the result of layer[78] holds \d+ NaN or infinite values"
+    fails(NonFiniteError, match, graph, frames, outliers="keep")
 
 
 def test_weights_that_are_not_finite_or_leave_float16_are_named() -> None:
@@ -293,7 +294,7 @@ def test_a_percentile_in_the_first_bin_is_an_error() -> None:
     features, indices = (t.clone() for t in FRAMES[0])
     features *= 1e-3
     features[0, 0] = 1e4
-    options = {"method": "percentile", "percentile": 50.0}
+    options = {"method": "percentile", "percentile": 50.0, "outliers": "keep"}
     fails(CalibrationError, "first histogram bin", residual(), [(features, indices)], **options)
 
 
@@ -303,6 +304,10 @@ def test_a_percentile_in_the_first_bin_is_an_error() -> None:
         ({"method": "minmax"}, "Unknown calibration method 'minmax'; expected one of max, percentile"),
         ({"percentile": 0.0}, r"percentile must be in \(0, 100\]"),
         ({"percentile": 101.0}, r"percentile must be in \(0, 100\]"),
+        ({"percentile": 0.9999}, r"counts in percent, .* Did you mean 99\.99\?"),
+        ({"percentile": 0.5}, r"Did you mean 50\?"),
+        ({"percentile": 1.0, "method": "percentile"}, r"Did you mean 100\?"),
+        ({"outliers": "clip"}, "Unknown outliers='clip'; expected one of drop, keep"),
         ({"num_bins": 100}, "num_bins must be at least 256"),
         ({"precision": "int4"}, "Unknown precision 'int4'"),
         ({"cache": "/nowhere/c.json"}, "cannot be written: its folder does not exist"),

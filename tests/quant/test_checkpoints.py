@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import datetime
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +13,9 @@ import torch
 from modelopt.torch.quantization.nn import TensorQuantizer
 
 import quant
-from scn_fx.errors import CalibrationError
+from scn_fx.errors import CalibrationError, CalibrationWarning
 from scn_fx.graph import layers
-from tests.quant.graphs import frame, residual
+from tests.quant.graphs import GraphBuilder, frame, residual
 
 CONVOLUTIONS = ("conv_input.0", "conv1.0.conv1", "conv1.0.conv2", "extra_conv.0")
 
@@ -120,11 +122,105 @@ def test_float_layers_may_lack_ranges() -> None:
     assert "conv_input.0._weight_quantizer._amax" in report.unused
 
 
-def test_a_weight_beyond_its_range_is_pointed_out() -> None:
+def warned(state: dict[str, Any], **options: Any) -> list[str]:
+    """The warnings of a load into `residual()`, which are all CalibrationWarnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        quant.load_pytorch_quantization(residual(), state, **options)
+    assert all(issubclass(w.category, CalibrationWarning) for w in caught)
+    return [str(w.message) for w in caught]
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"),
+    [(1 / 3, "3 times too small"), (1 / 20, "20 times too small"), (20, "20 times too large")],
+)
+def test_weight_ranges_that_do_not_fit_are_pointed_out_in_both_directions(factor: float, words: str) -> None:
     state = checkpoint()
-    state["extra_conv.0._weight_quantizer._amax"] = state["extra_conv.0._weight_quantizer._amax"] / 3
-    with pytest.warns(UserWarning, match=r"extra_conv.0: weights are up to 3 times .* before its BatchNorms"):
-        quant.load_pytorch_quantization(residual(), state)
+    for name in ("conv1.0.conv1", "extra_conv.0"):
+        state[f"{name}._weight_quantizer._amax"] = state[f"{name}._weight_quantizer._amax"] * factor
+    (text,) = warned(state)  # one warning for all layers
+    assert text.startswith("The weight ranges of 2 of 4 convolutions do not fit")
+    assert f"conv1.0.conv1 ({words}), extra_conv.0 ({words})" in text
+    assert "before its BatchNorms were folded" in text
+
+
+def test_one_channel_is_enough_and_faint_or_dead_channels_are_not() -> None:
+    state = checkpoint()
+    amax = state["conv1.0.conv1._weight_quantizer._amax"].clone()
+    state["conv1.0.conv1._weight_quantizer._amax"] = amax
+    assert warned(state) == []
+    amax[2] *= 1.4  # an amax that was trained along
+    assert warned(state) == []
+    amax[2] *= 2
+    assert "conv1.0.conv1 (2.8 times too large)" in warned(state)[0]
+    graph = residual()
+    graph.conv1_0_conv1_weight[2] *= 1e-5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quant.load_pytorch_quantization(graph, state)
+
+
+def test_input_ranges_are_compared_with_frames_if_there_are_any() -> None:
+    frames = [frame(seed) for seed in range(3)]
+    calibrated, state = residual(), checkpoint()
+    result = quant.calibrate(calibrated, frames, method="max")
+    for name in CONVOLUTIONS:
+        state[f"{name}._input_quantizer._amax"] = torch.tensor(result.ranges[name].inputs[0])
+    add = max(result.ranges["conv1.0.add"].inputs)
+    state["conv1.0.quant_add._input_quantizer._amax"] = torch.tensor(add)
+    assert warned(state, frames=frames) == []
+    for factor, words in ((8.0, "times too large"), (0.05, "times too small")):
+        changed = state | {
+            "conv1.0.conv2._input_quantizer._amax": factor * result.ranges["conv1.0.conv2"].inputs[0]
+        }
+        (text,) = warned(changed, frames=frames)
+        assert "input ranges of 1 of 5 layers" in text and "conv1.0.conv2" in text and words in text
+
+
+def test_readers_of_one_value_must_agree() -> None:
+    build = GraphBuilder()
+    x = build.conv(build.features, "stem", (3, 4))
+    left, right = build.conv(x, "left", (4, 4)), build.conv(x, "right", (4, 4))
+    graph = build.finish(build.dense(build.add(left, right, "add")))
+    state: dict[str, Any] = {"add._input_quantizer._amax": torch.tensor(3.0)}
+    for layer in layers(graph):
+        if layer.kind == "convolution":
+            state[f"{layer.name}._input_quantizer._amax"] = torch.tensor(2.0)
+            state[f"{layer.name}._weight_quantizer._amax"] = layer.weight.abs().amax(
+                (1, 2, 3, 4), keepdim=True
+            )
+    state["right._input_quantizer._amax"] = torch.tensor(9.0)
+    with pytest.warns(CalibrationWarning, match=r"far apart: left \(2\) and right \(9\)"):
+        quant.load_pytorch_quantization(graph, state)
+
+
+def test_the_full_name_decides_between_two_places() -> None:
+    graph = residual()
+    state = checkpoint("teacher.") | checkpoint()
+    state["conv1.0.conv1._input_quantizer._amax"] = torch.tensor(5.5)
+    assert quant.load_pytorch_quantization(graph, state).prefix == ""
+    assert next(x for x in layers(graph) if x.name == "conv1.0.conv1").input_dynamic_range == 5.5
+
+
+def test_the_complete_place_wins_over_a_part() -> None:
+    partly = {k: v for k, v in checkpoint("student.").items() if "conv2" not in k}
+    assert quant.load_pytorch_quantization(residual(), partly | checkpoint("teacher.")).prefix == "teacher."
+
+
+def test_two_containers_are_two_places_and_either_can_be_chosen() -> None:
+    content = {"state_dict": checkpoint("backbone."), "ema_state_dict": checkpoint("backbone.")}
+    with pytest.raises(CalibrationError, match=r"'state_dict.backbone.', 'ema_state_dict.backbone.'. Choose"):
+        quant.load_pytorch_quantization(residual(), content)
+    chosen = quant.load_pytorch_quantization(residual(), content, prefix="ema_state_dict.backbone")
+    assert chosen.prefix == "ema_state_dict.backbone."
+
+
+def test_compiled_models_and_files(tmp_path: Path) -> None:
+    state = {key.replace("conv1.0.", "conv1._orig_mod.0."): v for key, v in checkpoint("module.").items()}
+    torch.save({"model": state, "when": datetime.datetime(2024, 1, 1)}, tmp_path / "ptq.pth")
+    report = quant.load_pytorch_quantization(residual(), tmp_path / "ptq.pth")
+    assert report.prefix == "model.module." and len(report.used) == 9
 
 
 def changed(**changes: Any) -> dict[str, Any]:
