@@ -7,13 +7,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from quant import METHODS
+from quant import METHODS, OUTLIERS
+from quant.console import tidy_warnings
 from quant.script import CalibrationJob, parse_precision, report, run_job
 from scn_fx.errors import MissingPackageError, ScnError
 from scn_fx.lidar import GRID_SYNTAX, POINT_FORMATS
 
 try:
     import click
+
+    from quant.options import checkpoint_options
 except ImportError as error:
     raise SystemExit(str(MissingPackageError.of("click", "quant", "python -m quant"))) from error
 
@@ -34,7 +37,7 @@ except ImportError as error:
     type=click.Path(path_type=Path),
     help="Cache file to write.",
 )
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="Weights to load into the model first.")
+@checkpoint_options
 @click.option("--grid", help=f"Voxel grid of model and points: {GRID_SYNTAX}. Default: the model's own.")
 @click.option(
     "--format",
@@ -44,7 +47,7 @@ except ImportError as error:
 )
 @click.option("--limit", type=click.IntRange(1), help="Use at most this many frames, spread evenly.")
 @click.option("--method", default="mse", type=click.Choice(METHODS), help="How values give a range.")
-@click.option("--percentile", default=99.99, help="For --method percentile, in (0, 100].")
+@click.option("--percentile", default=99.99, help="For --method percentile, in percent: above 1, up to 100.")
 @click.option("--bins", "num_bins", default=2048, help="Histogram bins of the first frame.")
 @click.option(
     "--precision",
@@ -52,6 +55,12 @@ except ImportError as error:
     multiple=True,
     metavar="PATTERN=PRECISION",
     help="Override default precisions, e.g. 'conv1.*=fp16'; repeatable, the last match wins.",
+)
+@click.option(
+    "--outliers",
+    default="drop",
+    type=click.Choice(OUTLIERS),
+    help="Leave out, or use, voxels and frames with feature values that nothing else comes near.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
@@ -67,7 +76,8 @@ def main(precisions: tuple[str, ...], as_json: bool, quiet: bool, **options: Any
         job = CalibrationJob(**options, precision=parse_precision(precisions))
         if job.checkpoint is None and ":" not in job.model:
             click.echo(f"No checkpoint: {job.model} gets random weights, for trying out.", err=True)
-        _, result = run_job(job, progress=False if quiet else None)
+        with tidy_warnings():
+            _, result = run_job(job, progress=False if quiet else None)
     except ScnError as error:
         raise click.ClickException(str(error)) from error
     outcome = report(job, result)

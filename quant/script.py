@@ -28,23 +28,27 @@ class CalibrationJob:
         frames: a frame file, or a folder of them (see `quant.frame_files.FrameFiles`).
         output: the calibration cache to write.
         checkpoint: weights to load into the model.
+        checkpoint_prefix, checkpoint_layout: see `quant.weights.load_weights`.
         grid: the voxel grid of points and model, as `scn_fx.lidar.parse_grid` takes it; None takes the one
             that the model records (a zoo model: CenterPoint's).
         point_format: format of raw point files; None guesses.
         limit: most frames to use, spread evenly over the files; None for all.
-        method, percentile, num_bins, precision: see `quant.calibrate`.
+        method, percentile, num_bins, precision, outliers: see `quant.calibrate`.
     """
 
     model: str
     frames: Path
     output: Path
     checkpoint: Path | None = None
+    checkpoint_prefix: str | None = None
+    checkpoint_layout: str | None = None
     grid: str | None = None
     point_format: str | None = None
     limit: int | None = None
     method: str = "mse"
     percentile: float = 99.99
     num_bins: int = 2048
+    outliers: str = "drop"
     precision: Mapping[str, str] | str | None = field(default=None)
 
 
@@ -89,7 +93,13 @@ def run_job(job: CalibrationJob, *, progress: bool | None = None) -> tuple[Graph
         if error.name != "torch":
             raise
         raise MissingPackageError.of("torch", "quant", "Calibration") from error
-    graph = load_graph(job.model, checkpoint=job.checkpoint, grid=grid)
+    graph = load_graph(
+        job.model,
+        checkpoint=job.checkpoint,
+        checkpoint_prefix=job.checkpoint_prefix,
+        checkpoint_layout=job.checkpoint_layout,
+        grid=grid,
+    )
     result = calibrate(
         graph,
         frames.for_network(network_grid(graph), grid),
@@ -97,6 +107,7 @@ def run_job(job: CalibrationJob, *, progress: bool | None = None) -> tuple[Graph
         percentile=job.percentile,
         num_bins=job.num_bins,
         precision=job.precision,
+        outliers=job.outliers,
         cache=job.output,
         progress=progress,
     )
@@ -111,6 +122,7 @@ def report(job: CalibrationJob, result: CalibrationResult) -> dict[str, Any]:
         "frames": result.frames,
         "seconds": round(result.seconds, 3),
         "cache": str(job.output),
+        "warnings": list(result.warnings),
         "layers": [
             {
                 "name": name,

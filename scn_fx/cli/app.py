@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from quant.console import tidy_warnings
 from scn_fx import __version__
 from scn_fx.errors import MissingPackageError, ScnError
 
@@ -61,7 +62,8 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with tidy_warnings():
+                return super().invoke(ctx)
         except ScnError as error:
             raise click.ClickException(str(error)) from error
         except ModuleNotFoundError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from quant.options import checkpoint_options
 from scn_fx.cli.grid_option import format_option, grid_option
 from scn_fx.cli.output import check_onnx, json_option, print_json, print_table, table, working
 from scn_fx.errors import GridError
@@ -26,7 +27,7 @@ _FILE = click.Path(path_type=Path)
 @click.argument("files", nargs=-1, required=True, metavar="FILE.onnx | REFERENCE RESULT")
 @click.option("--model", help="The model behind FILE.onnx: a name of the zoo, or package.module:callable.")
 @click.option("--cache", type=_FILE, help="Its calibration cache; without one the graph is float.")
-@click.option("--checkpoint", type=_FILE, help="Its weights.")
+@checkpoint_options
 @grid_option
 @click.option(
     "--frames", type=_FILE, help="Frame file or folder, as for calibrate; default: the synthetic one."
@@ -100,7 +101,7 @@ def _compare_model(file: Path, options: dict[str, Any], limits: Limits | None, a
     with working("capturing the model") as say:
         from scn_fx.cli.models import load_model
 
-        names = ("checkpoint", "cache")
+        names = ("checkpoint", "checkpoint_prefix", "checkpoint_layout", "cache")
         chosen = {name: options[name] for name in names}
         try:
             # A model that does not say its grid is captured for the file's.

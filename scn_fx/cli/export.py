@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from quant.options import checkpoint_options
 from scn_fx.cli.exporting import EXPORTERS
 from scn_fx.cli.grid_option import grid_option
 from scn_fx.cli.output import check_output, file_size, json_option, megabytes, print_json, working
@@ -24,7 +25,7 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--float", "as_float", is_flag=True, help="Export without ranges and precisions, no cache needed."
 )
-@click.option("--checkpoint", type=_FILE, help="Weights to load into the model first.")
+@checkpoint_options
 @grid_option
 @click.option("--exporter", default="dynamo", type=click.Choice(EXPORTERS), help="Exporter of torch.onnx.")
 @click.option(
@@ -41,6 +42,8 @@ def command(
     cache: Path | None,
     as_float: bool,
     checkpoint: Path | None,
+    checkpoint_prefix: str | None,
+    checkpoint_layout: str | None,
     grid: VoxelGrid | None,
     exporter: str,
     precisions: tuple[str, ...],
@@ -58,7 +61,15 @@ def command(
         from scn_fx.cli.exporting import export_onnx
         from scn_fx.cli.models import load_model
 
-        graph = load_model(model, checkpoint=checkpoint, grid=grid, cache=cache, precisions=precisions)
+        graph = load_model(
+            model,
+            checkpoint=checkpoint,
+            checkpoint_prefix=checkpoint_prefix,
+            checkpoint_layout=checkpoint_layout,
+            grid=grid,
+            cache=cache,
+            precisions=precisions,
+        )
         say("exporting")
         export_onnx(graph, output, exporter)
     from scn_fx import _core

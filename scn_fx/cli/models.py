@@ -20,6 +20,8 @@ def load_model(
     model: str,
     *,
     checkpoint: Path | None = None,
+    checkpoint_prefix: str | None = None,
+    checkpoint_layout: str | None = None,
     grid: VoxelGrid | None = None,
     cache: Path | None = None,
     precisions: tuple[str, ...] = (),
@@ -30,7 +32,13 @@ def load_model(
     from quant.script import parse_precision
 
     with quiet():
-        graph = load_graph(model, checkpoint=checkpoint, grid=grid)
+        graph = load_graph(
+            model,
+            checkpoint=checkpoint,
+            checkpoint_prefix=checkpoint_prefix,
+            checkpoint_layout=checkpoint_layout,
+            grid=grid,
+        )
     if cache is not None:
         load_cache(graph, cache)
     if precisions:

@@ -25,6 +25,7 @@ from tests.quant.graphs import frame, residual
 
 SMALL = "tests.quant.test_script:small"
 GRAPH = "tests.quant.test_script:captured"
+OTHER = "tests.quant.test_script:other_weights"
 
 
 def captured() -> torch.fx.GraphModule:
@@ -38,6 +39,13 @@ def small() -> Any:
 
     torch.manual_seed(3)
     return CenterPointEncoder(5, (4, 8, 8, 8), grid=(1440, 1440, 40))
+
+
+def other_weights() -> Any:
+    """The same module before its checkpoint is loaded."""
+    model = small()
+    torch.nn.init.constant_(next(model.parameters()), 0.5)
+    return model
 
 
 def with_args() -> Any:
@@ -230,3 +238,42 @@ def test_help_is_quick_and_complete() -> None:
     for option in ("--model", "--frames", "--checkpoint", "--grid", "--method", "--precision", "--json"):
         assert option in done.stdout
     assert done.stdout.strip().endswith("set()")
+
+
+def test_warnings_are_one_tidy_line_each_on_standard_error(folder: Path) -> None:
+    features, indices = frame(7)
+    features[3, 1] = 5e4
+    write_tensor(folder / "2.features.tensor", features.numpy())
+    write_tensor(folder / "2.indices.tensor", indices.numpy())
+    command = ["-m", "quant", "--model", GRAPH, "--frames", folder, "-o", folder / "out.json", "--json"]
+    for words in (command, ["-m", "scn_fx.cli", "calibrate", *command[2:]]):
+        done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("Warning: Frame 2, column 1 of features") and "left out" in line
+        outcome = json.loads(done.stdout)
+        assert [f"Warning: {text}" for text in outcome["warnings"]] == [line] and outcome["frames"] == 3
+
+
+def test_a_forgotten_checkpoint_is_named_at_the_cache(tmp_path: Path) -> None:
+    model = small()
+    torch.save({"a": model.state_dict(), "b": small().state_dict()}, tmp_path / "scn.pth")
+    sweep(tmp_path / "a.bin")
+    options = ("--model", SMALL, "--frames", tmp_path / "a.bin", "-o", tmp_path / "out.json")
+    done = run(*options, "--checkpoint", tmp_path / "scn.pth")
+    assert done.exit_code == 1 and "'a.', 'b.'" in done.stderr and "--checkpoint-prefix" in done.stderr
+    done = run(
+        *options, "--checkpoint", tmp_path / "scn.pth", "--checkpoint-prefix", "b.", "--outliers", "keep"
+    )
+    assert done.exit_code == 0, done.output
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert content["model"] == SMALL and content["checkpoint"]["file"] == "scn.pth"
+    other = load_graph(OTHER)
+    with pytest.raises(CalibrationError, match=r"checkpoint scn\.pth .* loaded without a checkpoint"):
+        quant.load_cache(other, tmp_path / "out.json")
+    assert run(*options, "--checkpoint-prefix", "b.").exit_code == 1
+
+
+def test_a_fraction_is_no_percentile(folder: Path) -> None:
+    done = run("--model", GRAPH, "--frames", folder, "-o", folder / "o.json", "--percentile", 0.9999)
+    assert done.exit_code == 1 and "Did you mean 99.99?" in done.stderr
