@@ -24,8 +24,10 @@ def provenance(graph: GraphModule) -> dict[str, Any]:
     `model` is a name or import path, `checkpoint` {"file", "sha256"} or None if the graph was loaded without
     one, `grid` {"point_range": six numbers, "voxel_size": three}.
     """
-    known = metadata(graph)
-    plain: dict[str, Any] = json.loads(json.dumps({key: known[key] for key in _KEYS if key in known}))
+    known = {key: value for key, value in metadata(graph).items() if key in _KEYS}
+    if known.get("grid") is None:
+        known.pop("grid", None)
+    plain: dict[str, Any] = json.loads(json.dumps(known))
     return plain
 
 

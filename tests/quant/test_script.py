@@ -259,7 +259,8 @@ def test_a_forgotten_checkpoint_is_named_at_the_cache(tmp_path: Path) -> None:
     model = small()
     torch.save({"a": model.state_dict(), "b": small().state_dict()}, tmp_path / "scn.pth")
     sweep(tmp_path / "a.bin")
-    options = ("--model", SMALL, "--frames", tmp_path / "a.bin", "-o", tmp_path / "out.json")
+    options = ("--model", SMALL, "--grid", "centerpoint", "--frames", tmp_path / "a.bin")
+    options += ("-o", tmp_path / "out.json")
     done = run(*options, "--checkpoint", tmp_path / "scn.pth")
     assert done.exit_code == 1 and "'a.', 'b.'" in done.stderr and "--checkpoint-prefix" in done.stderr
     done = run(
