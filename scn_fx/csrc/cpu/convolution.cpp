@@ -8,6 +8,7 @@
 
 #include "error.h"
 #include "half.h"
+#include "ranges.h"
 
 namespace scn {
 namespace {
@@ -29,8 +30,8 @@ float half_rounded(float v, const char* what, const std::string& layer) {
 }
 
 void check_range(float amax, const char* what, const std::string& layer) {
-  if (!(amax > 0.0f) || !std::isfinite(amax)) {
-    fail(ErrorKind::kArgument, layer, ": the ", what, " must be a positive finite number, got ", amax,
+  if (!usable_range(amax)) {
+    fail(ErrorKind::kArgument, layer, ": the ", what, " must be ", kUsableRange, "; got ", amax,
          ". Calibrate the graph again.");
   }
 }
@@ -91,6 +92,11 @@ PreparedWeights prepare_weights(const WeightSource& s) {
     check_range(s.weight_amax[n], "weight dynamic range", s.layer);
     const float factor = 127.0f / s.weight_amax[n];
     w.scale[size_t(n)] = input_scale * (s.weight_amax[n] / 127.0f);
+    if (!std::isfinite(w.scale[size_t(n)])) {  // a sum of zero would become NaN
+      fail(ErrorKind::kArgument, s.layer, ": the dynamic ranges of its input, ", s.input_amax,
+           ", and of its weight for output channel ", n, ", ", s.weight_amax[n],
+           ", have a product beyond float32. Calibrate the graph again.");
+    }
     for (int64_t i = n * depth; i < (n + 1) * depth; ++i) {
       quantised[size_t(i)] = quantise_weight(values[size_t(i)], factor);
     }
@@ -171,7 +177,7 @@ Overflow run_finish(const Kernels& kernels, Finish finish, int64_t rows, ThreadP
 }
 
 void fail_overflow(const std::string& layer, int64_t count) {
-  fail(ErrorKind::kOverflow, layer, ": ", count, " values do not fit in float16 (65504 at most). ",
+  fail(ErrorKind::kOverflow, layer, ": ", count, " values are NaN or do not fit in float16 (65504 at most). ",
        "Rescale the layer, give its consumers int8 precision, or run the network in fp32.");
 }
 

@@ -5,6 +5,8 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <memory>
+#include <new>
 
 #include "error.h"
 #include "half.h"
@@ -30,6 +32,15 @@ const std::vector<int64_t>& with_batch(const std::vector<int64_t>& dims, int32_t
   }
   (*out)[0] = batch;
   return *out;
+}
+
+std::unique_ptr<char[]> dense_memory(int64_t bytes, const std::string& layer) {
+  try {
+    return std::unique_ptr<char[]>(new char[size_t(bytes)]);
+  } catch (const std::bad_alloc&) {
+    fail(ErrorKind::kArgument, layer, ": there is no memory for a dense map of ", bytes,
+         " bytes. Use a smaller batch size, larger voxels or a smaller range.");
+  }
 }
 
 }  // namespace
@@ -313,7 +324,7 @@ void CpuExecutor::scatter(const Step& step) {
   const int64_t element = out.half ? 2 : 4;
   const int64_t cells = element_count(with_batch(out.dims, plan_.network.batch, batch_, n.name, &dims_));
   auto& dense = dense_[size_t(step.dense_out)];
-  dense.reset(new char[size_t(cells * element)]);
+  dense = dense_memory(cells * element, n.name);
   const void* source = rows(step.input);
   if (out.half && !is_half(x)) {
     half_.resize(set.size() * x.channels);
@@ -325,7 +336,8 @@ void CpuExecutor::scatter(const Step& step) {
     if (lost) fail_overflow(n.name, lost);
     source = half_.data();
   }
-  const Triple& shape = plan_.network.sets[size_t(x.set)].shape;
+  // may be larger than the sites' grid; they keep their places
+  const Triple shape{int32_t(dims_[2]), int32_t(dims_[3]), int32_t(dims_[4])};
   scatter_dense(source, element, row_elements(x), set.sites.data(), set.size(), x.channels, batch_, shape,
                 pool_, dense.get());
 }
@@ -362,10 +374,10 @@ void CpuExecutor::transpose(const Step& step) {
     out_dims_.push_back(dims[size_t(axis)]);
     out_strides_.push_back(strides_[size_t(axis)]);
   }
-  const size_t element = in.half ? 2 : 4;
+  const int64_t element = in.half ? 2 : 4;
   auto& source = dense_[size_t(step.dense_in)];
   auto& target = dense_[size_t(step.dense_out)];
-  target.reset(new char[size_t(element_count(dims)) * element]);
+  target = dense_memory(element_count(dims) * element, n.name);
   if (in.half) {
     permute(reinterpret_cast<const uint16_t*>(source.get()), reinterpret_cast<uint16_t*>(target.get()),
             out_dims_, out_strides_, pool_);
@@ -413,9 +425,9 @@ Result CpuExecutor::dense_result(const PlanOutput& output, bool last) {
   if (last) {
     r.data = std::move(dense);
   } else {
-    const size_t bytes = size_t(element_count(r.dims) * (r.half ? 2 : 4));
-    r.data.reset(new char[bytes]);
-    std::memcpy(r.data.get(), dense.get(), bytes);
+    const int64_t bytes = element_count(r.dims) * (r.half ? 2 : 4);
+    r.data = dense_memory(bytes, value.name);
+    std::memcpy(r.data.get(), dense.get(), size_t(bytes));
   }
   return r;
 }

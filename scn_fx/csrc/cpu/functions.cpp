@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <vector>
 
 #include "error.h"
@@ -25,6 +26,22 @@ Finish float_rows(const float* rows, int32_t channels) {
   f.stride = channels;
   f.channels = channels;
   return f;
+}
+
+/// int8 has neither NaN nor infinity.
+void check_finite(const float* x, int64_t count, const std::string& what, ThreadPool& pool) {
+  std::atomic<int64_t> wrong{0};
+  pool.for_each(count, int64_t(1) << 16, [&](int64_t begin, int64_t end, int) {
+    int64_t found = 0;
+    for (int64_t i = begin; i < end; ++i) found += !std::isfinite(x[i]);
+    wrong += found;
+  });
+  if (wrong) {
+    fail(
+        ErrorKind::kNonFinite, what, " holds ", wrong.load(),
+        " values that are NaN or infinite, which int8 cannot hold. Clean the features, or look for the layer "
+        "that makes them.");
+  }
 }
 
 /// q(x, amax) of float rows, padded to int8 rows.
@@ -68,6 +85,7 @@ void convolve(const ConvCall& call, ThreadPool& pool, float* y) {
   std::vector<uint16_t> half;
   FeatureRows x{call.features, s.in_channels, false, false};
   if (s.precision == Precision::kInt8) {
+    check_finite(call.features, call.in_sites * s.in_channels, s.layer + ": its input", pool);
     int8 = quantise_rows(kernels, call.features, call.in_sites, s.in_channels, s.input_amax, pool);
     x = {int8.data(), int8_row(s.in_channels), is_nonnegative(int8, pool), false};
   } else if (s.precision == Precision::kFloat16) {
@@ -98,6 +116,8 @@ void add(const AddCall& call, ThreadPool& pool, float* y) {
   std::vector<float> rounded;
   Residual& r = f.residual;
   if (call.precision == Precision::kInt8) {
+    check_finite(call.a, call.rows * call.channels, call.layer + ": its first input", pool);
+    check_finite(call.b, call.rows * call.channels, call.layer + ": its second input", pool);
     other = quantise_rows(kernels, call.b, call.rows, call.channels, call.amax1, pool);
     r.kind = Residual::kInt8;
     r.other = other.data();

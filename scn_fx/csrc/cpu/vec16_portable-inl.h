@@ -58,7 +58,7 @@ inline Vec16 to_q(const Vec16& v) {
   constexpr float kRounder = 12582912.0f;
   return each_lane([&](int i) {
     float x = v.lane[i];
-    x = x < -128.0f ? -128.0f : x;
+    x = x > -128.0f ? x : -128.0f;  // -128 for NaN too, as everywhere
     x = x > 127.0f ? 127.0f : x;
     const float shifted = x + kRounder;
     return shifted - kRounder;

@@ -60,7 +60,7 @@ __device__ __forceinline__ uint32_t half_pair(float low, float high) {
 __device__ __forceinline__ void store_dense(const EmissionView& e, const SitesView& sites, int32_t row,
                                             int32_t column, const ChainValues& v) {
   const Site s = sites.sites[row];
-  const int64_t cell = (int64_t(s.z) * sites.shape[1] + s.y) * sites.shape[2] + s.x;
+  const int64_t cell = (int64_t(s.z) * e.height + s.y) * e.width + s.x;
 #pragma unroll
   for (int i = 0; i < kChainColumns; ++i) {
     if (column + i >= e.columns) return;

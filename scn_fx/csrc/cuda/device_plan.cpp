@@ -269,14 +269,21 @@ EmissionView DevicePlan::dense_emission(const Step& scatter) const {
   const NodeSpec& n = plan_.network.nodes[size_t(scatter.node)];
   const ValueSpec& out = plan_.network.values[size_t(n.output)];
   const Storage& s = plan_.storages[size_t(scatter.input)];
-  const Triple& shape = plan_.network.sets[size_t(s.set)].shape;
   EmissionView e{};
   e.form = out.half ? Form::kHalf : Form::kFloat;
   e.relu = s.relu;
   e.through_half = s.half;
   e.dense = true;
   e.columns = s.channels;
-  e.cells = shape[0] * shape[1] * shape[2];
+  const int64_t cells = out.dims[2] * out.dims[3] * out.dims[4];
+  if (cells > INT_MAX) {
+    fail(ErrorKind::kArgument, n.name,
+         ": the CUDA backend writes dense maps of up to 2^31 - 1 cells, this has ", cells,
+         ". Use larger voxels or a smaller range.");
+  }
+  e.cells = int32_t(cells);
+  e.height = int32_t(out.dims[3]);
+  e.width = int32_t(out.dims[4]);
   e.out = dense_[size_t(scatter.dense_out)].data();
   return e;
 }

@@ -12,8 +12,32 @@ namespace scn::cuda {
 // 65520 and beyond round to infinity in float16.
 constexpr float kHalfLimit = 65520.0f;
 
-__device__ __forceinline__ float relu(float y) { return y > 0.0f ? y : 0.0f; }
+/// max(v, least) that keeps NaN, where fmaxf would give `least`; one instruction from sm_80 on. `least` is a
+/// number.
+__device__ __forceinline__ float at_least(float v, float least) {
+#if __CUDA_ARCH__ >= 800
+  float kept;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(kept) : "f"(v), "f"(least));
+  return kept;
+#else
+  return v <= least ? least : v;
+#endif
+}
 
+/// The larger one of a magnitude and that of v; NaN if either is.
+__device__ __forceinline__ float larger_magnitude(float magnitude, float v) {
+#if __CUDA_ARCH__ >= 800
+  return at_least(fabsf(v), magnitude);
+#else
+  // as bits, magnitudes are ordered like whole numbers, NaN last
+  return __uint_as_float(max(__float_as_uint(magnitude), __float_as_uint(fabsf(v))));
+#endif
+}
+
+__device__ __forceinline__ float relu(float y) { return at_least(y, 0.0f); }
+
+/// int8 has no NaN, and none comes here: the reader refuses weights, biases and ranges that could make one,
+/// and float16 values that are none were counted as lost, which fails the frame.
 __device__ __forceinline__ float quantised(float v) { return fminf(fmaxf(rintf(v), -128.0f), 127.0f); }
 
 /// y rounded to float16; counts what does not fit.

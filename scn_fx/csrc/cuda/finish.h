@@ -15,11 +15,12 @@ inline int32_t form_bytes(Form form) { return form == Form::kInt8 ? 1 : form == 
 struct EmissionView {
   Form form;
   bool relu, through_half;
-  bool dense;       // out is [batch, columns, cells] instead of rows
-  float factor;     // int8: 127 / amax
-  int32_t columns;  // of a row, zero beyond the result's channels; dense: channels
-  int32_t stride;   // bytes from row to row
-  int32_t cells;    // dense
+  bool dense;             // out is [batch, columns, cells] instead of rows
+  float factor;           // int8: 127 / amax
+  int32_t columns;        // of a row, zero beyond the result's channels; dense: channels
+  int32_t stride;         // bytes from row to row
+  int32_t cells;          // dense: height * width, times its depth
+  int32_t height, width;  // dense: cells along y and x
   void* out;
 };
 

@@ -122,7 +122,7 @@ __device__ __forceinline__ void round_all(float (&y)[Rows::kCount][Run], const L
   for (int i = 0; i < Rows::kCount; ++i) {
     float largest = 0.0f;
 #pragma unroll
-    for (int k = 0; k < Run; ++k) largest = fmaxf(largest, fabsf(y[i][k]));
+    for (int k = 0; k < Run; ++k) largest = larger_magnitude(largest, y[i][k]);
     if (!(largest < kHalfLimit) && place.exists(i)) {  // rare
 #pragma unroll
       for (int k = 0; k < Run; ++k) lost += !(fabsf(y[i][k]) < kHalfLimit);
@@ -192,13 +192,16 @@ __device__ __forceinline__ void scale_sums(const FinishView& f, const Sum (&sums
 #pragma unroll
     for (int i = 0; i < Count; ++i) {
       const float low = float(sums[i][k]), high = float(sums[i][k + 1]);
-      y[i][k] = fmaxf(sizeof(T) == 1 ? __fmaf_rn(low, s.x, b.x) : __fadd_rn(low, b.x), floor);
-      y[i][k + 1] = fmaxf(sizeof(T) == 1 ? __fmaf_rn(high, s.y, b.y) : __fadd_rn(high, b.y), floor);
+      // integers times finite scales are never NaN
+      y[i][k] =
+          sizeof(T) == 1 ? fmaxf(__fmaf_rn(low, s.x, b.x), floor) : at_least(__fadd_rn(low, b.x), floor);
+      y[i][k + 1] =
+          sizeof(T) == 1 ? fmaxf(__fmaf_rn(high, s.y, b.y), floor) : at_least(__fadd_rn(high, b.y), floor);
     }
   }
 }
 
-/// int8 of values that are clamped here, at `lowest` and 127.
+/// int8 of values that are clamped here, at `lowest` and 127; none of them is NaN (see quantised).
 template <int Run>
 __device__ __forceinline__ void pack_int8(Words<Run>& words, const float (&v)[Run], float factor,
                                           float lowest) {
@@ -228,8 +231,8 @@ __device__ __forceinline__ void pack_half(Words<Run * 2>& words, const float (&v
 /// Writes values to the cells of a dense map.
 template <int Run>
 __device__ __forceinline__ void store_dense(const EmissionView& e, const float (&v)[Run], const Site& site,
-                                            const SitesView& sites, int32_t channel) {
-  const int64_t cell = (int64_t(site.z) * sites.shape[1] + site.y) * sites.shape[2] + site.x;
+                                            int32_t channel) {
+  const int64_t cell = (int64_t(site.z) * e.height + site.y) * e.width + site.x;
   int64_t at = (int64_t(site.batch) * e.columns + channel) * e.cells + cell;
 #pragma unroll
   for (int k = 0; k < Run; ++k, at += e.cells) {
@@ -259,7 +262,7 @@ __device__ __forceinline__ void emit_forms(const FinishView& f, const float (&y)
       char* const out = static_cast<char*>(e.out) + int64_t(row) * e.stride;
       float v[Run];
 #pragma unroll
-      for (int k = 0; k < Run; ++k) v[k] = fmaxf(y[i][k], floor);
+      for (int k = 0; k < Run; ++k) v[k] = at_least(y[i][k], floor);
       if (e.through_half) {
 #pragma unroll
         for (int k = 0; k < Run; ++k) {
@@ -268,7 +271,7 @@ __device__ __forceinline__ void emit_forms(const FinishView& f, const float (&y)
         }
       }
       if (e.dense) {
-        store_dense<Run>(e, v, sites.sites[row], sites, place.channel);
+        store_dense<Run>(e, v, sites.sites[row], place.channel);
       } else if (e.form == Form::kInt8) {
         Words<Run> words;
         pack_int8<Run>(words, v, e.factor, -128.0f);
@@ -296,7 +299,7 @@ __device__ __forceinline__ void emit_int8_rows(const FinishView& f, const float 
   for (int32_t which = 0; which < f.emission_count; ++which) {
     const EmissionView& e = f.emissions[which];
     if (place.channel >= e.columns) continue;
-    // max(max(y, 0) * factor, -128) is max(y * factor, 0): factors are positive.
+    // max(max(y, 0) * factor, -128) is max(y * factor, 0): factors are positive, and y is no NaN.
     const float factor = e.factor, lowest = e.relu ? 0.0f : -128.0f;
     char* const out = static_cast<char*>(e.out) + int64_t(place.row) * e.stride + place.channel;
 #pragma unroll
@@ -321,8 +324,8 @@ __device__ __forceinline__ void emit_half_rows(const FinishView& f, float (&y)[R
     float largest = 0.0f;
 #pragma unroll
     for (int k = 0; k < Run; ++k) {
-      y[i][k] = fmaxf(y[i][k], lowest);
-      largest = fmaxf(largest, fabsf(y[i][k]));
+      y[i][k] = at_least(y[i][k], lowest);
+      largest = larger_magnitude(largest, y[i][k]);
     }
     if (!place.exists(i)) continue;
     Words<Run * 2> words;
@@ -338,15 +341,15 @@ __device__ __forceinline__ void emit_half_rows(const FinishView& f, float (&y)[R
 /// Where the lane's rows go in a dense map: fetched before it is needed, into the words of a residual, which
 /// such a layer has not.
 template <int Run, typename Rows>
-__device__ __forceinline__ void fetch_cells(LaneResidual<Rows::kCount, Run>& words, const SitesView& sites,
-                                            const LanePlace<Rows>& place) {
+__device__ __forceinline__ void fetch_cells(LaneResidual<Rows::kCount, Run>& words, const EmissionView& e,
+                                            const SitesView& sites, const LanePlace<Rows>& place) {
   static_assert(Run == 16, "room for a site");
 #pragma unroll
   for (int i = 0; i < Rows::kCount; ++i) {
     int4 site = make_int4(0, 0, 0, 0);
     if (place.exists(i)) site = __ldg(reinterpret_cast<const int4*>(sites.sites) + place.row_of(i));
     words[i][0] = uint32_t(site.x);
-    words[i][1] = uint32_t((site.y * sites.shape[1] + site.z) * sites.shape[2] + site.w);
+    words[i][1] = uint32_t((site.y * e.height + site.z) * e.width + site.w);
   }
 }
 
@@ -364,7 +367,7 @@ __device__ __forceinline__ void emit_half_dense(const FinishView& f, const float
     __half* to = static_cast<__half*>(e.out) + plane * e.cells + int32_t(cells[i][1]);
 #pragma unroll
     for (int k = 0; k < Run; ++k, to += e.cells) {
-      const float v = fmaxf(y[i][k], lowest);
+      const float v = at_least(y[i][k], lowest);
       if (place.channel + k >= e.columns) break;
       lost.stored += !(fabsf(v) < kHalfLimit);
       *to = __float2half_rn(v);

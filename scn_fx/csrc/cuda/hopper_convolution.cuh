@@ -274,7 +274,7 @@ __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
 
     const auto fetch_others = [&](auto& words) {
       if constexpr (Kind == FinishKind::kHalfDense) {
-        fetch_cells<kRun>(words, p.map.output, place);
+        fetch_cells<kRun>(words, p.finish.emissions[0], p.map.output, place);
       } else if constexpr (Kind != FinishKind::kHalfRows) {
         fetch_residual<kRun>(words, p.finish.residual, place);
       }

@@ -109,7 +109,7 @@ __global__ void scatter_kernel(const char* rows, int32_t stride, const __grid_co
        i += int64_t(gridDim.x) * kThreads) {
     const int32_t column = int32_t(i / count), row = int32_t(i - int64_t(column) * count);
     const Site s = set.sites[row];
-    const int64_t cell = (int64_t(s.z) * set.shape[1] + s.y) * set.shape[2] + s.x;
+    const int64_t cell = (int64_t(s.z) * e.height + s.y) * e.width + s.x;
     static_cast<T*>(e.out)[(int64_t(s.batch) * e.columns + column) * e.cells + cell] =
         reinterpret_cast<const T*>(rows + int64_t(row) * stride)[column];
   }

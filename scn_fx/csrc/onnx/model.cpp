@@ -118,6 +118,12 @@ OnnxNode read_node(WireReader in) {
         in.skip();
     }
   }
+  for (size_t i = 0; i < node.attributes.size(); ++i) {
+    if (node.find(node.attributes[i].name) != &node.attributes[i]) {
+      fail(ErrorKind::kOnnx, node.op_type, " '", node.name, "': attribute '", node.attributes[i].name,
+           "' is there twice. Export the model again.");
+    }
+  }
   return node;
 }
 
@@ -130,6 +136,12 @@ OnnxTensor read_tensor(WireReader in) {
         break;
       case 2:
         t.data_type = int32_t(in.integer());
+        break;
+      case 4:
+        read_floats(in, t.float_data);
+        break;
+      case 5:
+        read_ints(in, t.int32_data);
         break;
       case 8:
         t.name = in.text();
@@ -169,7 +181,11 @@ void read_graph(WireReader in, OnnxModel& model) {
         break;
       case 5: {
         OnnxTensor t = read_tensor(in.bytes());
-        model.initializers[t.name] = t;
+        const std::string name = t.name;
+        if (!model.initializers.emplace(name, std::move(t)).second) {
+          fail(ErrorKind::kOnnx, "The model has two initializers named '", name,
+               "', so nobody can say which a node reads. Export the model again.");
+        }
         break;
       }
       case 11:
@@ -188,6 +204,14 @@ void read_graph(WireReader in, OnnxModel& model) {
 }
 
 }  // namespace
+
+const char* onnx_type_name(int32_t data_type) {
+  static const char* const names[] = {"no type", "float32", "uint8",     "int8",       "uint16",  "int16",
+                                      "int32",   "int64",   "string",    "bool",       "float16", "float64",
+                                      "uint32",  "uint64",  "complex64", "complex128", "bfloat16"};
+  const bool known = data_type >= 0 && data_type < int32_t(sizeof(names) / sizeof(names[0]));
+  return known ? names[data_type] : "a type unknown here";
+}
 
 const OnnxAttribute* OnnxNode::find(const std::string& attribute) const {
   for (const OnnxAttribute& a : attributes) {

@@ -42,6 +42,9 @@ struct OnnxNode {
 
 constexpr int32_t kOnnxFloat = 1, kOnnxFloat16 = 10;
 
+/// The name of a tensor's data type, as "float16"; "a type unknown here" for those that are rare.
+const char* onnx_type_name(int32_t data_type);
+
 struct OnnxTensor {
   std::string name;
   int32_t data_type = 0;
@@ -49,6 +52,9 @@ struct OnnxTensor {
   bool external = false;
   const char* raw = nullptr;  // points into the model's buffer
   size_t raw_size = 0;
+  // Where a writer chose them instead of raw bytes. float16 values stand in int32_data, as their bits.
+  std::vector<int64_t> int32_data;
+  std::vector<float> float_data;
 
   int64_t count() const;
 };

@@ -2,19 +2,21 @@
 #include "plan/network.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <map>
 
 #include "error.h"
-#include "half.h"
 #include "plan/attributes.h"
+#include "plan/initializers.h"
+#include "ranges.h"
 
 namespace scn {
 namespace {
 
 // libspconv's own default bound; its exporters write it into every convolution.
 constexpr int64_t kDefaultBound = 200000;
+
+constexpr int64_t kMostValues = int64_t(1) << 50;  // of a dense map; far beyond any memory
 
 int32_t output_extent(const ConvGeometry& g, int axis, int32_t output_padding) {
   const int64_t n = g.input_shape[axis], k = g.kernel[axis], s = g.stride[axis], p = g.padding[axis],
@@ -140,31 +142,7 @@ class Reader {
       fail(ErrorKind::kOnnx, label_, ": its ", what, " '", node.inputs[input],
            "' is not an initializer of the file.");
     }
-    const OnnxTensor& t = found->second;
-    if (t.external) {
-      fail(ErrorKind::kOnnx, label_, ": its ", what,
-           " lies outside the file. Export with external_data=False.");
-    }
-    if (t.data_type != kOnnxFloat16) {
-      fail(ErrorKind::kOnnx, label_, ": its ", what,
-           " must be float16 (data type 10), the file has data type ", t.data_type, ".");
-    }
-    if (t.raw_size != size_t(t.count()) * 2) {
-      fail(ErrorKind::kOnnx, label_, ": its ", what, " ", dims_text(t.dims), " needs ", t.count() * 2,
-           " bytes of raw_data, the file has ", t.raw_size,
-           ". The file is damaged, or was written without raw_data.");
-    }
-    return t;
-  }
-
-  static std::vector<float> values_of(const OnnxTensor& t) {
-    std::vector<float> out(size_t(t.count()));
-    for (size_t i = 0; i < out.size(); ++i) {
-      uint16_t half;
-      std::memcpy(&half, t.raw + 2 * i, 2);
-      out[i] = half_to_float(half);
-    }
-    return out;
+    return found->second;
   }
 
   void read_convolution(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out) {
@@ -195,16 +173,11 @@ class Reader {
       fail(ErrorKind::kOnnx, label_, ": its weight expects ", spec.in_channels, " input channels, '", x.name,
            "' has ", x.channels, ".");
     }
-    spec.weight = values_of(weight);
-    spec.bias = values_of(bias);
+    spec.weight = initializer_values(weight, label_, "weight");
+    spec.bias = initializer_values(bias, label_, "bias");
     if (bias.dims.size() != 1 || bias.dims[0] != d[0]) {
       fail(ErrorKind::kOnnx, label_, ": its bias must have shape [", d[0], "], the file has ",
            dims_text(bias.dims), ".");
-    }
-    for (const std::vector<float>* values : {&spec.weight, &spec.bias}) {
-      for (float v : *values) {
-        if (!std::isfinite(v)) fail(ErrorKind::kOnnx, label_, ": its weight or bias holds NaN or infinity.");
-      }
     }
     const std::string activation = a.text("activation", "None");
     if (activation != "None" && activation != "ReLU") {
@@ -244,8 +217,8 @@ class Reader {
   }
 
   void check_range(float amax, const char* what) {
-    if (!(amax > 0.0f) || !std::isfinite(amax)) {
-      fail(ErrorKind::kOnnx, label_, ": int8 precision needs a positive finite ", what, ", the file has ",
+    if (!usable_range(amax)) {
+      fail(ErrorKind::kOnnx, label_, ": in int8 its ", what, " must be ", kUsableRange, "; the file has ",
            amax, ". Calibrate the graph before exporting it.");
     }
   }
@@ -313,9 +286,17 @@ class Reader {
 
   int inverse_map(const NodeSpec& spec, ConvGeometry g, int set, const std::string& rulebook, int partner) {
     if (partner < 0) {
+      if (rulebook.empty()) {
+        fail(ErrorKind::kOnnx, label_,
+             ": an inverse convolution names the convolution that it undoes by its rulebook, and this "
+             "rulebook "
+             "is empty. An empty one is a kernel map of a layer's own, which no other shares. Give both "
+             "layers "
+             "the same non-empty indice_key and export the model again.");
+      }
       fail(ErrorKind::kOnnx, label_,
            ": an inverse convolution needs the rulebook of an earlier convolution, '", rulebook,
-           "' is none.");
+           "' is none. Give both layers the same indice_key and export the model again.");
     }
     const MapSpec& map = net_.maps[size_t(partner)];
     if (map.geometry.subm || map.output_set != set || map.geometry.kernel != g.kernel) {
@@ -395,12 +376,21 @@ class Reader {
     if (format != "zyx" && format != "xyz") {
       fail(ErrorKind::kOnnx, label_, ": format must be 'zyx' or 'xyz', the file says '", format, "'.");
     }
+    for (size_t axis = 0; axis < 3; ++axis) {
+      if (said[axis] < grid[axis]) {
+        fail(ErrorKind::kOnnx, label_, ": input_spatial_shape is ", to_string(said),
+             ", but its sites lie on a larger grid, ", to_string(grid), ". Export the model again.");
+      }
+    }
     std::vector<int64_t> dims = a.integers("output_shape");
-    if (said != grid || dims.size() != 5 || dims[0] < 1 || dims[1] != x.channels || dims[2] != grid[0] ||
-        dims[3] != grid[1] || dims[4] != grid[2]) {
-      fail(ErrorKind::kOnnx, label_, ": output_shape must be [batch, ", x.channels, ", ", grid[0], ", ",
-           grid[1], ", ", grid[2], "] and input_spatial_shape ", to_string(grid), "; the file has ",
-           dims_text(dims), " and ", to_string(said), ".");
+    if (dims.size() != 5 || dims[0] < 1 || dims[0] > std::numeric_limits<int32_t>::max() ||
+        dims[1] != x.channels || dims[2] != said[0] || dims[3] != said[1] || dims[4] != said[2]) {
+      fail(ErrorKind::kOnnx, label_, ": output_shape must be [batch, ", x.channels, ", ", said[0], ", ",
+           said[1], ", ", said[2], "], as input_spatial_shape says; the file has ", dims_text(dims), ".");
+    }
+    if (double(dims[0]) * double(dims[1]) * said[0] * said[1] * said[2] > double(kMostValues)) {
+      fail(ErrorKind::kOnnx, label_, ": a dense map of ", dims_text(dims),
+           " has more values than this engine can number.");
     }
     if (net_.batch && net_.batch != dims[0]) {
       fail(ErrorKind::kOnnx, label_, ": dense maps of one network need the same batch, found ", net_.batch,
@@ -424,7 +414,7 @@ class Reader {
     for (int64_t d : spec.dims) {
       positive = positive && d > 0 && d < (int64_t(1) << 40);
       after *= d;
-      if (after > (int64_t(1) << 50)) positive = false;
+      if (after > kMostValues) positive = false;
       if (!positive) break;
     }
     if (!positive || before != after) {

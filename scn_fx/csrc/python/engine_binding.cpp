@@ -49,10 +49,7 @@ nb::dict describe_model(const nb::object& source) {
   }
   for (const auto& entry : model.initializers) {
     nb::dict d;
-    const int32_t type = entry.second.data_type;
-    d["dtype"] = type == kOnnxFloat16 ? "float16"
-                 : type == kOnnxFloat ? "float32"
-                                      : "ONNX type " + std::to_string(type);
+    d["dtype"] = onnx_type_name(entry.second.data_type);
     d["shape"] = entry.second.dims;
     initializers[entry.first.c_str()] = d;
   }

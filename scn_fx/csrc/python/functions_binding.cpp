@@ -8,7 +8,6 @@
 #include <nanobind/stl/vector.h>
 
 #include <chrono>
-#include <cmath>
 #include <map>
 #include <mutex>
 #include <numeric>
@@ -18,6 +17,7 @@
 #include "maps/kernel_map.h"
 #include "plan/arena.h"
 #include "python/arrays.h"
+#include "ranges.h"
 
 namespace scn::python {
 namespace {
@@ -172,10 +172,9 @@ nb::object add_numpy(const Array& a, const Array& b, const std::string& precisio
          shape_name(b), ".");
   }
   const Precision p = precision_of(precision, "precision");
-  if (p == Precision::kInt8 &&
-      !(amax0 > 0.0f && amax1 > 0.0f && std::isfinite(amax0) && std::isfinite(amax1))) {
-    fail(ErrorKind::kArgument, name, ": an int8 Add needs two positive finite input dynamic ranges, got ",
-         amax0, " and ", amax1, ".");
+  if (p == Precision::kInt8 && !(usable_range(amax0) && usable_range(amax1))) {
+    fail(ErrorKind::kArgument, name, ": an int8 Add needs two input dynamic ranges, each ", kUsableRange,
+         "; got ", amax0, " and ", amax1, ".");
   }
   const bool half = precision_of(output_precision, "output_precision") == Precision::kFloat16;
   std::unique_ptr<float[]> y(new float[left.size()]);
