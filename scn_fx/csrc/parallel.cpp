@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <system_error>
 
 #if defined(__linux__)
 #include <sched.h>
@@ -40,10 +41,19 @@ ThreadPool::ThreadPool(int threads) {
     fail(ErrorKind::kArgument, "threads must be at least 1 (or 0 for all processors), got ", threads, ".");
   if (threads == 0) threads = usable_processors();
   scratch_.resize(size_t(threads));
-  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+  try {
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+  } catch (const std::system_error&) {
+    const size_t started = workers_.size() + 1;
+    stop();
+    fail(ErrorKind::kArgument, "Only ", started, " of ", threads,
+         " threads could be started: the system allows no more. Pass a smaller number as threads.");
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::stop() {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     stop_ = true;

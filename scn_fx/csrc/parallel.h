@@ -53,6 +53,7 @@ class ThreadPool {
   int64_t scratch_bytes() const;
 
  private:
+  void stop();
   void work(int thread);
   void take_chunks(int thread);
 

@@ -8,7 +8,7 @@ from typing import Any
 from scn_fx import _core
 from scn_fx.errors import ArgumentError
 from scn_fx.runtime.backend import Options
-from scn_fx.runtime.host_arrays import as_numpy, like_all
+from scn_fx.runtime.host_arrays import host_frame, like_all
 
 __all__ = ["CpuBackend"]
 
@@ -40,16 +40,16 @@ class CpuBackend:
         """See `Backend.run`; `copy` has no meaning here."""
         if stream is not None:
             raise ArgumentError("This engine runs on the CPU, which has no streams. Leave out stream.")
-        outputs = self._core.run(*_frame(features, indices), batch_size)
+        outputs = self._core.run(*host_frame(features, indices), batch_size)
         return like_all(outputs, features)
 
     def trace(self, features: Any, indices: Any, batch_size: int) -> list[dict[str, Any]]:
         """See `Backend.trace`."""
-        return self._make(trace=True).trace(*_frame(features, indices), batch_size)
+        return self._make(trace=True).trace(*host_frame(features, indices), batch_size)
 
     def profile(self, features: Any, indices: Any, batch_size: int) -> list[dict[str, Any]]:
         """See `Backend.profile`."""
-        return self._core.profile(*_frame(features, indices), batch_size)
+        return self._core.profile(*host_frame(features, indices), batch_size)
 
     def synchronize(self) -> None:
         """Does nothing: a frame is done when its call returns."""
@@ -57,7 +57,3 @@ class CpuBackend:
     def describe(self) -> dict[str, Any]:
         """See `Backend.describe`."""
         return self._core.describe()
-
-
-def _frame(features: Any, indices: Any) -> tuple[Any, Any]:
-    return as_numpy(features, "features"), as_numpy(indices, "indices")

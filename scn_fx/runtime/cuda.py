@@ -12,7 +12,9 @@ from scn_fx import _core
 from scn_fx.errors import ArgumentError, SiteError
 from scn_fx.runtime import device_arrays
 from scn_fx.runtime.backend import Options
-from scn_fx.runtime.host_arrays import as_numpy, is_torch, like_all
+from scn_fx.runtime.array_kinds import FEATURES, INDICES
+from scn_fx.runtime.host_arrays import host_frame, like_all
+from scn_fx.runtime.torch_arrays import is_torch
 from scn_fx.runtime.torch_frames import TorchFrames
 
 __all__ = ["CudaBackend", "check_device"]
@@ -137,8 +139,9 @@ class CudaBackend:
         else:
             handle = device_arrays.current_stream(features, self._number) if on_gpu else 0
         if not on_gpu:
-            return False, as_numpy(features, "features"), as_numpy(indices, "indices"), handle
-        arrays = [device_arrays.capsule(array, self._number, handle) for array in (features, indices)]
+            return False, *host_frame(features, indices), handle
+        frame = ((features, FEATURES), (indices, INDICES))
+        arrays = [device_arrays.capsule(array, self._number, handle, kind) for array, kind in frame]
         return True, arrays[0], arrays[1], handle
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from scn_fx import _core
 from scn_fx.errors import ArgumentError, SiteError
-from scn_fx.runtime.host_arrays import is_torch
+from scn_fx.runtime.array_kinds import ArrayKind
+from scn_fx.runtime.torch_arrays import check_values, is_torch, plain_tensor
 
 __all__ = [
     "INDEX_ALIGNMENT",
@@ -68,12 +69,16 @@ def lies_on_gpu(array: Any, what: str) -> bool:
         SiteError: neither, or no array at all.
     """
     if is_torch(array):
+        check_values(array, what)
         if array.device.type in ("cpu", "cuda"):
             return array.device.type == "cuda"
         raise SiteError(f"{what} lies on {array.device}; expected the CPU or a CUDA device. Move it first.")
     if not hasattr(array, "__dlpack_device__"):
         raise SiteError(f"{what} must be a numpy, torch, CuPy or DLPack array, got {type(array).__name__}.")
-    kind = int(array.__dlpack_device__()[0])
+    try:
+        kind = int(array.__dlpack_device__()[0])
+    except Exception as error:  # whatever a foreign library raises
+        raise SiteError(f"{what} ({type(array).__name__}) does not say where it lies: {error}") from error
     if kind not in _HOST + _GPU:
         raise SiteError(f"{what} lies on a device of DLPack type {kind}; expected the CPU or CUDA (2).")
     return kind in _GPU
@@ -104,10 +109,16 @@ def current_stream(array: Any, device: int) -> int:
     return 0
 
 
-def capsule(array: Any, device: int, stream: int) -> Any:
-    """A DLPack capsule of a GPU array in C order, whose data is ready for work on `stream`."""
+def capsule(array: Any, device: int, stream: int, kind: ArrayKind) -> Any:
+    """A DLPack capsule of a GPU array in C order, whose data is ready for work on `stream`.
+
+    Raises:
+        SiteError: a torch tensor without plain numbers of a dtype that `kind` reads.
+    """
+    given = array
     if is_torch(array):
-        guard, array = sys.modules["torch"].cuda.device(device), array.detach().contiguous()
+        guard, array = sys.modules["torch"].cuda.device(device), plain_tensor(array, kind.name, kind)
+        array = array.contiguous()
         if array.data_ptr() % INDEX_ALIGNMENT:  # a view of something else; a copy is aligned
             array = array.clone()
     elif _is_cupy(array):
@@ -119,6 +130,10 @@ def capsule(array: Any, device: int, stream: int) -> Any:
     else:
         return array.__dlpack__(stream=stream or _LEGACY)
     ordered = stream == current_stream(array, device)
+    if not ordered and is_torch(array) and array.data_ptr() != given.data_ptr():
+        # A copy of ours, which torch would hand out again while `stream` still reads it.
+        torch = sys.modules["torch"]
+        array.record_stream(_torch_stream(torch, device, stream))
     with guard:  # libraries order `stream` behind the current stream of the current device
         return array.__dlpack__(stream=_NO_ORDER if ordered else stream or _LEGACY)
 

@@ -21,8 +21,12 @@ from scn_fx.runtime.backend import Backend, Options
 from scn_fx.runtime.cpu import CpuBackend
 from scn_fx.runtime.cuda import CudaBackend
 from scn_fx.runtime.file_grid import file_grid
+from scn_fx.runtime.whole_numbers import grid_shape, whole_number
 
 __all__ = ["Engine", "NodeTrace", "StageTime"]
+
+MOST_THREADS = 1024
+"""Of one engine; far more than a processor has."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Engine:
         device: where to run: ``"cpu"``, ``"cuda"`` (the first GPU), ``"cuda:1"``, or a `torch.device`.
         precision: None runs the file's own precisions (float16 where it says none); ``"fp32"`` runs
             everything in float32, for reference and debugging.
-        threads: CPU threads, at least 1; None takes one per processor that this process may use. A GPU
+        threads: CPU threads, 1 to 1024; None takes one per processor that this process may use. A GPU
             ignores it.
         spatial_shape: grid (z, y, x) of the input, only for files that do not say it
             (no ``input_spatial_shape``).
@@ -95,26 +99,19 @@ class Engine:
         max_voxels: int | None = None,
     ) -> None:
         number = _gpu_number(device)
-        for name, value in (
-            ("threads", threads),
-            ("max_batch_size", max_batch_size),
-            ("max_voxels", max_voxels),
-        ):
-            if value is not None and value < 1:
-                raise ArgumentError(f"{name} must be at least 1 (or None to leave it open), got {value}.")
-        if precision not in (None, "fp32"):
+        if precision is not None and not (isinstance(precision, str) and precision == "fp32"):
             raise ArgumentError(
                 f"precision must be None (what the file says) or 'fp32', got {precision!r}. "
                 "Other precisions are chosen before export, with quant.calibrate."
             )
         self._options = Options(
-            source=model if isinstance(model, bytes) else os.fspath(model),
+            source=_source(model),
             precision=precision or "",
-            spatial_shape=None if spatial_shape is None else [int(n) for n in spatial_shape],
-            threads=threads or 0,
+            spatial_shape=None if spatial_shape is None else grid_shape("spatial_shape", spatial_shape),
+            threads=0 if threads is None else whole_number("threads", threads, MOST_THREADS),
             graph=graph,
-            max_batch=max_batch_size or 0,
-            max_sites=max_voxels or 0,
+            max_batch=0 if max_batch_size is None else whole_number("max_batch_size", max_batch_size),
+            max_sites=0 if max_voxels is None else whole_number("max_voxels", max_voxels),
         )
         self._backend: Backend = (
             CpuBackend(self._options) if number is None else CudaBackend(self._options, number)
@@ -176,7 +173,8 @@ class Engine:
         """Runs one frame.
 
         Args:
-            features: float16 or float32 [N, C]; float32 is rounded to float16 first, as libspconv requires.
+            features: float16, float32 or bfloat16 [N, C], in any byte order; what float16 cannot hold is
+                rounded to it first, as libspconv requires.
             indices: int32 [N, 4], rows of (batch, z, y, x), each site once, in any order. N may be 0.
             batch_size: number of samples; None takes the exported batch size.
             stream: where to run on a GPU: a torch or CuPy stream, or a cudaStream_t as a number. None takes
@@ -193,6 +191,7 @@ class Engine:
             waits for the frame, a dense one does not.
 
         Raises:
+            ArgumentError: `batch_size` or `stream` is none.
             SiteError: wrong dtype, shape, range, place, or duplicate sites.
             NonFiniteError: NaN, infinity or values beyond float16 in the features.
             BoundError: a layer has more sites than its ``output_bound``.
@@ -228,9 +227,29 @@ class Engine:
 
     @staticmethod
     def _batch(batch_size: int | None) -> int:
-        if batch_size is not None and batch_size < 1:
-            raise ArgumentError(f"batch_size must be at least 1, got {batch_size}.")
-        return batch_size or 0
+        return 0 if batch_size is None else whole_number("batch_size", batch_size)
+
+
+def _source(model: Any) -> str | bytes:
+    """The path or the bytes of an ONNX file.
+
+    Raises:
+        ArgumentError: `model` is neither.
+    """
+    if isinstance(model, bytes | bytearray | memoryview):
+        return bytes(model)
+    try:
+        path = os.fsdecode(model)
+    except TypeError as error:
+        advice = {"ModelProto": "model.SerializeToString()", "BytesIO": "model.getvalue()"}
+        kind = type(model).__name__
+        raise ArgumentError(
+            f"model must be the path of an ONNX file or its bytes, got {kind}. Pass "
+            f"{advice.get(kind, 'a path')}."
+        ) from error
+    if "\0" in path:
+        raise ArgumentError(f"model must be the path of an ONNX file, got {path!r}, which holds a zero byte.")
+    return path
 
 
 def _gpu_number(device: Any) -> int | None:

@@ -7,34 +7,106 @@ from typing import Any
 
 import numpy as np
 
+from scn_fx import _core
 from scn_fx.errors import SiteError
+from scn_fx.runtime.array_kinds import FEATURES, INDICES, ArrayKind, dtype_name
+from scn_fx.runtime.torch_arrays import is_torch, plain_tensor
 
-__all__ = ["as_numpy", "is_torch", "like", "like_all"]
+__all__ = ["as_numpy", "host_frame", "like", "like_all"]
+
+# Device types of DLPack.
+_HOST = (1, 3)  # ordinary and page-locked memory
 
 
-def is_torch(array: Any) -> bool:
-    """Whether this is a torch tensor; does not import torch."""
-    return type(array).__module__.partition(".")[0] == "torch"
+def host_frame(features: Any, indices: Any) -> tuple[np.ndarray, np.ndarray]:
+    """A frame as arrays in C order and native byte order: float16 or float32 features, int32 indices.
 
-
-def as_numpy(array: Any, what: str) -> np.ndarray:
-    """A C-contiguous numpy view (or copy) of a numpy, torch or DLPack array in host memory.
+    Both are views where they can be. bfloat16 features become float32, which is exact.
 
     Raises:
-        SiteError: it is none, or lies elsewhere.
+        SiteError: another dtype, another kind of array, or one that lies elsewhere.
+    """
+    return as_numpy(features, "features", FEATURES), as_numpy(indices, "indices", INDICES)
+
+
+def as_numpy(array: Any, what: str, kind: ArrayKind | None = None) -> np.ndarray:
+    """A numpy view (or copy) in C order and native byte order of an array in host memory.
+
+    bfloat16, which numpy lacks, becomes float32 (exact).
+
+    Args:
+        array: a numpy, torch or DLPack array.
+        what: its name in messages.
+        kind: which dtypes it may have; None: any.
+
+    Raises:
+        SiteError: it is none, lies elsewhere, has masked entries, or a dtype that `kind` does not read.
     """
     if isinstance(array, np.ndarray):
-        return np.ascontiguousarray(array)
-    if is_torch(array):
-        if array.device.type != "cpu":
-            raise SiteError(
-                f"{what} lies on {array.device}, but this engine runs on the CPU. Pass {what}.cpu() instead, "
-                f"or make the engine with device={str(array.device)!r}."
-            )
-        return np.ascontiguousarray(array.detach().numpy())
-    if hasattr(array, "__dlpack__"):
-        return np.ascontiguousarray(np.from_dlpack(array))
-    raise SiteError(f"{what} must be a numpy, torch or DLPack array, got {type(array).__name__}.")
+        found = array
+    elif is_torch(array):
+        found = _torch_as_numpy(array, what, kind)
+    elif hasattr(array, "__dlpack__"):
+        found = _dlpack_as_numpy(array, what)
+    else:
+        raise SiteError(
+            f"{what} must be a numpy, torch or DLPack array, got {type(array).__name__}. Try "
+            f"numpy.asarray({what})."
+        )
+    if np.ma.is_masked(found):
+        raise SiteError(
+            f"{what} is a masked array with masked entries, which have no value. Leave those rows out, or fill "
+            f"them: {what}.filled(0)."
+        )
+    name = dtype_name(found.dtype)
+    if kind is not None:
+        kind.check_dtype(name)
+    if name == "bfloat16":
+        return np.asarray(found, np.float32, order="C")
+    return np.asarray(found, found.dtype.newbyteorder("="), order="C")
+
+
+def _torch_as_numpy(tensor: Any, what: str, kind: ArrayKind | None) -> np.ndarray:
+    plain = plain_tensor(tensor, what, kind)
+    if plain.device.type != "cpu":
+        engine = f", or an engine made with device={str(plain.device)!r}" if plain.is_cuda else ""
+        raise SiteError(
+            f"{what} lies on {plain.device}, but is read on the CPU. Pass {what}.cpu() instead{engine}."
+        )
+    try:
+        found: np.ndarray = plain.numpy()
+    except (RuntimeError, TypeError) as error:  # tensors of torch.func, wrapper subclasses
+        raise SiteError(
+            f"{what} is a {type(tensor).__name__} that has no plain memory to read. Pass a torch.Tensor that "
+            "holds a frame, outside of torch.func and torch.compile."
+        ) from error
+    return found
+
+
+def _dlpack_as_numpy(array: Any, what: str) -> np.ndarray:
+    kind = type(array).__name__
+    try:
+        place = int(array.__dlpack_device__()[0])
+        if place in _HOST:
+            return _imported(array)
+    except Exception as error:  # whatever a foreign library raises
+        raise SiteError(
+            f"{what} ({kind}) cannot be read through DLPack: {error} Try numpy.asarray({what})."
+        ) from error
+    raise SiteError(
+        f"{what} ({kind}) lies on a device of DLPack type {place}, but is read on the CPU (1). Copy it there "
+        "first, or, from a CUDA device (2), use an engine made with device='cuda'."
+    )
+
+
+def _imported(array: Any) -> np.ndarray:
+    try:
+        return np.from_dlpack(array)
+    except (BufferError, RuntimeError) as error:
+        try:
+            return _core.widen_bfloat16(array)
+        except TypeError:  # it is none
+            raise error from None
 
 
 def like(array: np.ndarray, example: Any) -> Any:

@@ -18,6 +18,8 @@ from scn_fx.graph import Layer, layers, metadata, operator_name
 from scn_fx.input_grid import network_grid
 from scn_fx.passes import nodes
 from scn_fx.passes.name_nodes import unique
+from scn_fx.runtime.array_kinds import FEATURES, INDICES
+from scn_fx.runtime.host_arrays import as_numpy
 from scn_fx.runtime.limits import Arithmetic
 
 __all__ = ["Reference", "Value", "input_tensors"]
@@ -122,6 +124,7 @@ def input_tensors(
     Raises:
         CompareError: the frame does not hold what the graph takes.
         GridError: the frame is known to be voxelised in another grid than the graph's.
+        SiteError: one of its arrays has another dtype, or is none in host memory.
     """
     network_grid(graph).check(frame, f"Frame {number} (counted from 0)")
     names = [str(node.name) for node in graph.graph.nodes if node.op == "placeholder"]
@@ -132,12 +135,15 @@ def input_tensors(
             f"Frame {number} (counted from 0): expected {len(names)} arrays ({', '.join(names)}), "
             f"got {len(frame)}. Pass frames as [(features, indices), ...]."
         )
-    tensors = [v if isinstance(v, torch.Tensor) else torch.from_numpy(np.asarray(v)) for v in frame]
     meta = metadata(graph)
-    features = names.index(meta["features"])
-    if tensors[features].is_floating_point():
-        tensors[features] = tensors[features].half().float()
-    return tensors, features, names.index(meta["indices"])
+    features, indices = names.index(meta["features"]), names.index(meta["indices"])
+    kinds = {features: FEATURES, indices: INDICES}
+    arrays = [
+        np.require(as_numpy(array, names[i], kinds.get(i)), requirements="W") for i, array in enumerate(frame)
+    ]
+    tensors = [torch.from_numpy(array) for array in arrays]
+    tensors[features] = tensors[features].half().float()
+    return tensors, features, indices
 
 
 def _relu_names(found: Any) -> dict[fx.Node, str]:

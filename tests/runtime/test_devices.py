@@ -10,6 +10,7 @@ import pytest
 
 from scn_fx import Engine, _core
 from scn_fx.errors import ArgumentError, SiteError
+from scn_fx.runtime.array_kinds import FEATURES
 from scn_fx.runtime.device_arrays import DeviceArray, capsule, current_stream, lies_on_gpu, stream_handle
 from tests.gpu.networks import GRID, small_network
 from tests.oracle.frames import random_sites
@@ -96,7 +97,7 @@ def test_where_arrays_lie() -> None:
     assert not lies_on_gpu(np.zeros(3), "features") and not lies_on_gpu(torch.zeros(3), "features")
     assert lies_on_gpu(Foreign(2), "features") and lies_on_gpu(Foreign(13), "features")
     assert not lies_on_gpu(Foreign(3), "features")
-    with pytest.raises(SiteError, match="indices lies on meta"):
+    with pytest.raises(SiteError, match="indices is a Tensor on meta without values"):
         lies_on_gpu(torch.zeros(3, device="meta"), "indices")
     with pytest.raises(SiteError, match="DLPack type 10"):
         lies_on_gpu(Foreign(10), "features")
@@ -120,7 +121,7 @@ def test_streams_of_torch_cupy_and_numbers() -> None:
 def test_foreign_arrays_are_told_the_stream_of_the_frame() -> None:
     array = Foreign(2)
     assert current_stream(array, 0) == 0
-    assert capsule(array, 0, 0) == capsule(array, 0, 7) == "capsule"
+    assert capsule(array, 0, 0, FEATURES) == capsule(array, 0, 7, FEATURES) == "capsule"
     assert array.streams == [1, 7]  # DLPack calls the legacy default stream 1
 
 

@@ -14,6 +14,7 @@ import torch
 
 from scn_fx import _core
 from scn_fx.errors import ArgumentError, SiteError
+from scn_fx.runtime.array_kinds import INDICES
 from scn_fx.runtime.backend import Options
 from scn_fx.runtime.cuda import CudaBackend
 from scn_fx.runtime.device_arrays import capsule
@@ -25,7 +26,8 @@ GPU, STREAM = 1, 70
 class Tensor:
     """What the engine asks of a tensor on a GPU."""
 
-    __module__ = "torch"
+    is_meta = is_quantized = is_nested = False
+    layout = torch.strided
 
     def __init__(self, dtype: torch.dtype, *shape: int, **changed: Any) -> None:
         self.dtype, self.shape = dtype, torch.Size(shape)
@@ -78,6 +80,8 @@ def module() -> Any:
         float16=torch.float16,
         float32=torch.float32,
         int32=torch.int32,
+        bfloat16=torch.bfloat16,
+        strided=torch.strided,
         from_dlpack=lambda capsule: Tensor(torch.float16, 2),
         _C=SimpleNamespace(_cuda_getCurrentRawStream=lambda device: 69 + device),
     )
@@ -155,8 +159,6 @@ def test_unusual_tensors_of_torch_itself() -> None:
 class Exported(Tensor):
     """Says where it was when it made its capsule, and whose it was."""
 
-    __module__ = "torch"
-
     def __init__(self, address: int, made: list[str], name: str = "itself") -> None:
         super().__init__(torch.int32, 3, 4, address=address)
         self.made, self.name = made, name
@@ -164,7 +166,10 @@ class Exported(Tensor):
     def detach(self) -> Exported:
         return self
 
-    contiguous = detach
+    contiguous = resolve_conj = resolve_neg = detach
+
+    def record_stream(self, stream: Any) -> None:
+        self.made.append(f"{self.name} kept for {stream}")
 
     def clone(self) -> Exported:
         return Exported(4096, self.made, "a copy")
@@ -188,10 +193,17 @@ def test_the_general_way_exports_aligned_tensors_on_their_gpu(
         made.append("leaves")
 
     current = SimpleNamespace(cuda_stream=STREAM)
-    module.cuda = SimpleNamespace(device=on_device, current_stream=lambda device: current)
+    module.cuda = SimpleNamespace(
+        device=on_device,
+        current_stream=lambda device: current,
+        ExternalStream=lambda stream, device: stream,
+        default_stream=lambda device: 0,
+    )
     monkeypatch.setitem(sys.modules, "torch", module)
-    assert capsule(Exported(address, made), GPU, stream) == "capsule"
-    assert made == [f"enters {GPU}", f"{whose} for {consumer}", "leaves"]
+    assert capsule(Exported(address, made), GPU, stream, INDICES) == "capsule"
+    # the allocator must not hand out our copy while another stream reads it
+    kept = [f"a copy kept for {stream}"] if whose == "a copy" and stream != STREAM else []
+    assert made == [*kept, f"enters {GPU}", f"{whose} for {consumer}", "leaves"]
 
 
 class Core:

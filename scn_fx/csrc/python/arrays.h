@@ -45,6 +45,9 @@ std::string dtype_name(const A& a) {
     case nb::dlpack::dtype_code::Bool:
       kind = "bool";
       break;
+    case nb::dlpack::dtype_code::Complex:
+      kind = "complex";
+      break;
     default:
       break;
   }

@@ -8,6 +8,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <chrono>
+#include <cstring>
 #include <map>
 #include <mutex>
 #include <numeric>
@@ -218,6 +219,28 @@ nb::object scatter_dense_numpy(const Array& features, const Array& indices, int3
   return to_numpy(std::move(dense), dims, float_dtype(half ? 16 : 32));
 }
 
+/// A bfloat16 array of any library in host memory, in any order, as float32: exact.
+nb::object widen_bfloat16(const nb::ndarray<nb::ro, nb::device::cpu>& a) {
+  if (a.dtype().code != uint8_t(nb::dlpack::dtype_code::Bfloat) || a.dtype().bits != 16) {
+    fail(ErrorKind::kSite, "expected bfloat16, got ", dtype_name(a), ".");
+  }
+  const uint16_t* const from = static_cast<const uint16_t*>(a.data());
+  std::unique_ptr<float[]> out(new float[a.size()]);
+  std::vector<size_t> shape;
+  for (size_t axis = 0; axis < a.ndim(); ++axis) shape.push_back(a.shape(axis));
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t rest = i;
+    int64_t at = 0;
+    for (size_t axis = a.ndim(); axis-- > 0;) {
+      at += int64_t(rest % shape[axis]) * a.stride(axis);
+      rest /= shape[axis];
+    }
+    const uint32_t bits = uint32_t(from[at]) << 16;
+    std::memcpy(&out[i], &bits, sizeof(bits));
+  }
+  return to_numpy(std::move(out), shape, float_dtype(32));
+}
+
 /// Operations per second of multiply-adds without memory traffic on `threads` threads, for about `seconds`.
 double measure_peak(const std::string& kind, int threads, double seconds) {
   if (kind != "fp32" && kind != "int8")
@@ -273,6 +296,7 @@ void bind_functions(nb::module_& m) {
         "name"_a = "add", "threads"_a = 0);
   m.def("scatter_dense", scatter_dense_numpy, "features"_a, "indices"_a, "batch_size"_a, "shape"_a,
         "name"_a = "scatter_dense", "threads"_a = 0);
+  m.def("widen_bfloat16", widen_bfloat16, "array"_a);
   m.def("place_spans", place_spans_list, "spans"_a);
   m.def("measure_peak", measure_peak, "kind"_a, "threads"_a, "seconds"_a);
   m.def("cpu_features", [] {

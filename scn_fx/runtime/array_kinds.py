@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two arrays of a frame: which dtypes they may have, and what to do about others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from scn_fx.errors import SiteError
+
+__all__ = ["FEATURES", "INDICES", "ArrayKind"]
+
+
+@dataclass(frozen=True)
+class ArrayKind:
+    """What one array of a frame is."""
+
+    name: str
+    expected: str
+    """What it must be, in words."""
+    dtypes: tuple[str, ...]
+    """Names of the dtypes that are read, each without loss."""
+    numpy_dtype: str
+    """What to convert others to."""
+    torch_call: str
+    """How torch does that."""
+
+    def check_dtype(self, dtype: str, is_torch: bool = False) -> None:
+        """Nothing if arrays of `dtype` are read.
+
+        Raises:
+            SiteError: says how to convert them. Nothing that could lose digits is converted unasked.
+        """
+        if dtype in self.dtypes:
+            return
+        if not dtype.startswith(("float", "int", "uint", "bool")):
+            advice = "Pass an array of plain numbers."
+        elif is_torch:
+            advice = f"Convert them first: {self.name}.{self.torch_call}."
+        else:
+            advice = f"Convert them first: {self.name}.astype(numpy.{self.numpy_dtype})."
+        raise SiteError(f"{self.name} must be {self.expected}, got {dtype}. {advice}")
+
+
+FEATURES = ArrayKind(
+    "features",
+    "float16, float32 or bfloat16 of shape [N, C]",
+    ("float16", "float32", "bfloat16"),
+    "float32",
+    "float()",
+)
+INDICES = ArrayKind(
+    "indices", "int32 of shape [N, 4] (batch, z, y, x)", ("int32",), "int32", "int()"
+)
+
+
+def dtype_name(dtype: Any) -> str:
+    """Name of a numpy or torch dtype, without byte order."""
+    if getattr(dtype, "names", None):
+        return f"a structured dtype with the fields {', '.join(dtype.names)}"
+    return str(getattr(dtype, "name", dtype)).removeprefix("torch.")
