@@ -111,7 +111,12 @@ def read_result(text: str) -> SavedResult:
         with _open_npz(path) as file:
             names = set(file.files)
             if {"features", "indices"} <= names:
-                return SavedResult(file["features"], file["indices"])
+                if "dense" in names:
+                    raise ArgumentError(
+                        f"{path} holds a sparse result (features, indices) and a dense one. Name the dense "
+                        f"one as {path}:dense, or save the two in files of their own."
+                    )
+                return SavedResult(_member(file, path, "features"), _member(file, path, "indices"))
     return SavedResult(_array(path), None)
 
 
@@ -147,12 +152,11 @@ def _array(path: Path, key: str | None = None) -> Array:
         with _open_npz(path) as file:
             names = list(file.files)
             chosen = key or ("dense" if "dense" in names else names[0] if len(names) == 1 else None)
-            if chosen not in names:
+            if chosen is None or chosen not in names:
                 raise ArgumentError(
                     f"{path} holds {', '.join(names) or 'nothing'}; name one of them as {path}:KEY."
                 )
-            found: Array = file[chosen]
-            return found
+            return _member(file, path, chosen)
     if path.suffix == ".npy":
         if not path.is_file():
             raise ArgumentError(f"{path}: there is no such file.")
@@ -164,6 +168,14 @@ def _array(path: Path, key: str | None = None) -> Array:
     if path.suffix == ".tensor":
         return read_tensor(path)
     raise ArgumentError(f"{path}: expected a .tensor, .npy or .npz file.")
+
+
+def _member(file: Any, path: Path, name: str) -> Array:
+    try:
+        found: Array = file[name]
+    except Exception as error:  # as in _open_npz: members are read when asked for
+        raise ArgumentError(f"{path}: its array {name!r} cannot be read: {error}.") from error
+    return found
 
 
 def _open_npz(path: Path) -> Any:

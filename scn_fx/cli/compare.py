@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,11 +52,12 @@ def command(ctx: click.Context, files: tuple[str, ...], as_json: bool, **options
     scn-fx compare scn.onnx --model centerpoint --cache scn.calibration.json
     scn-fx compare golden.npz result.npz --cosine 0.999
 
-    Without limits, those of a model follow from the precisions of both sides: equal bits wherever the
-    arithmetic is exact. Result files are .npz, .npy or .tensor; sparse ones FEATURES.tensor:INDICES.tensor.
-    NaN, infinite and all-zero values always fail.
+    Without limits of your own, those of a model follow from the precisions of both sides: equal bits
+    wherever the arithmetic is exact. Two result files must have a cosine of 0.99 and 17 dB SQNR, and always
+    the same shape and sites; int8 against float differs more: --cosine 0.9. Result files are .npz, .npy or
+    .tensor; sparse ones FEATURES.tensor:INDICES.tensor. NaN, infinite and all-zero values always fail.
     """
-    from scn_fx.runtime import Limits
+    from scn_fx.runtime.limits import RESULT_LIMITS
 
     limits = _limits(options)
     if len(files) == 1 and files[0].endswith(".onnx"):
@@ -71,7 +73,7 @@ def command(ctx: click.Context, files: tuple[str, ...], as_json: bool, **options
         given = [f"--{name.removeprefix('point_')}" for name in names if options[name]]
         if given:
             raise click.UsageError(f"{given[0]} goes with one ONNX file, not with two result files.")
-        chosen = limits or Limits(allow_zero=options["allow_zero"], reason="none given")
+        chosen = limits or replace(RESULT_LIMITS, allow_zero=options["allow_zero"])
         ok = _compare_files(files[0], files[1], chosen, as_json)
     else:
         raise click.UsageError("Expected one ONNX file with --model, or two result files.")
@@ -84,7 +86,7 @@ def _limits(options: dict[str, Any]) -> Limits | None:
 
     given = {"identical": options["identical"], "cosine": options["cosine"], "max_abs": options["max_abs"]}
     given.update(sqnr_db=options["sqnr"])
-    if not any(value not in (None, False) for value in given.values()):
+    if all(value is None or value is False for value in given.values()):  # 0 is a limit
         return None
     return Limits(**given, allow_zero=options["allow_zero"])
 
@@ -163,6 +165,7 @@ def _compare_files(reference: str, result: str, limits: Limits, as_json: bool) -
     from scn_fx.cli.arrays import read_result
     from scn_fx.errors import CompareError
     from scn_fx.runtime import align_sites, compare_arrays
+    from scn_fx.runtime.limits import RESULT_LIMITS
     from scn_fx.runtime.report import buckets_text
 
     a, b = read_result(reference), read_result(result)
@@ -174,7 +177,8 @@ def _compare_files(reference: str, result: str, limits: Limits, as_json: bool) -
     difference = compare_arrays(left, right, "the two files")
     failures = limits.failures(difference)
     if as_json:
-        print_json({"ok": not failures, "failures": list(failures), "difference": difference.to_dict()})
+        found = {"ok": not failures, "failures": list(failures), "limits": str(limits)}
+        print_json({**found, "difference": difference.to_dict()})
         return not failures
     made = table("", ("", reference, result), right=(reference, result))
     for name, x, y in _sides(left, right):
@@ -186,7 +190,13 @@ def _compare_files(reference: str, result: str, limits: Limits, as_json: bool) -
     click.echo(f"            {buckets_text(difference)}")
     equal, nonzero = difference.equal_share, difference.equal_nonzero_share
     click.echo(f"equal       {equal:.3%} of all, {nonzero:.3%} of the non-zero")
+    click.echo(f"limits      {limits}")
     click.echo("ok" if not failures else f"FAILED: {'; '.join(failures)}")
+    if failures and limits.reason == RESULT_LIMITS.reason:
+        click.echo(
+            "Are both results of one frame, grid and network? If they are and only their precisions differ "
+            "(int8 against float), say what to accept: --cosine 0.9."
+        )
     return not failures
 
 

@@ -49,9 +49,7 @@ FEATURES = ArrayKind(
     "float32",
     "float()",
 )
-INDICES = ArrayKind(
-    "indices", "int32 of shape [N, 4] (batch, z, y, x)", ("int32",), "int32", "int()"
-)
+INDICES = ArrayKind("indices", "int32 of shape [N, 4] (batch, z, y, x)", ("int32",), "int32", "int()")
 
 
 def dtype_name(dtype: Any) -> str:

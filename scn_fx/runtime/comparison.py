@@ -207,6 +207,11 @@ class _FileNodes:
         self.kinds: dict[str, tuple[str, str]] = {}
         for node in file["nodes"]:
             name, kind, attributes = node["name"] or node["outputs"][0], node["op_type"], node["attributes"]
+            if name in self.kinds:
+                raise CompareError(
+                    f"The file has two nodes named {name!r}, and nodes are matched by name. Export the graph "
+                    "again."
+                )
             self.kinds[name] = (kind, "")
             if kind in ARITHMETIC_TYPES:
                 # Without the attribute an engine computes in float16, as libspconv does.

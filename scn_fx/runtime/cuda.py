@@ -11,8 +11,8 @@ from typing import Any
 from scn_fx import _core
 from scn_fx.errors import ArgumentError, SiteError
 from scn_fx.runtime import device_arrays
-from scn_fx.runtime.backend import Options
 from scn_fx.runtime.array_kinds import FEATURES, INDICES
+from scn_fx.runtime.backend import Options
 from scn_fx.runtime.host_arrays import host_frame, like_all
 from scn_fx.runtime.torch_arrays import is_torch
 from scn_fx.runtime.torch_frames import TorchFrames

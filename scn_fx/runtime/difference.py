@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from scn_fx.errors import CompareError
+from scn_fx.runtime.host_arrays import as_numpy
+from scn_fx.runtime.torch_arrays import is_torch
 
 __all__ = ["BUCKETS", "ArrayDifference", "SiteMismatch", "align_sites", "compare_arrays"]
 
@@ -154,6 +156,7 @@ def compare_arrays(reference: npt.ArrayLike, result: npt.ArrayLike, what: str = 
 
     Raises:
         CompareError: the shapes differ, or an array holds no numbers.
+        SiteError: a tensor that lies on another device, or has no values.
     """
     a, b = (_numbers(array, what) for array in (reference, result))
     if [n for n in a.shape if n != 1] != [n for n in b.shape if n != 1]:
@@ -206,14 +209,16 @@ def align_sites(
 
 
 def _numbers(array: npt.ArrayLike, what: str) -> npt.NDArray[Any]:
-    values = np.ascontiguousarray(array)
+    known = isinstance(array, np.ndarray) or is_torch(array)
+    values = as_numpy(array, what) if known else np.asarray(array, order="C")
     if values.dtype.kind not in "fiub":
         raise CompareError(f"{what}: expected numbers, got an array of {values.dtype}.")
     return values
 
 
 def _bits(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return array.view(f"u{array.dtype.itemsize}")
+    size = array.dtype.itemsize
+    return array.view(f"u{size}" if size <= 8 else np.uint8)
 
 
 def _identical(a: npt.NDArray[Any]) -> ArrayDifference:

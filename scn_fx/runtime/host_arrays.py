@@ -55,8 +55,8 @@ def as_numpy(array: Any, what: str, kind: ArrayKind | None = None) -> np.ndarray
         )
     if np.ma.is_masked(found):
         raise SiteError(
-            f"{what} is a masked array with masked entries, which have no value. Leave those rows out, or fill "
-            f"them: {what}.filled(0)."
+            f"{what} is a masked array with masked entries, which have no value. Leave those rows out, or "
+            f"fill them: {what}.filled(0)."
         )
     name = dtype_name(found.dtype)
     if kind is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from scn_fx.runtime.difference import ArrayDifference
 
-__all__ = ["ARITHMETIC_TYPES", "Arithmetic", "Limits", "default_limits"]
+__all__ = ["ARITHMETIC_TYPES", "RESULT_LIMITS", "Arithmetic", "Limits", "default_limits"]
 
 FIXED_ORDER_CHANNELS = 8
 """Up to this many input channels the order of a float16 convolution's sums is fixed: the result is exact."""
@@ -74,6 +74,14 @@ class Limits:
         if self.max_abs is not None and not difference.max_abs <= self.max_abs:
             found.append(f"largest difference {difference.max_abs:.6g} is above {self.max_abs:g}")
         return tuple(found)
+
+
+RESULT_LIMITS = Limits(
+    cosine=0.99, sqnr_db=17.0, reason="the default for two results, which say nothing of their precisions"
+)
+"""For two arrays of which nothing else is known: the same map in nearly the same precision. Noise of 17 dB is
+what a cosine of 0.99 is between vectors of equal length, 10 log10(1 / (2 - 2 * 0.99)); it also finds a wrong
+scale, which a cosine does not see."""
 
 
 @dataclass(frozen=True)

@@ -47,14 +47,14 @@ def plain_tensor(tensor: Any, what: str, kind: ArrayKind | None = None) -> Any:
     check_values(tensor, what)
     if tensor.is_quantized:
         raise SiteError(
-            f"{what} is a quantised tensor ({dtype_name(tensor.dtype)}). Pass {what}.dequantize(); the engine "
-            "quantises by itself."
+            f"{what} is a quantised tensor ({dtype_name(tensor.dtype)}). Pass {what}.dequantize(); the "
+            "engine quantises by itself."
         )
     if tensor.is_nested or tensor.layout is not torch.strided:
         layout = "nested" if tensor.is_nested else dtype_name(tensor.layout)
         raise SiteError(
-            f"{what} is a {layout} tensor, expected a dense one with a row per voxel. The rows of a sparse_coo "
-            "tensor t are t.coalesce().values(), those of other kinds t.to_dense()."
+            f"{what} is a {layout} tensor, expected a dense one with a row per voxel. The rows of a "
+            "sparse_coo tensor t are t.coalesce().values(), those of other kinds t.to_dense()."
         )
     if kind is not None:
         kind.check_dtype(dtype_name(tensor.dtype), is_torch=True)

@@ -183,7 +183,7 @@ def test_compare_two_files(tmp_path: Path) -> None:
     assert invoke_json("compare", first, f"{second}:other", "--identical")["difference"]["identical"]
     assert "FAILED" in invoke("compare", first, second, "--max-abs", 1e-6, code=1).output
     assert "all zero" in invoke("compare", first, tmp_path / "c.npy", code=1).output
-    invoke("compare", first, tmp_path / "c.npy", "--allow-zero")
+    invoke("compare", first, tmp_path / "c.npy", "--allow-zero", "--cosine", 0)
 
 
 def test_compare_sparse_files_by_site(tmp_path: Path) -> None:
