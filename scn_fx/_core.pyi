@@ -63,8 +63,8 @@ def scatter_dense(
     threads: int = ...,
 ) -> np.ndarray: ...
 def widen_bfloat16(array: Any) -> np.ndarray:
-    """A bfloat16 DLPack array in host memory as float32; SiteError for other dtypes, TypeError if it cannot be
-    read."""
+    """A bfloat16 DLPack array in host memory as float32. SiteError: it has another dtype; TypeError: it cannot
+    be read."""
 
 def place_spans(spans: list[tuple[int, int, int]]) -> tuple[list[int], int]:
     """Offsets of buffers (bytes, first and last step) in one arena, and its bytes (plan/arena.h)."""

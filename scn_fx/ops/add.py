@@ -14,6 +14,7 @@ from scn_fx.ops.checks import (
     check_precisions,
     check_range,
     reject_integer_backward,
+    relu_gradient,
     result_dtype,
     shape_text,
 )
@@ -123,7 +124,7 @@ def _backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]
     reject_integer_backward(ctx.name, ctx.precision, ctx.output_precision)
     if ctx.relu:
         (output,) = ctx.saved_tensors
-        grad = grad * (output > 0)
+        grad = relu_gradient(grad, output)
     return grad.to(ctx.dtypes[0]), grad.to(ctx.dtypes[1])
 
 

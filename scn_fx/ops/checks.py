@@ -22,6 +22,7 @@ __all__ = [
     "check_range",
     "check_sites",
     "reject_integer_backward",
+    "relu_gradient",
     "result_dtype",
     "shape_text",
     "to_half",
@@ -52,8 +53,10 @@ def check_features(
     """`features` must be float16 or float32 [N, channels]."""
     width = "C" if channels is None else str(channels)
     if features.dim() != 2 or features.dtype not in (torch.float16, torch.float32):
+        hint = " Convert them with .float() first." if features.dim() == 2 else ""
         raise SiteError(
             f"Layer {name!r}: {what} must be float16 or float32 [N, {width}], got {shape_text(features)}."
+            f"{hint}"
         )
     if channels is not None and features.shape[1] != channels:
         raise SiteError(
@@ -152,6 +155,11 @@ def to_half(name: str, what: str, tensor: torch.Tensor) -> torch.Tensor:
 def result_dtype(output_precision: str) -> torch.dtype:
     """dtype of a result: unrounded values are carried in float32."""
     return torch.float16 if output_precision == "fp16" else torch.float32
+
+
+def relu_gradient(grad: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+    """The gradient behind a ReLU, from its `output`: zero where that is, as torch has it; NaN passes."""
+    return torch.where(output <= 0, grad.new_zeros(()), grad)
 
 
 def reject_integer_backward(name: str, precision: str, output_precision: str) -> None:

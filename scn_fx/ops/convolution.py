@@ -23,6 +23,7 @@ from scn_fx.ops.checks import (
     check_precisions,
     check_range,
     reject_integer_backward,
+    relu_gradient,
     result_dtype,
     shape_text,
     to_half,
@@ -188,7 +189,7 @@ def _backward(
     features, weight, kernel_map, output = ctx.saved_tensors
     grad = grad.float()
     if ctx.relu:
-        grad = grad * (output > 0)
+        grad = relu_gradient(grad, output)
     count, channels = features.shape
     # Row `count` stands for "no site": it reads zeros, and what is added to it is dropped.
     rows = torch.where(kernel_map < 0, count, kernel_map).long()

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from scn_fx.ops.checks import relu_gradient
 from scn_fx.ops.dispatch import define
 
 __all__ = ["relu"]
@@ -14,8 +15,8 @@ __all__ = ["relu"]
 
 @define("relu", "(Tensor x, *, str name) -> Tensor")
 def relu(x: torch.Tensor, *, name: str) -> torch.Tensor:
-    """``max(x, 0)``, same shape and dtype; NaN stays NaN."""
-    return torch.relu(x)
+    """``max(x, 0)``, same shape and dtype; NaN stays NaN, and -0 becomes +0 (which torch.relu leaves)."""
+    return torch.where(x <= 0, x.new_zeros(()), x)
 
 
 @relu.register_fake
@@ -31,7 +32,7 @@ def _save(
 
 def _backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
     (output,) = ctx.saved_tensors
-    return grad * (output > 0)
+    return relu_gradient(grad, output)
 
 
 relu.register_autograd(_backward, setup_context=_save)

@@ -42,6 +42,7 @@ def quantise(v: npt.ArrayLike, amax: npt.ArrayLike) -> npt.NDArray[np.int8]:
     """`clamp(round_half_even(v * (127 / amax)), -128, 127)`, every step in float32."""
     amax = np.asarray(amax, np.float32)
     assert (amax > 0).all() and np.isfinite(amax).all(), f"ranges must be finite and > 0, got {amax}"
+    assert not np.isnan(np.asarray(v, np.float32)).any(), "int8 has no NaN"
     with np.errstate(over="ignore"):
         scaled = np.asarray(v, np.float32) * (np.float32(127) / amax)
     return np.clip(np.rint(scaled), -128, 127).astype(np.int8)
@@ -150,8 +151,8 @@ def add_fp16(a: Array, b: Array) -> Float32:
 
 
 def relu(x: Array) -> Array:
-    """`max(x, 0)`, keeping the dtype; a negative zero becomes a positive one."""
-    return np.where(x > 0, x, x.dtype.type(0))
+    """`max(x, 0)`, keeping the dtype; NaN stays NaN, a negative zero becomes a positive one."""
+    return np.where(x <= 0, x.dtype.type(0), x)
 
 
 def scatter_dense(features: Array, sites: Ints, batch_size: int, shape: tuple[int, ...]) -> Array:
