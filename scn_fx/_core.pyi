@@ -63,7 +63,7 @@ def scatter_dense(
     threads: int = ...,
 ) -> np.ndarray: ...
 def widen_bfloat16(array: Any) -> np.ndarray:
-    """A bfloat16 DLPack array in host memory as float32. SiteError: it has another dtype; TypeError: it cannot
+    """A bfloat16 DLPack array in host memory as float32. SiteError: another dtype; TypeError: it cannot
     be read."""
 
 def place_spans(spans: list[tuple[int, int, int]]) -> tuple[list[int], int]:
