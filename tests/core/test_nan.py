@@ -37,7 +37,7 @@ def test_the_engine_keeps_nan_as_the_oracle_does(isa: str, channels: int) -> Non
 @every_isa
 def test_in_the_precisions_of_the_file_it_is_reported(isa: str) -> None:
     network = nan_network(3)
-    with instruction_set(isa), pytest.raises(OverflowedError, match="grow0.*NaN or do not fit in float16"):
+    with instruction_set(isa), pytest.raises(OverflowedError, match=r"grow0.*NaN or do not fit in float16"):
         Engine(network.onnx)(network.features, network.sites)
 
 
@@ -71,9 +71,9 @@ def test_operators_that_compute_in_int8_refuse_what_it_cannot_hold(
     weight, rows = np.ones((4, 1, 1, 1, 16), np.float32), np.arange(3, dtype=np.int32)[:, None]
     with instruction_set(isa):
         for first, second, which in ((a, b, "second"), (b, a, "first")):
-            with pytest.raises(NonFiniteError, match=f"node: its {which} input holds 1 values.*int8"):
+            with pytest.raises(NonFiniteError, match=rf"node: its {which} input holds 1 values.*int8"):
                 _core.add(first, second, "int8", "int8", relu, 1.0, 1.0, name="node")
-        with pytest.raises(NonFiniteError, match="node: its input holds 1 values.*int8"):
+        with pytest.raises(NonFiniteError, match=r"node: its input holds 1 values.*int8"):
             _core.convolution(
                 b, weight, None, rows, "int8", "int8", relu, 1.0, np.ones(4, np.float32), name="node"
             )
@@ -82,15 +82,15 @@ def test_operators_that_compute_in_int8_refuse_what_it_cannot_hold(
 @every_isa
 def test_operators_that_round_to_float16_report_it(isa: str) -> None:
     a = np.full((2, 16), np.nan, np.float32)
-    with instruction_set(isa), pytest.raises(OverflowedError, match="32 values are NaN or do not fit"):
+    with instruction_set(isa), pytest.raises(OverflowedError, match=r"32 values are NaN or do not fit"):
         _core.add(a, a, "fp16", "fp16", True, 0.0, 0.0)
 
 
 def _int8_file(input_range: float, weight_range: float) -> bytes:
     return builder.build_onnx(
         builder.convolution(
-            "narrow", "features", "y", np.ones((2, 1, 1, 1, 2)), input_shape=(2, 2, 2), output_shape=(2, 2, 2),
-            subm=True, precision="int8", output_precision="int8", input_range=input_range,
+            "narrow", "features", "y", np.ones((2, 1, 1, 1, 2)), input_shape=(2, 2, 2),
+            output_shape=(2, 2, 2), subm=True, precision="int8", output_precision="int8", input_range=input_range,
             weight_ranges=[1.0, weight_range],
         )
     )  # fmt: skip
@@ -108,7 +108,7 @@ def test_ranges_whose_factor_is_no_number_are_refused(amax: float) -> None:
 def test_ranges_whose_scale_is_no_number_are_refused() -> None:
     """A sum of zero times an infinite scale would be NaN."""
     assert Engine(_int8_file(1e20, 1e20))
-    with pytest.raises(ScnError, match="narrow.*output channel 1.*beyond float32"):
+    with pytest.raises(ScnError, match=r"narrow.*output channel 1.*beyond float32"):
         Engine(_int8_file(1e30, 1e30))
 
 

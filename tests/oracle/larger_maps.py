@@ -41,18 +41,19 @@ def larger_map(
     extra: Triple,
     channels: int,
     *,
+    inputs: int = 4,
     precision: str | None = None,
     relu: bool = False,
     said: Triple | None = None,
 ) -> LargerMap:
     """A strided convolution whose map has `extra` more cells along each axis (z, y, x).
 
-    `precision` "int8" computes in int8; None in float16, exact for the powers of two that it holds. `relu`:
+    It reads `inputs` channels. `precision` "int8" computes in int8; None in float16, exact for the powers of two that it holds. `relu`:
     in a node of its own. `said` is the input_spatial_shape that the file says instead.
     """
     rng = np.random.default_rng(seed)
     shape = [n + more for n, more in zip(_HALF, extra, strict=True)]
-    weight = rng.choice([-1.0, 0.0, 0.5, 1.0], (channels, 3, 3, 3, 4)).astype(np.float16)
+    weight = rng.choice([-1.0, 0.0, 0.5, 1.0], (channels, 3, 3, 3, inputs)).astype(np.float16)
     options: dict[str, Any] = {"precision": precision, "output_precision": precision and "fp16"}
     if precision == "int8":
         options |= {"input_range": 2.0, "weight_ranges": [1.0] * channels}
@@ -71,5 +72,5 @@ def larger_map(
         )
     )  # fmt: skip
     sites = random_sites(rng, 150, _GRID, 2)
-    features = strategies.features_for(rng, len(sites), 4)
+    features = strategies.features_for(rng, len(sites), inputs)
     return LargerMap(builder.build_onnx(*pieces), np.round(features * 4) / np.float16(4), sites)
