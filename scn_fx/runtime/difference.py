@@ -165,7 +165,7 @@ def compare_arrays(reference: npt.ArrayLike, result: npt.ArrayLike, what: str = 
             f"{b.dtype.name} {list(b.shape)}. Check that both come from the same layer, frame and grid."
         )
     a, b = a.reshape(-1), b.reshape(-1)
-    if a.dtype == b.dtype and np.array_equal(_bits(a), _bits(b)):
+    if _same_bits(a, b):
         return _identical(a)
     total = _total(a, b)
     if total.max_abs == 0.0:
@@ -216,9 +216,13 @@ def _numbers(array: npt.ArrayLike, what: str) -> npt.NDArray[Any]:
     return values
 
 
-def _bits(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    size = array.dtype.itemsize
-    return array.view(f"u{size}" if size <= 8 else np.uint8)
+def _same_bits(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
+    if a.dtype != b.dtype:
+        return False
+    if a.dtype.itemsize > 8:  # the bytes of a longdouble include some that mean nothing
+        return np.array_equal(a, b)
+    bits = f"u{a.dtype.itemsize}"
+    return np.array_equal(a.view(bits), b.view(bits))
 
 
 def _identical(a: npt.NDArray[Any]) -> ArrayDifference:

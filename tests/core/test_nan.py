@@ -90,8 +90,8 @@ def _int8_file(input_range: float, weight_range: float) -> bytes:
     return builder.build_onnx(
         builder.convolution(
             "narrow", "features", "y", np.ones((2, 1, 1, 1, 2)), input_shape=(2, 2, 2),
-            output_shape=(2, 2, 2), subm=True, precision="int8", output_precision="int8", input_range=input_range,
-            weight_ranges=[1.0, weight_range],
+            output_shape=(2, 2, 2), subm=True, precision="int8", output_precision="int8",
+            input_range=input_range, weight_ranges=[1.0, weight_range],
         )
     )  # fmt: skip
 

@@ -48,8 +48,9 @@ def larger_map(
 ) -> LargerMap:
     """A strided convolution whose map has `extra` more cells along each axis (z, y, x).
 
-    It reads `inputs` channels. `precision` "int8" computes in int8; None in float16, exact for the powers of two that it holds. `relu`:
-    in a node of its own. `said` is the input_spatial_shape that the file says instead.
+    It reads `inputs` channels. `precision` "int8" computes in int8; None in float16, exact for the powers of
+    two that it holds. `relu`: in a node of its own. `said` is the input_spatial_shape that the file says
+    instead.
     """
     rng = np.random.default_rng(seed)
     shape = [n + more for n, more in zip(_HALF, extra, strict=True)]
