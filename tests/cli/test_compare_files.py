@@ -28,7 +28,7 @@ def _save(path: Path, result: Any) -> Path:
 
 def _frame(seed: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
-    sites = random_sites(rng, 80, GRID)
+    sites = random_sites(rng, 12, GRID)
     return rng.normal(size=(len(sites), 2)).astype(np.float16), sites
 
 
@@ -56,9 +56,7 @@ def test_two_frames_of_a_sparse_result_have_other_sites(tmp_path: Path) -> None:
     assert invoke_json("compare", a, _save(tmp_path / "c.npz", engine(first[order], sites[order])))["ok"]
 
 
-@pytest.mark.parametrize(
-    ("factor", "ok"), [(1.0, True), (1.05, True), (2.0, False), (0.5, False), (-1.0, False)]
-)
+@pytest.mark.parametrize(("factor", "ok"), [(1.05, True), (2.0, False), (0.5, False), (-1.0, False)])
 def test_a_wrong_scale_is_found(tmp_path: Path, factor: float, ok: bool) -> None:
     """The cosine is 1 for every factor above zero."""
     values = np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype(np.float32)
@@ -74,7 +72,7 @@ def test_shapes_nan_and_zeros_always_fail(tmp_path: Path) -> None:
     for name, other, where, message in (
         ("shape", values[:, :2], "stderr", "expected two arrays of one shape"),
         ("axes", values.transpose(0, 2, 3, 1), "stderr", "expected two arrays of one shape"),
-        ("nan", np.where(values > 2.5, np.nan, values), "output", "NaN"),
+        ("nan", np.where(values > 1, np.nan, values), "output", "NaN"),
         ("zero", values * 0, "output", "all zero"),
         ("text", values.astype(str), "stderr", "expected numbers"),
     ):
