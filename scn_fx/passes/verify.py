@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 from torch import fx
 
@@ -179,26 +180,40 @@ def _sites_text(found: fx.Node | None) -> str:
 
 
 def _check_grids(graph: fx.GraphModule) -> None:
-    """Sites have one grid: the one that their convolution makes, or the one of their first reader."""
+    """Sites have one grid: the one that their convolution makes, or the one of their first reader.
+
+    A dense map alone may be larger, as it is padded for what follows: its sites then lie in the low corner.
+    """
     grids: dict[fx.Node, list[int]] = {}
     for node in graph.graph.nodes:
         kind = operator_name(node)
         if kind in ("subm_map", "conv_map"):
-            sites = nodes.index_sites(node.args[0])
-            grid = node.kwargs["spatial_shape" if kind == "subm_map" else "input_spatial_shape"]
-        elif kind == "scatter_dense":
-            sites, grid = nodes.index_sites(node.args[1]), node.kwargs["spatial_shape"]
-        else:
-            continue
-        if sites is None:
-            continue
-        known = grids.setdefault(sites, list(sites.kwargs.get("output_spatial_shape", grid)))
-        if known != list(grid):
-            raise CaptureError(
-                f"{nodes.where(node)} takes its sites on a grid of {list(grid)}, but they lie on one of "
-                f"{known}: the forward changes spatial_shape in between. Leave it as the layers give it; a "
-                "dense map is padded outside the captured part."
-            )
+            key = "spatial_shape" if kind == "subm_map" else "input_spatial_shape"
+            _check_grid(node, nodes.index_sites(node.args[0]), list(node.kwargs[key]), grids)
+    for node in graph.graph.nodes:
+        if operator_name(node) == "scatter_dense":
+            shape = list(node.kwargs["spatial_shape"])
+            _check_grid(node, nodes.index_sites(node.args[1]), shape, grids, larger=True)
+
+
+def _check_grid(
+    node: fx.Node,
+    sites: fx.Node | None,
+    grid: list[int],
+    grids: dict[fx.Node, list[int]],
+    larger: bool = False,
+) -> None:
+    if sites is None:
+        return
+    made: Any = sites.kwargs.get("output_spatial_shape", grid)
+    known = grids.setdefault(sites, list(made))
+    if known == grid or (larger and all(a >= b for a, b in zip(grid, known, strict=True))):
+        return
+    raise CaptureError(
+        f"{nodes.where(node)} takes its sites on a grid of {grid}, but they lie on one of {known}: the "
+        "forward changes spatial_shape in between. Leave it as the layers give it; only a dense map may be "
+        "larger."
+    )
 
 
 def _check_names(graph: fx.GraphModule) -> None:

@@ -6,6 +6,7 @@ Needs numpy alone; torch tensors, CuPy and DLPack arrays work when their library
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Sequence
@@ -117,7 +118,10 @@ class Engine:
             CpuBackend(self._options) if number is None else CudaBackend(self._options, number)
         )
 
-        self._network = file_grid(self._options)
+    @functools.cached_property
+    def _network(self) -> NetworkGrid:
+        # Reading the file once more takes time that loading need not take: only when somebody asks.
+        return file_grid(self._options)
 
     @property
     def grid(self) -> VoxelGrid | None:

@@ -138,13 +138,6 @@ RESTS: dict[str, tuple[Callable[[Any, Any], Any], dict[str, Callable[[], nn.Modu
         {"conv": lambda: subm(4, 1)},
         "4 and 1 channels",
     ),
-    "other grid": (
-        lambda m, x: spconv.SparseConvTensor(
-            x.features, x.indices, [s + 1 for s in x.spatial_shape], 1
-        ).dense(),
-        {},
-        "grid",
-    ),
 }
 
 
@@ -170,7 +163,7 @@ def test_a_level_before_the_unsupported_part_is_captured(case: str) -> None:
         assert relative(found, wanted) <= 1e-5
 
 
-@pytest.mark.parametrize("case", [case for case in RESTS if case != "other grid"])
+@pytest.mark.parametrize("case", RESTS)
 def test_the_unsupported_part_itself_is_refused_by_name(case: str) -> None:
     output: Any = ("rest", 0) if case == "several results" else "rest"
     with pytest.raises(CaptureError, match=RESTS[case][2]):
@@ -182,3 +175,28 @@ def test_the_message_lists_the_outputs_that_there_are() -> None:
         CaptureError, match=r"choose an output that does not need it \(output='level1': sparse tensor"
     ):
         capture(made("2D neck"), frame(), "rest")
+
+
+class Padded(nn.Module):
+    """Changes the grid of its sites between two layers, or before the dense map."""
+
+    def __init__(self, change: int, again: bool) -> None:
+        super().__init__()
+        self.first, self.second, self._change, self._again = subm(), subm(), change, again
+
+    def forward(self, features: torch.Tensor, indices: torch.Tensor) -> Any:
+        x = self.first(spconv.SparseConvTensor(features, indices, list(GRID), 1))
+        x.spatial_shape = [size + self._change for size in x.spatial_shape]
+        return (self.second(x) if self._again else x).dense()
+
+
+def test_a_dense_map_may_be_larger_than_its_sites_and_nothing_else() -> None:
+    model, (features, indices) = Padded(3, False).eval(), frame()
+    graph = capture(model, (features, indices))
+    with spconv_is_reliable():
+        expected = model(features, indices)
+    assert expected.shape == (1, 4, 12, 15, 16)
+    assert relative(graph(features, indices), expected) <= 1e-5
+    for change, again in ((-1, False), (3, True), (-1, True)):
+        with pytest.raises(CaptureError, match="only a dense map may be larger"):
+            capture(Padded(change, again).eval(), frame())
