@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -159,11 +159,10 @@ def test_other_activations_are_refused(activation: Any) -> None:
 
 
 @pytest.fixture
-def process_group() -> Iterator[None]:
+def process_group(tmp_path: Path) -> Iterator[None]:
     import torch.distributed as distributed
 
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29731")
-    distributed.init_process_group("gloo", rank=0, world_size=1)
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
     yield
     distributed.destroy_process_group()
 
