@@ -10,13 +10,8 @@
 namespace scn {
 namespace {
 
-/// raw_data is little-endian, whatever the machine.
-uint32_t little_endian(const char* bytes, int count) {
-  uint32_t value = 0;
-  for (int i = 0; i < count; ++i) value |= uint32_t(uint8_t(bytes[i])) << (8 * i);
-  return value;
-}
-
+// raw_data is little-endian, whatever the machine: values are put together from bytes, which a compiler for a
+// little-endian machine turns into plain loads.
 class Values {
  public:
   Values(const OnnxTensor& t, const std::string& label, const char* what)
@@ -38,7 +33,14 @@ class Values {
     }
     const bool half = t_.data_type == kOnnxFloat16;
     std::vector<float> values = half ? halves() : singles();
-    for (float v : values) check_value(v);
+    for (float v : values) {
+      if (!std::isfinite(v)) {
+        fail(ErrorKind::kOnnx, label_, ": its ", what_, " holds NaN or infinity. Check the model's weights.");
+      }
+    }
+    if (!half) {
+      for (float v : values) check_exact(v);
+    }
     return values;
   }
 
@@ -47,7 +49,8 @@ class Values {
     std::vector<float> out(count_);
     if (t_.int32_data.empty()) {
       check_size(t_.raw_size, 2, "bytes of raw_data");
-      for (size_t i = 0; i < count_; ++i) out[i] = half_to_float(uint16_t(little_endian(t_.raw + 2 * i, 2)));
+      const auto* raw = reinterpret_cast<const uint8_t*>(t_.raw);
+      for (size_t i = 0; i < count_; ++i) out[i] = half_to_float(uint16_t(raw[2 * i] | raw[2 * i + 1] << 8));
       return out;
     }
     check_size(t_.int32_data.size(), 1, "entries of int32_data");
@@ -69,8 +72,10 @@ class Values {
     }
     check_size(t_.raw_size, 4, "bytes of raw_data");
     std::vector<float> out(count_);
+    const auto* raw = reinterpret_cast<const uint8_t*>(t_.raw);
     for (size_t i = 0; i < count_; ++i) {
-      const uint32_t bits = little_endian(t_.raw + 4 * i, 4);
+      uint32_t bits = 0;
+      for (int byte = 0; byte < 4; ++byte) bits |= uint32_t(raw[4 * i + byte]) << (8 * byte);
       std::memcpy(&out[i], &bits, 4);
     }
     return out;
@@ -84,10 +89,7 @@ class Values {
          ", the file has ", given, ". The file is damaged, or was written incompletely.");
   }
 
-  void check_value(float v) {
-    if (!std::isfinite(v)) {
-      fail(ErrorKind::kOnnx, label_, ": its ", what_, " holds NaN or infinity. Check the model's weights.");
-    }
+  void check_exact(float v) {
     if (half_to_float(float_to_half(v)) != v) {
       fail(ErrorKind::kOnnx, label_, ": its ", what_, " is float32 and holds ", v,
            ", which float16 cannot hold exactly. Export the model through scn_fx.onnx_view, which rounds "
