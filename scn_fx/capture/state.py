@@ -19,6 +19,10 @@ _CONTAINERS = (dict, list, set, deque)
 _LIBRARIES = ("builtins", "torch", "numpy", "spconv", "cumm", "threading", "logging")
 _ABSENT = object()
 
+# A detector may hold its data set, whose lists describe every frame there is. No forward keeps its tensors
+# among them, and to copy them would take seconds and as much memory again.
+_LARGE, _MOST = 10_000, 50_000
+
 
 class State:
     """What the attributes of a model's modules hold, and the containers and objects that they lead to.
@@ -26,7 +30,8 @@ class State:
     A forward may keep anything anywhere: a tensor in an attribute that `__init__` did not make, an entry in a
     dict, an item of a list, an attribute of a helper object, of a class, of a Python module. `restore` puts
     back what was there, in the very same containers. In helper objects, classes and Python modules, which
-    other code uses too, only what holds a fake tensor is put back.
+    other code uses too, only what holds a fake tensor is put back, and not in containers of more than 10,000
+    items nor in more than 50,000 containers.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -67,6 +72,8 @@ class State:
             if id(item) in self._seen:
                 continue
             if isinstance(item, _CONTAINERS):
+                if into is self._shared and (len(item) > _LARGE or len(into) > _MOST):
+                    continue
                 into.append((item, _copy(item)))
                 inside: Any = item.values() if isinstance(item, dict) else item
             elif isinstance(item, tuple | frozenset):

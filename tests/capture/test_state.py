@@ -18,6 +18,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 
 from scn_fx.capture import capture
+from scn_fx.capture.state import State
 from scn_fx.errors import CaptureError
 from tests.capture.frames import assert_same_as_spconv, frame, sparse, spconv_is_reliable
 
@@ -200,3 +201,18 @@ def test_batch_norm_counters_are_no_state_of_the_output() -> None:
     count = int(model.norm.num_batches_tracked)
     assert_same_as_spconv(capture(model, (sparse(features, indices),)), _plain(model), features, indices)
     assert int(model.norm.num_batches_tracked) == count
+
+
+def test_a_data_set_that_the_model_holds_costs_no_time() -> None:
+    class DataSet:
+        def __init__(self) -> None:
+            self.infos = [{"path": str(n), "boxes": [n]} for n in range(20_000)]
+            self.by_class = {f"class {n}": [{"path": str(m)} for m in range(500)] for n in range(200)}
+
+    model = Keeper(lambda m, y: m.dict.update(b=y.features)).eval()
+    model.data = DataSet()
+    state = State(model)
+    assert len(state._shared) < 60_000
+    capture(model, (sparse(*frame()),))
+    assert fakes(model, set()) == 0
+    assert len(model.data.infos) == 20_000
