@@ -72,6 +72,7 @@ def capture(
     _check_model(model)
     path = output_path(output)
     model = unwrapped(model)
+    _check_parameters(model)
     inputs = Arguments.of(model, args, kwargs)
     tracing = Tracing(model, output_bound=output_bound, axes=axes)
     graph = exported_graph(model, inputs, path, tracing)
@@ -90,3 +91,25 @@ def _check_model(model: nn.Module) -> None:
             f"The model ({type(model).__name__}) is in training mode; capture needs model.eval(), "
             "so that BatchNorm uses its running statistics."
         )
+
+
+def _check_parameters(model: nn.Module) -> None:
+    """Every parameter must have a name of its own, and values."""
+    known: dict[str, nn.Module] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if known.setdefault(path, module) is not module:
+            raise CaptureError(
+                f"Two modules of the model are called {path!r}: an attribute has a dot in its name, and "
+                "their weights have one key in the state dict. Rename that attribute."
+            )
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
+        if nn.parameter.is_lazy(value):
+            raise CaptureError(
+                f"{name!r} has no shape yet, as its layer is a lazy one. Run the model on a frame once, then "
+                "capture it."
+            )
+        if value.is_meta:
+            raise CaptureError(
+                f"{name!r} has no values: it is on the device 'meta'. Load a checkpoint first, with "
+                "model.load_state_dict(state, assign=True)."
+            )

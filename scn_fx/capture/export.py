@@ -78,6 +78,7 @@ def exported_graph(
     """
     program = _Program(model, inputs, path, tracing)
     handled = sys.exc_info()[1]
+    state = State(model)  # torch.export gives every list and dict of a module's attributes back as a copy
     try:
         with redirected(tracing), torch.no_grad(), _quiet():
             exported = torch.export.export(
@@ -90,6 +91,8 @@ def exported_graph(
         if isinstance(cause, CaptureError | MissingPackageError):
             raise cause from None
         raise CaptureError(explanation(model, cause, tracing, inputs.numbers(), handled)) from cause
+    finally:
+        state.restore()
     return _with_attributes(exported, inputs.names, tracing)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import types
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -28,10 +29,10 @@ class State:
     """What the attributes of a model's modules hold, and the containers and objects that they lead to.
 
     A forward may keep anything anywhere: a tensor in an attribute that `__init__` did not make, an entry in a
-    dict, an item of a list, an attribute of a helper object, of a class, of a Python module. `restore` puts
-    back what was there, in the very same containers. In helper objects, classes and Python modules, which
-    other code uses too, only what holds a fake tensor is put back, and not in containers of more than 10,000
-    items nor in more than 50,000 containers.
+    dict, an item of a list, an attribute (or slot) of a helper object, of a class, of a Python module, a
+    variable that a hook closes over. `restore` puts back what was there, in the very same containers. In
+    helper objects, functions, classes and Python modules, which other code uses too, only what holds a fake
+    tensor is put back, and not in containers of more than 10,000 items nor in more than 50,000 containers.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -40,8 +41,9 @@ class State:
         self._shared: list[tuple[Any, Any]] = []
         self._tensors = dict(_tensors(model))
         self._seen: set[int] = set()
+        self._namespaces: set[str] = set()  # Python modules of functions that the model holds
         self._visit(model, self._own)
-        for owner in _owners(model):
+        for owner in _owners(model, self._namespaces):
             self._shared.append((owner, dict(vars(owner))))
             for value in list(vars(owner).values()):
                 if isinstance(value, _CONTAINERS):
@@ -80,9 +82,17 @@ class State:
                 inside = item
             elif isinstance(item, nn.Module):
                 inside = [item.__dict__]
+                if _slot_names(item):
+                    self._shared.append((item, _slots(item)))
+            elif isinstance(item, types.MethodType):
+                inside = [item.__self__, item.__func__]
             elif _is_helper(item):
-                into, inside = self._shared, vars(item).values()
-                into.append((item, dict(vars(item))))
+                attributes = _attributes(item)
+                into, inside = self._shared, attributes.values()
+                into.append((item, attributes))
+                if isinstance(item, types.FunctionType):
+                    self._namespaces.add(item.__module__)
+                    inside = [*inside, *(item.__closure__ or ()), *(item.__defaults__ or ())]
             else:
                 continue
             self._seen.add(id(item))
@@ -118,29 +128,56 @@ def _refill(container: Any, content: Any) -> None:
 
 
 def _restore_attributes(owner: Any, content: dict[str, Any]) -> None:
-    for name, value in list(vars(owner).items()):
+    for name, value in _attributes(owner).items():
         before = content.get(name, _ABSENT)
         if value is not before and _holds_fake(value):
             delattr(owner, name) if before is _ABSENT else setattr(owner, name, before)
 
 
+def _attributes(owner: Any) -> dict[str, Any]:
+    """What an object, class, Python module or cell of a closure holds, by name."""
+    if isinstance(owner, types.CellType):
+        try:
+            return {"cell_contents": owner.cell_contents}
+        except ValueError:  # nothing is in it yet
+            return {}
+    return {**getattr(owner, "__dict__", {}), **({} if isinstance(owner, type) else _slots(owner))}
+
+
+def _slots(item: Any) -> dict[str, Any]:
+    """What the slots of an object hold, by name."""
+    return {name: getattr(item, name) for name in _slot_names(item) if hasattr(item, name)}
+
+
+def _slot_names(item: Any) -> list[str]:
+    """Names of the slots that an object's classes declare; not those of a library's."""
+    classes = [cls for cls in type(item).__mro__ if not _of_library(cls.__module__)]
+    members = [member for cls in classes for member in vars(cls).items()]
+    return [name for name, member in members if isinstance(member, types.MemberDescriptorType)]
+
+
 def _is_helper(item: Any) -> bool:
-    """Whether a value is an object whose attributes a forward may set: no class, function or library's."""
+    """Whether a value is an object whose attributes a forward may set: no class, nothing of a library."""
+    if isinstance(item, types.CellType):
+        return True
+    if isinstance(item, types.FunctionType):
+        return not _of_library(item.__module__)
     if isinstance(item, torch.Tensor | type) or inspect.isroutine(item) or inspect.ismodule(item):
         return False
-    return type(item).__module__.partition(".")[0] not in _LIBRARIES and hasattr(item, "__dict__")
+    return not _of_library(type(item).__module__)
 
 
-def _owners(model: nn.Module) -> Iterator[Any]:
-    """Classes of the model's modules below nn.Module, and the Python modules that define them."""
+def _of_library(module: str | None) -> bool:
+    return str(module).partition(".")[0] in _LIBRARIES
+
+
+def _owners(model: nn.Module, namespaces: set[str]) -> Iterator[Any]:
+    """Classes of the model's modules below nn.Module, the Python modules that define them, `namespaces`."""
     classes = {
-        cls
-        for module in model.modules()
-        for cls in type(module).__mro__
-        if cls.__module__.partition(".")[0] not in _LIBRARIES
+        cls for module in model.modules() for cls in type(module).__mro__ if not _of_library(cls.__module__)
     }
     yield from classes
-    for name in {cls.__module__ for cls in classes}:
+    for name in namespaces | {cls.__module__ for cls in classes}:
         if name in sys.modules:
             yield sys.modules[name]
 

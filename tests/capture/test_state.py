@@ -35,6 +35,16 @@ class Slots:
     __slots__ = ("last",)
 
 
+class Recorder:
+    """What a hook may be: an object that a function or its variables lead to."""
+
+    __slots__ = ("seen",)
+
+
+class Slotted(nn.Module):
+    __slots__ = ("kept",)
+
+
 class Keeper(nn.Module):
     """Runs a convolution, and `keep` on what came out."""
 
@@ -216,3 +226,57 @@ def test_a_data_set_that_the_model_holds_costs_no_time() -> None:
     capture(model, (sparse(*frame()),))
     assert fakes(model, set()) == 0
     assert len(model.data.infos) == 20_000
+
+
+def test_what_hooks_keep_is_put_back() -> None:
+    model, (features, indices) = Keeper(lambda m, y: None).eval(), frame()
+    levels, latest, recorder = {}, None, Recorder()
+
+    def store(module: Any, args: Any, result: Any, seen: list[Any] = []) -> None:  # noqa: B006 - the kind of thing
+        nonlocal latest
+        levels["conv"], latest, recorder.seen = result, result.features, result
+        seen.append(result.features)
+
+    model.conv.register_forward_hook(store)
+    capture(model, (sparse(features, indices),))
+    assert (levels, latest, store.__defaults__) == ({}, None, ([],))
+    assert not hasattr(recorder, "seen")
+
+
+def test_slots_of_a_module_are_put_back() -> None:
+    class Model(Slotted):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = spconv.SubMConv3d(4, 4, 3, bias=False)
+
+        def forward(self, x: Any) -> Any:
+            x = self.conv(x)
+            object.__setattr__(self, "kept", x.features)
+            return x
+
+    model = Model().eval()
+    capture(model, (sparse(*frame()),))
+    assert not hasattr(model, "kept")
+
+
+def test_containers_that_modules_share_stay_shared() -> None:
+    model = Keeper(lambda m, y: None).eval()
+    model.conv.shared_list = model.list  # type: ignore[assignment]
+    before = {name: value for name, value in vars(model.conv).items() if isinstance(value, list | dict)}
+    capture(model, (sparse(*frame()),))
+    assert model.conv.shared_list is model.list
+    assert all(vars(model.conv)[name] is value for name, value in before.items())
+
+
+@pytest.mark.parametrize(
+    ("late", "text"),
+    [
+        (lambda: nn.LazyLinear(3), "Run the model on a frame once"),
+        (lambda: nn.Linear(3, 3, device="meta"), "assign=True"),
+    ],
+)
+def test_parameters_without_shape_or_values_are_refused(late: Callable[[], nn.Module], text: str) -> None:
+    model = Keeper(lambda m, y: None)
+    model.late = late()
+    with pytest.raises(CaptureError, match=r"'late\.weight' has no .*" + text):
+        capture(model.eval(), (sparse(*frame()),))
