@@ -88,7 +88,8 @@ def _readable(node: fx.Node) -> str:
 
 
 def _identifier(name: str) -> str:
-    return re.sub(r"\W", "_", name)
+    # ASCII alone: Python reads other letters in normalised form, so that `ﬁ` and `fi` would be one attribute.
+    return re.sub(r"\W", "_", name, flags=re.ASCII)
 
 
 def _inputs(graph: fx.GraphModule) -> tuple[fx.Node, fx.Node]:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import keyword
 import operator
+import unicodedata
 from collections import Counter
 from hashlib import sha256
 from typing import Any
@@ -97,11 +99,21 @@ _RESERVED = frozenset(dir(fx.GraphModule(nn.Module(), fx.Graph()))) | {"_graph"}
 
 
 def _free_path(path: str) -> str:
-    """`path`, its first name lengthened where it would hide an attribute of a torch.fx module."""
-    first, dot, rest = path.partition(".")
+    """`path` as the exporters can write it in Python code.
+
+    Its first name is lengthened where it would hide an attribute of a torch.fx module, and every name where
+    it is a keyword (a key of a ModuleDict may be); what cannot stand in a string becomes an underscore.
+    """
+    first, *rest = (_writable(name) for name in path.split("."))
     while first in _RESERVED:
         first += "_"
-    return f"{first}{dot}{rest}"
+    return ".".join([first, *rest])
+
+
+def _writable(name: str) -> str:
+    normal = unicodedata.normalize("NFKC", name)  # as Python reads identifiers
+    name = "".join(c if c.isprintable() and c not in '"\\' else "_" for c in normal)
+    return f"{name}_" if keyword.iskeyword(name) else name
 
 
 def _attach(root: nn.Module, path: str, tensor: nn.Parameter) -> None:
@@ -195,7 +207,8 @@ class _Builder:
         half = _half(layer.name, what, tensor)
         key = (tuple(half.shape), sha256(half.numpy().tobytes()).digest())
         if key not in self.weights:
-            self.weights[key] = _free_path(f"{layer.name}.{what}")
+            path = _free_path(f"{layer.name}.{what}")
+            self.weights[key] = unique(path, set(self.weights.values()))
             _attach(self.root, self.weights[key], nn.Parameter(half, requires_grad=False))
         return self.graph.create_node("get_attr", self.weights[key])
 

@@ -16,6 +16,7 @@ from torch import nn
 import quant
 import scn_fx
 from scn_fx.capture import capture
+from scn_fx.errors import CaptureError
 from scn_fx.graph import layers
 from tests.capture.frames import assert_same_as_spconv, frame, randomise, relative, sparse
 
@@ -52,6 +53,9 @@ CHAINS: dict[str, tuple[list[str], list[str]]] = {
     "other characters": (["a-b", "a b", "a_b"], ["a-b", "a b", "a_b"]),
     "names of torch.fx": (["graph", "code", "meta", "_graph"], ["graph", "code", "meta", "_graph"]),
     "names of parameters": (["a", "a_weight", "a_bias"], ["a", "a_weight", "a_bias"]),
+    "keywords": (["class", "class_", "in.def"], ["class", "class_", "in.def"]),
+    "letters that Python reads as others": (["\uff46", "f", "µ", "größe"], ["f", "\uff46", "größe", "µ"]),
+    "what ends a string": (['a"b', "a\nb", "a\\b"], ["a\nb", 'a"b', "a\\b"]),
     "digits": (["0", "_0", "0_"], ["0", "_0", "0_"]),
 }
 
@@ -168,3 +172,10 @@ def test_sites_are_the_same_under_another_python_object(change: Any) -> None:
     features, indices = frame()
     graph = capture(Again().eval(), (features, indices))
     assert torch.equal(graph(features, indices)[1], indices)
+
+
+def test_a_dot_in_an_attribute_may_not_make_the_path_of_another_module() -> None:
+    model = Chain({"a.b": subm()}, ["a.b"])
+    model._modules["a.b"] = subm()
+    with pytest.raises(CaptureError, match=r"Two modules of the model are called 'a\.b'"):
+        capture(model.eval(), (sparse(*frame()),))
