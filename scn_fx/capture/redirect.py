@@ -215,5 +215,19 @@ def _kernel(original: Callable[..., Any]) -> Callable[..., Any]:
 def _before_forward(module: Any, args: Any) -> None:
     """Refuse modules that no trace can follow, before their forward does something hard to explain."""
     tracing = _active()
-    if tracing is not None:
-        refuse_foreign(tracing, module)
+    if tracing is None:
+        return
+    refuse_foreign(tracing, module)
+    base = spconv().conv.SparseConvolutionBase
+    replaced = base._conv_forward
+    if isinstance(module, base) and type(module)._conv_forward is replaced and not _of_capture(replaced):
+        raise CaptureError(
+            f"Layer {tracing.describe(module)} runs {replaced.__module__}.{replaced.__qualname__}, which has "
+            "been put in the place of SparseConvolutionBase._conv_forward and hides spconv's own from "
+            "capture. Put that one back before capture; a subclass may override the method, and a hook "
+            "change its result."
+        )
+
+
+def _of_capture(function: Any) -> bool:
+    return str(function.__module__) == __name__

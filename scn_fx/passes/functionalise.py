@@ -149,7 +149,7 @@ def _functionalise(node: fx.Node) -> str | None:
         operand.meta["val"].dtype
         for operand in node.all_input_nodes
         if isinstance(operand.meta.get("val"), torch.Tensor) and operand.meta["val"].dim() > 0
-    }
+    } - {torch.bool}  # of a mask, which says where and not what
     if len(types) > 1:
         return f"its operands have several types ({', '.join(sorted(map(str, types)))})"
     node.target = functional

@@ -10,10 +10,13 @@ import torch
 from torch import fx
 
 import scn_fx.ops  # noqa: F401 - registers the operators
+from scn_fx.graph import operator_name
 from scn_fx.passes import nodes
 from scn_fx.passes.base import GraphPass
 
 __all__ = ["LowerElementwise"]
+
+_DENSE = frozenset({"scatter_dense", "reshape", "transpose"})
 
 
 class LowerElementwise(GraphPass):
@@ -27,7 +30,11 @@ class LowerElementwise(GraphPass):
     def call(self, graph: fx.GraphModule) -> bool:
         modified = False
         for node in graph.graph.nodes:
-            if _is_relu(node):
+            if _is_relu(node) and operator_name(node.args[0]) in _DENSE:
+                self.refuse(
+                    node, "it acts on the dense map; on the features before dense() it gives the same"
+                )
+            elif _is_relu(node):
                 node.target = torch.ops.scn_fx.relu.default
                 node.args, node.kwargs = (node.args[0],), {"name": ""}
                 modified = True

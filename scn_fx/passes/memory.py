@@ -85,11 +85,19 @@ class Memory:
 
     def _called(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         if _writes(node):
+            if node.target is torch.ops.aten.detach_.default:  # without gradients it does nothing
+                self.idle.add(node)
+                return args[0]
             functional = functional_form(node)
             if functional is not None and functional(*args, **kwargs) is args[0]:
                 self.idle.add(node)
             # On another Python object: some operators change the shape of the one they get.
-            return node.target(args[0].as_strided(args[0].shape, args[0].stride()), *args[1:], **kwargs)  # type: ignore[operator]
+            alias = args[0].as_strided(args[0].shape, args[0].stride(), args[0].storage_offset())
+            result = node.target(alias, *args[1:], **kwargs)  # type: ignore[operator]
+            # squeeze_, resize_ and their like write no data, and may leave the shape as it was.
+            if torch.Tag.inplace_view in node.target.tags and self._view(result) == self._view(args[0]):  # type: ignore[union-attr]
+                self.idle.add(node)
+            return result
         return node.target(*args, **kwargs)  # type: ignore[operator]
 
     def _attribute(self, node: fx.Node) -> Any:

@@ -190,3 +190,32 @@ def test_a_tensor_class_of_the_users_own() -> None:
     with spconv_is_reliable():
         expected = model(features, indices)
     assert relative(graph(features, indices), expected) <= 1e-5
+
+
+def test_a_function_in_the_place_of_spconvs_is_named(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    base = spconv.conv.SparseConvolutionBase
+    original = base._conv_forward
+
+    def logged(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(base, "_conv_forward", logged)
+    model = spconv.SparseSequential(spconv.SubMConv3d(4, 4, 3, bias=False)).eval()
+    with pytest.raises(CaptureError, match=r"Layer '0' \(SubMConv3d\) runs .*logged, .* Put that one back"):
+        capture(model, (sparse(*frame()),))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_relu_of_the_dense_map_is_named() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.act = spconv.SubMConv3d(4, 4, 3, bias=False), nn.ReLU()
+
+        def forward(self, x: Any) -> Any:
+            return self.act(self.conv(x).dense())
+
+    with pytest.raises(CaptureError, match=r"relu in module 'act' \(ReLU\) .* on the features before dense"):
+        capture(Model().eval(), (sparse(*frame()),))

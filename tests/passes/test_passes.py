@@ -218,7 +218,7 @@ def test_writing_is_no_obstacle_where_the_output_does_not_need_it() -> None:
 def test_an_in_place_operator_without_another_form_is_refused_where_it_is_needed() -> None:
     b = Build()
     conv = b.conv(b.features)
-    b.call(aten.resize_.default, conv, [7, 4])
+    b.call(aten.resize_.default, conv, [4, 7])
     graph = b.done(b.call(aten.relu.default, conv), b.indices)
     run_passes(graph, [Functionalise(), DeadCode(), LowerElementwise(), NameNodes()])
     with pytest.raises(CaptureError, match=r"resize_.*changes a value in place|resize"):
