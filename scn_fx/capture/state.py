@@ -108,7 +108,8 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _copy(container: Any) -> Any:
-    return dict(container) if isinstance(container, dict) else type(container)(container)
+    # Of a built-in type: a subclass may want other arguments.
+    return next(kind(container) for kind in (dict, set, list) if isinstance(container, kind) or kind is list)
 
 
 def _same(container: Any, content: Any) -> bool:
