@@ -171,6 +171,21 @@ def test_a_damaged_voxel_is_found_in_a_large_frame(frame: Frame) -> None:
             assert found.rest <= usual[column]
 
 
+@pytest.mark.parametrize("step", [1.5, 2.5, 2.9])
+def test_a_ladder_of_damaged_values_is_found_although_each_step_is_small(frame: Frame, step: float) -> None:
+    features = torch.from_numpy(frame.features.astype(np.float32))
+    usual = peaks(features)
+    for column in range(5):
+        hurt = features.clone()
+        for rung in range(6):
+            hurt[100 * rung, column] = step ** (rung + 1) * usual[column]
+        (found,) = find_outliers(hurt)
+        assert found.column == column and found.rest <= GAP * usual[column]
+        assert not found.rows.logical_and(features.new_ones(len(features)).bool().index_fill(
+            0, torch.arange(0, 600, 100), False)).any()  # fmt: skip
+        assert float(hurt[~found.rows, column].abs().max()) == found.rest
+
+
 def test_what_other_frames_hold_is_ordinary() -> None:
     features = torch.from_numpy(np.random.default_rng(0).random((400, 2)).astype(np.float32))
     features[7, 1] = 90.0
