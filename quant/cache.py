@@ -23,8 +23,10 @@ from quant.precision import PRECISIONS, resolve, write_precisions
 from quant.provenance import cause_of_difference, check_grid, provenance
 from quant.ranges import LayerRanges, checked_range, quantizable, read_ranges, write_ranges
 from scn_fx import __version__
-from scn_fx.errors import CalibrationError
+from scn_fx.errors import CalibrationError, LidarError
 from scn_fx.graph import Layer, fingerprint, metadata
+from scn_fx.input_grid import graph_grid, set_grid
+from scn_fx.lidar import VoxelGrid
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -86,7 +88,7 @@ def _entry(layer: Layer) -> dict[str, Any]:
 def load_cache(graph: GraphModule, path: str | Path) -> dict[str, Any]:
     """Put the ranges and precisions of a cache file into the graph it was made from.
 
-    Returns the file's `method`, `frames` and `tool`. Raises CalibrationError, leaving the graph as it was, if
+    A graph that knows no voxel grid takes over that of the calibration. Returns the file's `method`, `frames` and `tool`. Raises CalibrationError, leaving the graph as it was, if
     the file is missing, truncated, no calibration cache, of another version, of another graph or grid, or
     incomplete. If model and checkpoint of both sides are known, it names the one that differs.
     """
@@ -98,6 +100,7 @@ def load_cache(graph: GraphModule, path: str | Path) -> dict[str, Any]:
             f"this graph's is {own[:12]}... {cause_of_difference(content, provenance(graph))}"
         )
     check_grid(content, provenance(graph), str(path))
+    grid = _grid(content, str(path)) if graph_grid(graph) is None else None
     entries = content["layers"]
     found = quantizable(graph)
     missing = [layer.name for layer in found if not isinstance(entries.get(layer.name), dict)]
@@ -115,6 +118,8 @@ def load_cache(graph: GraphModule, path: str | Path) -> dict[str, Any]:
             raise CalibrationError(f"{where}: int8 without ranges. The file is incomplete; calibrate anew.")
     resolve(graph, chosen, chosen)
     complete = {name: entry for name, entry in ranges.items() if entry is not None}
+    if grid is not None:
+        set_grid(graph, grid)
     write_ranges(graph, complete, str(content["method"]), int(content["frames"]))
     write_precisions(graph, chosen, outputs)
     return {key: content[key] for key in ("method", "frames", "tool")}
@@ -144,6 +149,14 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path} lacks {', '.join(wrong)} or holds the wrong kind of value there; calibrate anew."
         )
     return content
+
+
+def _grid(content: dict[str, Any], path: str) -> VoxelGrid | None:
+    """The grid of the calibration; None if it knew none."""
+    try:
+        return VoxelGrid.from_dict(content["grid"]) if content.get("grid") is not None else None
+    except (LidarError, TypeError) as error:
+        raise CalibrationError(f"{path}: its grid is damaged: {error} Calibrate anew.") from error
 
 
 def _precision(entry: dict[str, Any], key: str, where: str) -> str:

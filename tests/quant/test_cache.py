@@ -17,6 +17,8 @@ import torch
 import quant
 from scn_fx.errors import CalibrationError
 from scn_fx.graph import fingerprint, set_metadata
+from scn_fx.input_grid import graph_grid
+from scn_fx.lidar import VoxelGrid
 from tests.quant.graphs import frame, residual
 
 FRAMES = [frame(seed) for seed in range(2)]
@@ -213,7 +215,7 @@ def of(checkpoint: str | None, model: str = "centerpoint", **more: Any) -> dict[
     return {"model": model, "checkpoint": file, **more}
 
 
-GRID = {"point_range": [-54.0, -54.0, -5.0, 54.0, 54.0, 3.0], "voxel_size": [0.075, 0.075, 0.2]}
+GRID = {"point_range": [-0.45, -0.45, -0.5, 0.45, 0.45, 0.5], "voxel_size": [0.075, 0.075, 0.2]}
 
 
 @pytest.mark.parametrize(
@@ -248,11 +250,19 @@ def test_a_cache_of_another_voxel_grid_is_refused_though_the_graph_is_the_same(t
     quant.calibrate(graph, FRAMES)
     set_metadata(graph, grid={name: tuple(value) for name, value in GRID.items()})
     path = quant.save_cache(graph, tmp_path / "c.json")
-    quant.load_cache(residual(), path)  # a graph that knows of no grid
+    unknowing = residual()
+    quant.load_cache(unknowing, path)
+    assert graph_grid(unknowing) == VoxelGrid.from_dict(GRID)
     set_metadata(other, grid=GRID)
     quant.load_cache(other, path)
-    set_metadata(other, grid={**GRID, "point_range": [-50.0, -54.0, -5.0, 58.0, 54.0, 3.0]})
-    refused(path, r"calibrated on the grid point range \[-54.0.*this graph has point range \[-50.0", other)
+    set_metadata(other, grid={**GRID, "point_range": [-0.35, -0.45, -0.5, 0.55, 0.45, 0.5]})
+    refused(path, r"calibrated on the grid point range \[-0.45.*this graph has point range \[-0.35", other)
+
+
+def test_a_damaged_grid_in_a_cache_is_refused(cache: Path) -> None:
+    content = json.loads(cache.read_text())
+    cache.write_text(json.dumps({**content, "grid": {"point_range": [0, 1]}}))
+    refused(cache, "its grid is damaged")
 
 
 def test_caches_without_provenance_are_read(cache: Path) -> None:
