@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def calibrate(
         MissingPackageError: modelopt is not installed.
     """
     began = time.perf_counter()
-    _check_options(graph, method, percentile, num_bins, outliers, cache)
+    _check_options(graph, frames, method, percentile, num_bins, outliers, cache)
     chosen = resolve(graph, precision, default_precisions(graph))
     outputs = output_precisions(graph, chosen)
     recorder = Recorder(graph, method, num_bins)
@@ -130,6 +131,7 @@ def calibrate(
 
 def _check_options(
     graph: GraphModule,
+    frames: object,
     method: str,
     percentile: float,
     num_bins: int,
@@ -140,8 +142,8 @@ def _check_options(
         raise CalibrationError(
             f"Unknown calibration method {method!r}; expected one of {', '.join(METHODS)}."
         )
-    if not 0 < percentile <= 100:
-        raise CalibrationError(f"percentile must be in (0, 100], got {percentile}.")
+    if not isinstance(percentile, Real) or not 0 < percentile <= 100:
+        raise CalibrationError(f"percentile must be a number in (0, 100], got {percentile!r}.")
     if percentile <= 1:
         raise CalibrationError(
             f"percentile counts in percent, so {percentile:g} would clip nearly everything. Did you mean "
@@ -149,11 +151,19 @@ def _check_options(
         )
     if outliers not in OUTLIERS:
         raise CalibrationError(f"Unknown outliers={outliers!r}; expected one of {', '.join(OUTLIERS)}.")
-    if num_bins < 256:
+    if not isinstance(num_bins, Integral) or num_bins < 256:
         raise CalibrationError(
-            f"num_bins must be at least 256 (the searches start at bin 128), got {num_bins}."
+            "num_bins must be a whole number, at least 256 (the searches start at bin 128), got "
+            f"{num_bins!r}."
         )
     if cache is not None and not Path(cache).absolute().parent.is_dir():
         raise CalibrationError(f"The cache {cache} cannot be written: its folder does not exist.")
+    if cache is not None and Path(cache).is_dir():
+        raise CalibrationError(f"The cache {cache} cannot be written: it is a folder. Name a file in it.")
+    if not isinstance(frames, Iterable) and not hasattr(frames, "__getitem__"):  # as a data set has
+        raise CalibrationError(
+            "frames must be an iterable of (features, indices), such as a list or a generator, got "
+            f"{type(frames).__name__}."
+        )
     if not quantizable(graph):
         raise CalibrationError("The graph has no convolution and no Add: there is nothing to calibrate.")

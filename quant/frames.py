@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch.fx import GraphModule
 
@@ -60,7 +61,7 @@ def check_frame(frame: Sequence[Any], spec: InputSpec, number: int) -> list[torc
     if len(frame) != len(spec.names):
         raise CalibrationError(f"{where}: expected {wanted}, got {len(frame)} values.")
     try:
-        tensors = [torch.as_tensor(value) for value in frame]
+        tensors = [torch.as_tensor(_readable(value)) for value in frame]
     except (TypeError, ValueError, RuntimeError) as error:
         raise CalibrationError(f"{where}: expected {wanted}; a value is no tensor: {error}") from error
     features, indices = tensors[spec.features], tensors[spec.indices]
@@ -75,6 +76,14 @@ def check_frame(frame: Sequence[Any], spec: InputSpec, number: int) -> list[torc
             "voxelisation."
         )
     return tensors
+
+
+def _readable(value: Any) -> Any:
+    """Numpy arrays as torch takes them: native byte order, no negative strides, writable."""
+    if not isinstance(value, np.ndarray) or value.dtype.names or np.ma.isMaskedArray(value):
+        return value
+    native = np.asarray(value, value.dtype.newbyteorder("="))
+    return native if native.flags.writeable and min(native.strides, default=0) >= 0 else native.copy()
 
 
 def round_features(tensors: list[torch.Tensor], spec: InputSpec, number: int) -> list[torch.Tensor]:
@@ -101,9 +110,12 @@ def _check_shapes(features: torch.Tensor, indices: torch.Tensor, spec: InputSpec
     name, index_name = spec.names[spec.features], spec.names[spec.indices]
     width = "C" if spec.channels is None else str(spec.channels)
     if not features.is_floating_point() or features.dim() != 2:
+        batched = features.is_floating_point() and features.dim() == 3 and len(features) == 1
         raise CalibrationError(
             f"{where}: {name} must be float16 or float32 [N, {width}], got {features.dtype} "
             f"{list(features.shape)}."
+            + " If a DataLoader adds the first axis, give it batch_size=None."
+            * batched
         )
     if spec.channels is not None and features.shape[1] != spec.channels:
         raise CalibrationError(

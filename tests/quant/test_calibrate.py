@@ -171,6 +171,19 @@ def test_numpy_frames_and_float16_features_serve_too() -> None:
     assert quant.calibrate(other, halves, method="max").ranges == first.ranges
 
 
+@pytest.mark.filterwarnings("error::UserWarning:torch")
+def test_numpy_arrays_of_any_byte_order_and_stride_serve(recwarn: pytest.WarningsRecorder) -> None:
+    plain = [(features.numpy(), indices.numpy()) for features, indices in FRAMES]
+    kinds = [
+        [(a.astype(">f4"), b.astype(">i4")) for a, b in plain],
+        [(a[::-1], b[::-1]) for a, b in plain],
+        [(np.frombuffer(a.tobytes(), np.float32).reshape(a.shape), b) for a, b in plain],
+    ]
+    expected = quant.calibrate(residual(), FRAMES, method="max").ranges
+    assert all(quant.calibrate(residual(), kind, method="max").ranges == expected for kind in kinds)
+    assert not [w for w in recwarn if "not writable" in str(w.message)]
+
+
 def test_an_empty_frame_among_others_changes_nothing() -> None:
     graph = residual()
     empty = (torch.zeros(0, 3), torch.zeros(0, 4, dtype=torch.int32))
@@ -233,9 +246,12 @@ def fails(
         ([(FRAMES[0][0], FRAMES[0][1][:, :3])], r"indices must be int32 \[N, 4\].*\[120, 3\]"),
         ([(FRAMES[0][1], FRAMES[0][1])], "features must be float16 or float32"),
         ([("features", "indices")], "a value is no tensor"),
+        ([(FRAMES[0][0][None], FRAMES[0][1][None])], r"\[1, 120, 3\]\. If a DataLoader .* batch_size=None"),
+        (None, "frames must be an iterable of .*, got NoneType"),
+        (5, "frames must be an iterable of .*, got int"),
     ],
 )
-def test_frames_that_do_not_fit(frames: list[object], match: str) -> None:
+def test_frames_that_do_not_fit(frames: object, match: str) -> None:
     fails(CalibrationError, match, residual(), frames)
 
 
@@ -302,13 +318,17 @@ def test_a_percentile_in_the_first_bin_is_an_error() -> None:
     ("options", "match"),
     [
         ({"method": "minmax"}, "Unknown calibration method 'minmax'; expected one of max, percentile"),
-        ({"percentile": 0.0}, r"percentile must be in \(0, 100\]"),
-        ({"percentile": 101.0}, r"percentile must be in \(0, 100\]"),
+        ({"percentile": 0.0}, r"percentile must be a number in \(0, 100\]"),
+        ({"percentile": 101.0}, r"percentile must be a number in \(0, 100\]"),
         ({"percentile": 0.9999}, r"counts in percent, .* Did you mean 99\.99\?"),
         ({"percentile": 0.5}, r"Did you mean 50\?"),
         ({"percentile": 1.0, "method": "percentile"}, r"Did you mean 100\?"),
         ({"outliers": "clip"}, "Unknown outliers='clip'; expected one of drop, keep"),
-        ({"num_bins": 100}, "num_bins must be at least 256"),
+        ({"percentile": "99.9"}, "percentile must be a number .*, got '99.9'"),
+        ({"percentile": None}, "percentile must be a number"),
+        ({"num_bins": 100}, "num_bins must be a whole number, at least 256"),
+        ({"num_bins": 512.5}, r"num_bins must be a whole number.* got 512\.5"),
+        ({"cache": "/"}, "cannot be written: it is a folder"),
         ({"precision": "int4"}, "Unknown precision 'int4'"),
         ({"cache": "/nowhere/c.json"}, "cannot be written: its folder does not exist"),
     ],
