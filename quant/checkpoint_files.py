@@ -99,7 +99,7 @@ def state_dicts(
     """Every state dict (name -> value of `kinds`) in a checkpoint's content, by the keys that lead to it.
 
     The content itself has the empty path (); `{"model": {"state_dict": ...}}` gives ("model", "state_dict").
-    A module that was saved as a whole counts as its state dict.
+    A module that was saved as a whole counts as its state dict; entries of lists are named by position.
     """
     found: dict[tuple[str, ...], dict[str, Any]] = {}
     seen: set[int] = set()
@@ -110,6 +110,9 @@ def state_dicts(
         seen.add(id(value))
         if isinstance(value, torch.nn.Module):
             value = value.state_dict()
+        if isinstance(value, list | tuple):  # (model, optimiser), [stage 1, stage 2]: named by position
+            followed = (Mapping, list, tuple, torch.nn.Module)
+            value = {str(position): x for position, x in enumerate(value) if isinstance(x, followed)}
         attributes = value.state if isinstance(value, Foreign) else None
         if isinstance(attributes, Mapping) and isinstance(attributes.get("_parameters"), Mapping):
             found[path] = dict(_saved_module(attributes))
@@ -121,7 +124,7 @@ def state_dicts(
             if tensors:
                 found[path] = {**found.get(path, {}), **tensors}
             for key, inner in mapping.items():
-                if isinstance(key, str) and isinstance(inner, Mapping | torch.nn.Module):
+                if isinstance(key, str) and isinstance(inner, Mapping | list | tuple | torch.nn.Module):
                     search(inner, (*path, key))
 
     search(content, ())

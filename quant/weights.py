@@ -12,6 +12,7 @@ from torch import nn
 from quant.checkpoint_files import read_checkpoint, state_dicts
 from quant.layouts import convolutions, in_module_layout, layout_of
 from quant.prefixes import Place, choose_place, find_places
+from quant.unpickling import Foreign
 from scn_fx.errors import CalibrationError
 
 __all__ = ["load_weights"]
@@ -40,16 +41,16 @@ def load_weights(
             all layers.
 
     Raises:
-        CalibrationError: the file cannot be read; weights are missing, of another shape or kind; several
-            places or layouts are possible; the file has a weight (say a bias) that a layer of the module has
-            no place for.
+        CalibrationError: the file cannot be read; weights are missing, not finite, of another shape or
+            kind; several places or layouts are possible; the file has a weight (say a bias) that a layer of
+            the module has no place for.
     """
     source = str(checkpoint)
     content = read_checkpoint(checkpoint)
     dicts = state_dicts(content)
     if not dicts:
         raise CalibrationError(
-            f"The checkpoint {source} holds no state dict, but a {type(content).__name__}"
+            f"The checkpoint {source} holds no state dict, but {_kind(content)}"
             f"{_contents(content)}. Expected names with tensors, as torch.save(model.state_dict(), path) "
             "writes them."
         )
@@ -120,6 +121,11 @@ def _checked(source: str, key: str, stored: Mapping[str, torch.Tensor], own: tor
             f"{source}: {key} must be a plain floating-point tensor, got {value.dtype} ({value.layout}, "
             f"{value.device}). Quantised and distributed weights must be converted before they are saved."
         )
+    if not bool(value.isfinite().all()):
+        raise CalibrationError(
+            f"{source}: {key} holds NaN or infinite values. Training has diverged, or the file is damaged; "
+            "take an earlier checkpoint."
+        )
     return value
 
 
@@ -165,6 +171,10 @@ def _nothing_fits(
         f"{', '.join(missing[:_SHOWN])}{_more(missing)}. The nearest prefix is {best.label!r}, where "
         f"{len(twins) - len(missing)} of {len(twins)} fit. {there}"
     )
+
+
+def _kind(content: object) -> str:
+    return f"an object of {content.origin}" if isinstance(content, Foreign) else f"a {type(content).__name__}"
 
 
 def _contents(content: object) -> str:

@@ -97,6 +97,8 @@ def under(prefix: str, state: dict[str, Any] = STATE) -> dict[str, Any]:
         {"net": under("module._orig_mod.encoders.lidar.") | {"head.weight": torch.zeros(2)}},
         made(0),
         {"model": made(0), "ema": None},
+        (STATE, {"state": {}, "param_groups": [{"lr": 0.1}]}),
+        {"models": [under("net."), {"head.weight": torch.zeros(2)}]},
         {"state_dict": {k: v.double() for k, v in STATE.items()}},
     ],
 )  # fmt: skip
@@ -142,6 +144,9 @@ def test_a_weight_without_a_place_is_not_dropped(tmp_path: Path) -> None:
 def test_other_kinds_of_values(tmp_path: Path) -> None:
     whole = STATE["down.weight"].to(torch.int8)
     fails(STATE | {"down.weight": whole}, tmp_path, "down.weight must be a plain floating-point tensor")
+    for value in (float("nan"), float("inf")):
+        broken = torch.full_like(STATE["down.weight"], value)
+        fails(STATE | {"down.weight": broken}, tmp_path, "down.weight holds NaN or infinite values")
     sparse = STATE["conv_input.1.bias"].to_sparse()
     fails(STATE | {"conv_input.1.bias": sparse}, tmp_path, "must be a plain floating-point tensor")
 
