@@ -215,10 +215,12 @@ class VoxelGrid:
 def _floats(values: Any, count: int) -> tuple[Any, ...] | None:
     """`count` numbers as Python floats; None if they are not that."""
     try:
+        values = () if isinstance(values, str) else tuple(values)
         found = tuple(float(value) for value in values)
     except (TypeError, ValueError):
         return None
-    return found if len(found) == count and not isinstance(values, str) else None
+    truths = any(isinstance(value, bool) for value in values)
+    return found if len(found) == count and not truths else None
 
 
 def _end(low: float, edge: float, number: int) -> float:

@@ -241,3 +241,8 @@ def test_grids_introduce_themselves() -> None:
         str(HALL)
         == "9 x 80 x 80 (z, y, x) voxels of 0.1 x 0.1 x 0.25 m (x, y, z) from (-4, -4, -1) to (4, 4, 1) m"
     )
+
+
+def test_truth_values_are_no_numbers() -> None:
+    with pytest.raises(LidarError, match="three voxel edges"):
+        VoxelGrid((0, 0, 0, 1, 1, 1), (True, 0.5, 0.5))
