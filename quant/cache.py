@@ -88,9 +88,10 @@ def _entry(layer: Layer) -> dict[str, Any]:
 def load_cache(graph: GraphModule, path: str | Path) -> dict[str, Any]:
     """Put the ranges and precisions of a cache file into the graph it was made from.
 
-    A graph that knows no voxel grid takes over that of the calibration. Returns the file's `method`, `frames` and `tool`. Raises CalibrationError, leaving the graph as it was, if
-    the file is missing, truncated, no calibration cache, of another version, of another graph or grid, or
-    incomplete. If model and checkpoint of both sides are known, it names the one that differs.
+    A graph that knows no voxel grid takes over that of the calibration. Returns the file's `method`, `frames`
+    and `tool`. Raises CalibrationError, leaving the graph as it was, if the file is missing, truncated, no
+    calibration cache, of another version, of another graph or grid, or incomplete. If model and checkpoint of
+    both sides are known, it names the one that differs.
     """
     content = _read(Path(path))
     own = fingerprint(graph)
