@@ -171,7 +171,7 @@ def process_group(tmp_path: Path) -> Iterator[None]:
 @pytest.mark.parametrize(
     "wrap",
     [
-        lambda m: nn.DataParallel(m, device_ids=[]),  # with a GPU in reach it would move the model there
+        lambda m: nn.DataParallel(m).cpu(),  # it moves the model to a GPU, if there is one
         nn.parallel.DistributedDataParallel,
         torch.compile,
         lambda m: torch.compile(nn.parallel.DistributedDataParallel(m)),
