@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import linecache
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -126,11 +127,15 @@ def _of_user(file: str) -> bool:
     if file.startswith("<"):
         return file.startswith("<stdin") or file.startswith("<ipython")
     path = os.path.realpath(file)
+    # Installed packages lie below Python's own folder where there is no virtual environment.
+    standard = os.path.realpath(os.path.dirname(os.__file__)) + os.sep
+    if path.startswith(standard) and not re.search(r"[/\\](site|dist)-packages[/\\]", path):
+        return False
     return not any(path.startswith(folder + os.sep) for folder in _library_folders())
 
 
 def _library_folders() -> list[str]:
-    folders = [os.path.dirname(os.__file__)] if "site-packages" not in os.__file__ else []
+    folders = []
     for name in ("torch", "spconv", "cumm", "scn_fx"):
         module = sys.modules.get(name)
         if module is not None and getattr(module, "__file__", None):

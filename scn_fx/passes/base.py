@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every pass over a captured graph has in common: preconditions, the work, postconditions, refusals."""
+"""What every pass over a captured graph has in common: preconditions, the work, refusals."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class PassResult:
 class GraphPass(ABC):
     """One rewrite of a graph; a small class with one rule, in a file of its own.
 
-    `requires` and `ensures` raise `CaptureError` for a graph that the rule cannot start from, or that it
-    should never leave behind. A place where the rule does not apply is not an error: the pass calls `refuse`
-    there and goes on. Instances hold no state beyond one call.
+    `requires` raises `CaptureError` for a graph that the rule cannot start from. A place where the rule does
+    not apply is not an error: the pass calls `refuse` there and goes on. Instances hold no state beyond one
+    call.
     """
 
     def __init__(self) -> None:
@@ -53,9 +53,6 @@ class GraphPass(ABC):
     def call(self, graph: fx.GraphModule) -> bool:
         """Rewrite the graph in place; return whether it changed."""
 
-    def ensures(self, graph: fx.GraphModule) -> None:  # noqa: B027 - optional
-        """Raise `CaptureError` if the graph is not what the pass promises."""
-
     def refuse(self, node: fx.Node, reason: str) -> None:
         """Note that the rule does not apply at `node`, and why; errors about that node repeat the reason."""
         note = f"{self.name}: {nodes.where(node)}: {reason}"
@@ -64,13 +61,12 @@ class GraphPass(ABC):
         _log.info(note)
 
     def __call__(self, graph: fx.GraphModule) -> PassResult:
-        """Check, rewrite, check again."""
+        """Check, then rewrite."""
         self._notes = []
         self.requires(graph)
         modified = self.call(graph)
         if modified:
             graph.graph.lint()
-        self.ensures(graph)
         _log.debug("%s: %s", self.name, "modified" if modified else "unchanged")
         return PassResult(modified, tuple(self._notes))
 

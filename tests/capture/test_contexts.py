@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 
 from scn_fx.capture import capture
+from scn_fx.capture.explain import _of_user
 from scn_fx.errors import CaptureError, MissingPackageError
 from scn_fx.graph import layers
 from tests.capture.frames import GRID, frame, relative, spconv_is_reliable
@@ -407,3 +409,19 @@ def test_spconv_1_is_told_apart_from_no_spconv(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(importlib, "import_module", without)
     with pytest.raises(MissingPackageError, match=r"spconv 1\.2\.1 is installed.*2\.x"):
         capture(nn.PairwiseDistance().eval(), frame())
+
+
+@pytest.mark.parametrize(
+    ("file", "users"),
+    [
+        (os.path.join(os.path.dirname(os.__file__), "site-packages", "pcdet", "models", "detector.py"), True),
+        (os.path.join(os.path.dirname(os.__file__), "dist-packages", "pcdet", "detector.py"), True),
+        ("/home/somebody/model.py", True),
+        (os.__file__, False),
+        (torch.nn.functional.__file__, False),
+        (str(spconv.conv.__file__), False),
+        ("<string>", False),
+    ],
+)
+def test_whose_code_a_file_is(file: str, users: bool) -> None:
+    assert _of_user(file) is users

@@ -419,7 +419,7 @@ def test_verification_wants_unique_names_and_a_known_output() -> None:
         Verify()(b.done(b.conv(b.features)))
 
 
-def test_a_pass_checks_before_and_after() -> None:
+def test_a_pass_checks_before_it_works() -> None:
     class Grumpy(GraphPass):
         def requires(self, graph: fx.GraphModule) -> None:
             raise CaptureError("not this one")
