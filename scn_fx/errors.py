@@ -14,6 +14,7 @@ __all__ = [
     "ExportError",
     "GridError",
     "LidarError",
+    "MemoryLimitError",
     "MissingPackageError",
     "NonFiniteError",
     "OnnxError",
@@ -57,6 +58,10 @@ class SiteError(ScnError, ValueError):
 
 class ArgumentError(ScnError, ValueError):
     """A call is wrong in itself: an impossible thread count, range or option."""
+
+
+class MemoryLimitError(ArgumentError, MemoryError):
+    """A file or a frame needs more memory than the engine may take, see ``memory_limit``."""
 
 
 class BoundError(ScnError, ValueError):

@@ -1,16 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine.h"
 
+#include <new>
+
 namespace scn {
 namespace {
 
 using Lock = std::lock_guard<std::recursive_mutex>;
-
-int64_t elements(const std::vector<int64_t>& dims) {
-  int64_t n = 1;
-  for (int64_t d : dims) n *= d;
-  return n;
-}
 
 }  // namespace
 
@@ -21,13 +17,35 @@ Engine::Engine(const OnnxModel& model, const EngineOptions& options)
     cuda_ = make_cuda_executor(*plan_, options.cuda_options);
     staging_ = std::make_unique<CudaStaging>(options.cuda_options.device);
   } else {
-    executor_ = std::make_unique<CpuExecutor>(*plan_, options.threads);
+    executor_ = std::make_unique<CpuExecutor>(*plan_, options.threads, options.memory_limit);
   }
+}
+
+Engine::~Engine() {
+  if (!forked_) return;
+  settle_after_fork();
+  // Freeing a parent's device memory is as impossible as using it.
+  static_cast<void>(cuda_.release());
+  static_cast<void>(staging_.release());
+}
+
+void Engine::settle_after_fork() const noexcept {
+  if (!forked_ || !executor_) return;  // a GPU stays out of reach
+  executor_->abandon_frames();
+  forked_ = false;
+}
+
+void Engine::after_fork() noexcept {
+  new (&mutex_) std::recursive_mutex;  // a thread that is not here may hold it
+  forked_ = true;
 }
 
 std::vector<Result> Engine::run(const FrameView& frame, std::vector<StageTime>* times) {
   const Lock lock(mutex_);
-  if (!cuda_) return executor_->run(frame, times);
+  if (executor_) {
+    settle_after_fork();
+    return executor_->run(frame, times);
+  }
   if (times) {
     *times = profile(upload(frame, nullptr), nullptr);
   } else {
@@ -51,10 +69,10 @@ FrameView Engine::upload(const FrameView& frame, void* stream) {
   const Lock lock(mutex_);
   cuda();  // throws on the CPU
   FrameView copy = frame;
-  const int64_t row = int64_t(frame.channels) * (frame.half ? 2 : 4);
-  copy.features = staging_->upload(0, frame.features, frame.sites * row, stream);
+  const Size features = Size(frame.sites) * frame.channels * (frame.half ? 2 : 4);
+  copy.features = staging_->upload(0, frame.features, features.value(), stream);
   copy.indices = static_cast<const Site*>(
-      staging_->upload(1, frame.indices, frame.sites * int64_t(sizeof(Site)), stream));
+      staging_->upload(1, frame.indices, (Size(frame.sites) * sizeof(Site)).value(), stream));
   return copy;
 }
 
@@ -74,9 +92,9 @@ std::vector<Result> Engine::fetch() {
       cuda_to_host(executor.device(), to.sites.data(), from.sites, to.dims[0] * int64_t(sizeof(Site)),
                    stream_);
     }
-    const int64_t bytes = elements(to.dims) * (to.half ? 2 : 4);
-    to.data.reset(new char[size_t(bytes)]);
-    cuda_to_host(executor.device(), to.data.get(), from.data, bytes, stream_);
+    const Size bytes = Size::of(to.dims) * (to.half ? 2 : 4);
+    to.data.reset(new char[bytes.count()]);
+    cuda_to_host(executor.device(), to.data.get(), from.data, bytes.value(), stream_);
     out.push_back(std::move(to));
   }
   return out;
@@ -90,9 +108,23 @@ std::vector<StageTime> Engine::profile(const FrameView& frame, void* stream) {
 
 CudaExecutor& Engine::cuda() {
   if (!cuda_) fail(ErrorKind::kArgument, "This engine runs on the CPU; make one with EngineOptions::cuda.");
+  if (forked_) {
+    fail(ErrorKind::kArgument,
+         "This engine was made before the process was forked, and CUDA does not work in the child of a fork. "
+         "Start processes with multiprocessing's 'spawn' method, and make an engine in each.");
+  }
   return *cuda_;
 }
 
-BufferBytes Engine::buffer_bytes() const { return cuda_ ? cuda_->buffer_bytes() : executor_->buffer_bytes(); }
+void* Engine::stream() const {
+  const Lock lock(mutex_);
+  return stream_;
+}
+
+BufferBytes Engine::buffer_bytes() const {
+  const Lock lock(mutex_);
+  settle_after_fork();
+  return cuda_ ? cuda_->buffer_bytes() : executor_->buffer_bytes();
+}
 
 }  // namespace scn

@@ -16,6 +16,7 @@
 #include "cpu/executor.h"
 #include "cuda/backend.h"
 #include "error.h"
+#include "fork.h"
 #include "onnx/model.h"
 #include "plan/plan.h"
 
@@ -26,14 +27,18 @@ struct EngineOptions {
   bool trace = false;             // keep every node's value, fuse nothing
   int threads = 0;                // of the CPU; 0: one per usable processor
   Triple spatial_shape{0, 0, 0};  // grid (z, y, x) of the input, for files that do not say
+  int64_t memory_limit = 0;       // bytes of host memory for weights and a frame, see MemoryBudget
   bool cuda = false;              // run on a GPU, with these options
   CudaOptions cuda_options;
 };
 
-/// A loaded network. Calls from several threads take turns.
+/// A loaded network. Calls from several threads take turns. After a call that threw, whatever it was, the
+/// next is as good as on a new engine. In the child of a fork, an engine on the CPU goes on; one on a GPU
+/// does not, since CUDA does not, and says so.
 class Engine {
  public:
   Engine(const OnnxModel& model, const EngineOptions& options);
+  ~Engine();
 
   /// Runs a frame in host memory. One result per output of the file; with trace, one per node instead.
   std::vector<Result> run(const FrameView& frame, std::vector<StageTime>* times = nullptr);
@@ -49,13 +54,15 @@ class Engine {
   /// CUDA: device copies of a frame in host memory, valid until the next call of this or of enqueue_host.
   FrameView upload(const FrameView& frame, void* stream);
   /// CUDA: stream of the frame enqueued last.
-  void* stream() const { return stream_; }
+  void* stream() const;
 
   const Plan& plan() const { return *plan_; }
   bool on_cuda() const { return cuda_ != nullptr; }
   BufferBytes buffer_bytes() const;
   const CpuExecutor& executor() const { return *executor_; }  // of an engine on the CPU
-  CudaExecutor& cuda();                                       // of an engine on a GPU
+  /// In the child of a fork, see ForkHandler.
+  void after_fork() noexcept;
+  CudaExecutor& cuda();  // of an engine on a GPU
 
  private:
   std::unique_ptr<Plan> plan_;
@@ -63,7 +70,12 @@ class Engine {
   std::unique_ptr<CudaExecutor> cuda_;
   std::unique_ptr<CudaStaging> staging_;
   void* stream_ = nullptr;
-  std::recursive_mutex mutex_;
+  /// Called with the lock held, before anything else.
+  void settle_after_fork() const noexcept;
+
+  mutable std::recursive_mutex mutex_;
+  mutable bool forked_ = false;
+  const ForkHandler fork_{this};
 };
 
 }  // namespace scn

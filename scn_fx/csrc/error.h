@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdio>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -16,6 +17,7 @@ enum class ErrorKind {
   kNonFinite,  // NaN or infinity in the features
   kOverflow,   // a result does not fit in float16
   kArgument,   // the call itself is wrong
+  kMemory,     // more memory would be needed than there may be
 };
 
 class Error : public std::runtime_error {
@@ -40,7 +42,14 @@ void append_text(std::string& out, Number number) {
   } else {
     char digits[32];
     std::snprintf(digits, sizeof(digits), "%.7g", double(number));
-    out += digits;
+    // The decimal point is the locale's, of one byte or more; messages have one form.
+    bool in_point = false;
+    for (const char* at = digits; *at; ++at) {
+      const bool point = !std::strchr("0123456789+-einfa", *at);
+      if (!point) out += *at;
+      if (point && !in_point) out += '.';
+      in_point = point;
+    }
   }
 }
 

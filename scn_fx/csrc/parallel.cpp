@@ -2,7 +2,7 @@
 #include "parallel.h"
 
 #include <algorithm>
-#include <exception>
+#include <new>
 #include <system_error>
 
 #if defined(__linux__)
@@ -42,16 +42,26 @@ ThreadPool::ThreadPool(int threads) {
   if (threads == 0) threads = usable_processors();
   scratch_.resize(size_t(threads));
   try {
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+    start();
   } catch (const std::system_error&) {
     const size_t started = workers_.size() + 1;
     stop();
     fail(ErrorKind::kArgument, "Only ", started, " of ", threads,
          " threads could be started: the system allows no more. Pass a smaller number as threads.");
+  } catch (...) {
+    stop();
+    throw;
   }
 }
 
 ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::start() {
+  workers_.reserve(scratch_.size() - 1);
+  while (workers_.size() + 1 < scratch_.size()) {
+    workers_.emplace_back([this, thread = int(workers_.size()) + 1] { work(thread); });
+  }
+}
 
 void ThreadPool::stop() {
   {
@@ -62,9 +72,31 @@ void ThreadPool::stop() {
   for (auto& worker : workers_) worker.join();
 }
 
+void ThreadPool::after_fork() noexcept {
+  // Nothing is destroyed: a lock may be held and memory half changed by threads that are not here.
+  new (&mutex_) std::mutex;
+  new (&start_) std::condition_variable;
+  new (&done_) std::condition_variable;
+  new (&workers_) std::vector<std::thread>;
+  new (&error_) std::exception_ptr;
+  for (Buffer<CacheLine>& own : scratch_) new (&own) Buffer<CacheLine>;
+  busy_ = 0;
+  generation_ = 0;  // as new workers expect it
+  sleepers_ = 0;
+  caller_sleeps_ = false;
+  forked_ = true;
+}
+
 void ThreadPool::for_each(int64_t items, int64_t grain, const LoopBody& body) {
   if (items <= 0) return;
   grain = std::max<int64_t>(1, grain);
+  if (forked_) {
+    forked_ = false;
+    try {
+      start();
+    } catch (const std::system_error&) {
+    }
+  }
   if (workers_.empty() || items <= grain) {
     for (int64_t begin = 0; begin < items; begin += grain) body(begin, std::min(items, begin + grain), 0);
     return;

@@ -7,10 +7,12 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <mutex>
 #include <thread>
 #include <vector>
 
+#include "fork.h"
 #include "maps/buffer.h"
 
 namespace scn {
@@ -38,11 +40,12 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  int size() const { return int(workers_.size()) + 1; }
+  int size() const { return int(scratch_.size()); }
 
   /// Calls body(begin, end, thread) for chunks of at most `grain` items that cover [0, items) once.
   /// Which thread takes which chunk is not fixed: bodies must not depend on it. The first exception
-  /// that a body throws is thrown again here, after all threads have stopped.
+  /// that a body throws is thrown again here, after all threads have stopped. In the child of a fork, the
+  /// first call starts threads of its own, or goes on with fewer where the system allows no more.
   void for_each(int64_t items, int64_t grain, const LoopBody& body);
 
   /// Makes room for `bytes` of scratch for every thread, before a loop. What was there is lost, the memory is
@@ -52,7 +55,11 @@ class ThreadPool {
   void* scratch(int thread) { return scratch_[size_t(thread)].data(); }
   int64_t scratch_bytes() const;
 
+  /// The child of a fork has no workers, and what they left half done is left alone: see ForkHandler.
+  void after_fork() noexcept;
+
  private:
+  void start();
   void stop();
   void work(int thread);
   void take_chunks(int thread);
@@ -76,6 +83,8 @@ class ThreadPool {
   int64_t items_ = 0, grain_ = 1;
   std::atomic<int64_t> next_{0};
   std::exception_ptr error_;
+  bool forked_ = false;  // and has not started its workers again
+  const ForkHandler fork_{this};
 };
 
 }  // namespace scn

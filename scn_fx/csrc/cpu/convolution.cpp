@@ -36,7 +36,10 @@ void check_range(float amax, const char* what, const std::string& layer) {
   }
 }
 
-int64_t whole_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+/// Sums of a tile, in whole cache lines.
+int64_t sum_bytes(int32_t out_padded) {
+  return (kTileRows * out_padded * int64_t(sizeof(int32_t)) + 63) / 64 * 64;
+}
 
 /// Sums the counts of all threads.
 class OverflowCount {
@@ -92,10 +95,10 @@ PreparedWeights prepare_weights(const WeightSource& s) {
     check_range(s.weight_amax[n], "weight dynamic range", s.layer);
     const float factor = 127.0f / s.weight_amax[n];
     w.scale[size_t(n)] = input_scale * (s.weight_amax[n] / 127.0f);
-    if (!std::isfinite(w.scale[size_t(n)])) {  // a sum of zero would become NaN
+    if (!usable_scale(w.scale[size_t(n)])) {
       fail(ErrorKind::kArgument, s.layer, ": the dynamic ranges of its input, ", s.input_amax,
            ", and of its weight for output channel ", n, ", ", s.weight_amax[n],
-           ", have a product beyond float32. Calibrate the graph again.");
+           ", have a product that float32 cannot scale sums by. Calibrate the graph again.");
     }
     for (int64_t i = n * depth; i < (n + 1) * depth; ++i) {
       quantised[size_t(i)] = quantise_weight(values[size_t(i)], factor);
@@ -115,6 +118,20 @@ PreparedWeights prepare_weights(const WeightSource& s) {
   const bool shifted = std::any_of(w.groups.begin(), w.groups.end(), [](uint8_t g) { return g & kShifted; });
   if (!shifted) std::vector<int16_t>().swap(w.shifts);
   return w;
+}
+
+Size prepared_bytes(Precision precision, int32_t out_channels, int32_t offsets, int32_t in_channels) {
+  const Size per_channel = Size(round_up(out_channels, kOutputBlock)) * sizeof(float) * 2;
+  if (precision != Precision::kInt8)
+    return per_channel + Size(packed_float_count(out_channels, offsets, in_channels)) * sizeof(float);
+  return per_channel + packed_int8_bytes(out_channels, offsets, in_channels) +
+         Size(int8_shift_count(out_channels, offsets, in_channels)) * sizeof(int16_t) +
+         Size(round_up(out_channels, kOutputBlock)) * offsets * (sizeof(int32_t) + 1);
+}
+
+Size convolution_scratch(int32_t out_channels, int32_t offsets, int32_t in_channels) {
+  return Size(sum_bytes(round_up(out_channels, kOutputBlock))) +
+         gemm_scratch_bytes(kTileRows, offsets, round_up(in_channels, kInputQuad));
 }
 
 Overflow run_convolution(const Kernels& kernels, const PreparedWeights& w, const FeatureRows& x,
@@ -138,11 +155,11 @@ Overflow run_convolution(const Kernels& kernels, const PreparedWeights& w, const
   finish.scale = int8 ? w.scale.data() : nullptr;
   finish.bias = w.bias.data();
   OverflowCount lost;
-  const int64_t sum_bytes = whole_lines(kTileRows * w.out_padded * int64_t(sizeof(int32_t)));
-  pool.reserve_scratch(sum_bytes + gemm_scratch_bytes(kTileRows, w.offsets, w.in_padded));
+  const int64_t sums_end = sum_bytes(w.out_padded);
+  pool.reserve_scratch(sums_end + gemm_scratch_bytes(kTileRows, w.offsets, w.in_padded));
   pool.for_each(rows, kRowsPerChunk, [&](int64_t chunk_begin, int64_t chunk_end, int thread) {
     void* const sums = pool.scratch(thread);
-    void* const scratch = static_cast<char*>(sums) + sum_bytes;
+    void* const scratch = static_cast<char*>(sums) + sums_end;
     Finish f = finish;
     Overflow chunk_lost{0, 0};
     for (int64_t begin = chunk_begin; begin < chunk_end; begin += kTileRows) {
@@ -186,7 +203,7 @@ namespace {
 template <typename T>
 void scatter_rows(const T* features, int64_t stride, const Site* sites, int64_t count, int32_t channels,
                   const Triple& shape, ThreadPool& pool, T* dense) {
-  const int64_t cells = int64_t(shape[0]) * shape[1] * shape[2];
+  const int64_t cells = Size::of(shape).value();
   pool.for_each(count, 512, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) {
       const Site& s = sites[row];
@@ -201,7 +218,7 @@ void scatter_rows(const T* features, int64_t stride, const Site* sites, int64_t 
 
 void scatter_dense(const void* features, int64_t element, int64_t stride, const Site* sites, int64_t count,
                    int32_t channels, int32_t batch, const Triple& shape, ThreadPool& pool, void* dense) {
-  const int64_t bytes = int64_t(batch) * channels * shape[0] * shape[1] * shape[2] * element;
+  const int64_t bytes = (Size(batch) * channels * Size::of(shape) * element).value();
   pool.for_each(bytes, int64_t(1) << 20, [&](int64_t begin, int64_t end, int) {
     std::memset(static_cast<char*>(dense) + begin, 0, size_t(end - begin));
   });

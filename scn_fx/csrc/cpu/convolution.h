@@ -8,6 +8,7 @@
 
 #include "cpu/kernels.h"
 #include "parallel.h"
+#include "sizes.h"
 #include "types.h"
 
 namespace scn {
@@ -40,6 +41,10 @@ struct WeightSource {
 /// Checks ranges and sizes and prepares the weights. int8 and fp16 round weight and bias to float16 first.
 /// Throws when an int8 sum could leave 32 bits, when a range is not positive, or when float16 overflows.
 PreparedWeights prepare_weights(const WeightSource& source);
+/// Memory that prepared weights take, in bytes.
+Size prepared_bytes(Precision precision, int32_t out_channels, int32_t offsets, int32_t in_channels);
+/// Scratch that a thread needs for a convolution, in bytes.
+Size convolution_scratch(int32_t out_channels, int32_t offsets, int32_t in_channels);
 
 /// Elements per int8 row of a value with `channels` channels.
 inline int32_t int8_row(int32_t channels) {

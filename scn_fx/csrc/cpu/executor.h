@@ -4,11 +4,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "cpu/convolution.h"
 #include "cpu/stage_timer.h"
 #include "maps/kernel_map.h"
+#include "memory_budget.h"
 #include "parallel.h"
 #include "plan/plan.h"
 
@@ -38,19 +41,54 @@ struct BufferBytes {
   int64_t weights = 0, activations = 0, kernel_maps = 0, sites = 0;
 };
 
+/// Rows of a stored form as they lie in memory. Whoever reads them asks for their type.
+class StoredRows {
+ public:
+  enum class Type : uint8_t { kInt8, kHalf, kFloat };
+
+  StoredRows(Type type, void* data, int64_t stride) : type_(type), data_(data), stride_(stride) {}
+  Type type() const { return type_; }
+  bool is_half() const { return type_ == Type::kHalf; }
+  int64_t stride() const { return stride_; }                                        // elements
+  int64_t element() const { return type_ == Type::kInt8 ? 1 : is_half() ? 2 : 4; }  // bytes
+  void* data() const { return data_; }
+  int8_t* int8() const { return as<int8_t>(Type::kInt8); }
+  uint16_t* half() const { return as<uint16_t>(Type::kHalf); }
+  float* floats() const { return as<float>(Type::kFloat); }
+
+ private:
+  template <typename T>
+  T* as(Type type) const {
+    if (type != type_) throw std::logic_error("rows are read as another type than they have");
+    return static_cast<T*>(data_);
+  }
+
+  Type type_;
+  void* data_;
+  int64_t stride_;
+};
+
 class CpuExecutor {
  public:
-  CpuExecutor(const Plan& plan, int threads);
+  /// `memory_limit` in bytes, see MemoryBudget.
+  CpuExecutor(const Plan& plan, int threads, int64_t memory_limit);
 
   /// One result per output of the plan.
   std::vector<Result> run(const FrameView& frame, std::vector<StageTime>* times = nullptr);
 
   BufferBytes buffer_bytes() const;
+  int64_t memory_limit() const { return budget_.limit(); }
+  /// Leaves the memory of earlier frames alone, the next one takes new: a thread that fork() did not copy may
+  /// have been changing it.
+  void abandon_frames() noexcept { static_cast<void>(held_.release()); }
   int threads() const { return pool_.size(); }
   const char* isa() const { return kernels_.name; }
 
  private:
-  void check_frame(const FrameView& frame);
+  void load_weights();
+  void count_smallest_frame();
+  void check_frame(const FrameView& frame) const;
+  [[noreturn]] void fail_non_finite(const FrameView& frame, int64_t count) const;
   void build_maps(const FrameView& frame, StageTimer& watch);
   void run_step(const Step& step, const FrameView& frame);
   void load(const Step& step, const FrameView& frame);
@@ -60,11 +98,13 @@ class CpuExecutor {
   void transpose(const Step& step);
   int64_t active_macs(const Step& step) const;
   Result result(const PlanOutput& output);
-  Result dense_result(const PlanOutput& output, bool last);
+  Result dense_result(const PlanOutput& output);
 
-  char* rows(int storage);
+  /// Where a storage lies in the current frame; its stride alone needs no frame.
+  StoredRows rows(int storage) const;
   void reserve_slots();
-  int64_t row_elements(const Storage& storage) const;
+  Size dense_bytes(const ValueSpec& value, int32_t batch) const;
+  std::unique_ptr<char[]> dense_memory(Size bytes, const std::string& layer);
   const std::vector<Emission>& emissions(const Step& step);
   Residual residual(const Step& step, const NodeSpec& add);
   void check_overflow(const Step& step, const Overflow& lost) const;
@@ -74,17 +114,26 @@ class CpuExecutor {
   ThreadPool pool_;
   std::vector<PreparedWeights> weights_;  // by node
   std::vector<Reach> reach_;              // by map
-  // of the current frame
-  int32_t batch_ = 1;
-  std::vector<SiteSet> sets_;
-  std::vector<int32_t> order_;  // input row of each row of set 0
-  std::vector<KernelMap> maps_;
-  std::vector<std::vector<char>> slots_;
-  std::vector<std::unique_ptr<char[]>> dense_;
-  // of the current step, here so that frames take no memory but their results
-  std::vector<Emission> emissions_;
-  Buffer<uint16_t> half_;
-  std::vector<int64_t> dims_, strides_, out_dims_, out_strides_;
+  MemoryBudget budget_;
+  Size loaded_ = 0;  // counted by the budget before any frame
+
+  /// Of the current frame, and kept for the next: frames take no memory but their results.
+  struct FrameMemory {
+    explicit FrameMemory(const Plan& plan);
+
+    int32_t batch = 1;
+    std::vector<SiteSet> sets;
+    std::vector<int32_t> order;  // input row of each row of set 0
+    std::vector<KernelMap> maps;
+    std::vector<std::vector<char>> slots;
+    std::vector<std::unique_ptr<char[]>> dense;
+    // of the current step
+    std::vector<Emission> emissions;
+    Buffer<uint16_t> half;
+    Buffer<float> floats;
+    std::vector<int64_t> dims, strides, out_dims, out_strides;
+  };
+  std::unique_ptr<FrameMemory> held_;
 };
 
 }  // namespace scn

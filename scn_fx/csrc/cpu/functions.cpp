@@ -73,14 +73,8 @@ void convolve(const ConvCall& call, ThreadPool& pool, float* y) {
   const Kernels& kernels = select_kernels();
   const WeightSource& s = call.weights;
   const PreparedWeights weights = prepare_weights(s);
-  for (int64_t i = 0; i < call.out_sites * s.offsets; ++i) {
-    if (call.map[i] < -1 || call.map[i] >= call.in_sites) {
-      fail(ErrorKind::kSite, s.layer, ": the kernel map reads input row ", call.map[i], ", but there are ",
-           call.in_sites, " input rows. Build the map from the same sites as the features.");
-    }
-  }
   KernelMap map;
-  map.assign(call.map, call.out_sites, s.offsets, pool);
+  map.assign(call.map, call.out_sites, s.offsets, call.in_sites, s.layer, pool);
   std::vector<int8_t> int8;
   std::vector<uint16_t> half;
   FeatureRows x{call.features, s.in_channels, false, false};

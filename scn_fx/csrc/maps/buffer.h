@@ -6,6 +6,8 @@
 #include <memory>
 #include <type_traits>
 
+#include "sizes.h"
+
 namespace scn {
 
 /// An array whose contents are undefined after each resize(): nothing is copied, nothing is cleared.
@@ -14,13 +16,17 @@ class Buffer {
   static_assert(std::is_trivially_copyable_v<T>, "contents are never constructed");
 
  public:
+  /// Where memory ends, the buffer is empty and can be resized again.
   void resize(int64_t size) {
+    if (size > capacity_) {
+      data_.reset();
+      size_ = capacity_ = 0;
+      // a quarter more, so that frames of growing size do not take memory each time
+      const int64_t capacity = (Size(size) + size / 4).value();
+      data_.reset(new T[size_t(capacity)]);
+      capacity_ = capacity;
+    }
     size_ = size;
-    if (size <= capacity_) return;
-    // a quarter more, so that frames of growing size do not take memory each time
-    capacity_ = size + size / 4;
-    data_.reset();
-    data_.reset(new T[size_t(capacity_)]);
   }
   T* data() { return data_.get(); }
   const T* data() const { return data_.get(); }

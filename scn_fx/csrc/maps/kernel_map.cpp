@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <limits>
 
 #include "error.h"
 
@@ -13,11 +14,9 @@ constexpr int64_t kSitesPerChunk = 2048;
 
 /// Calls visit(z, y, x) for every output cell that `site` reaches.
 template <typename Visit>
-void for_each_output(const Reach& reach, const Site& site, const Visit& visit) {
+void for_each_output(const Reach& reach, ReachRows& rows, const Site& site, const Visit& visit) {
   const int32_t nz = reach[0].kernel, ny = reach[1].kernel, nx = reach[2].kernel;
-  const int32_t* zs = reach[0].output.data() + int64_t(site.z) * nz;
-  const int32_t* ys = reach[1].output.data() + int64_t(site.y) * ny;
-  const int32_t* xs = reach[2].output.data() + int64_t(site.x) * nx;
+  const int32_t *zs = rows.outputs(0, site.z), *ys = rows.outputs(1, site.y), *xs = rows.outputs(2, site.x);
   for (int32_t kz = 0; kz < nz; ++kz) {
     if (zs[kz] < 0) continue;
     for (int32_t ky = 0; ky < ny; ++ky) {
@@ -66,9 +65,16 @@ void insert_sites(const Site* indices, int64_t count, const std::string& layer, 
 
 void index_sites(const Site* indices, int64_t count, const Triple& shape, int32_t batch,
                  const std::string& layer, ThreadPool& pool, SiteSet* set, std::vector<int32_t>* order) {
+  if (count > std::numeric_limits<int32_t>::max())
+    fail(ErrorKind::kSite, layer, ": ", count, " sites are more than 32 bits can number.");
   SiteIndex& index = set->index;
   index.reset(shape, batch, pool);
-  insert_sites(indices, count, layer, pool, &index);
+  set->given.resize(count);
+  Site* const given = set->given.data();
+  pool.for_each(count, 8 * kSitesPerChunk, [&](int64_t begin, int64_t end, int) {
+    std::copy(indices + begin, indices + end, given + begin);
+  });
+  insert_sites(given, count, layer, pool, &index);
   std::vector<Site> ascending;
   std::vector<Site>& in_order = order ? set->sites : ascending;
   const bool distinct = index.finish(pool, &in_order) == count;
@@ -77,34 +83,50 @@ void index_sites(const Site* indices, int64_t count, const Triple& shape, int32_
   if (!distinct) {
     std::fill(row_of_rank.begin(), row_of_rank.end(), -1);
     for (int64_t i = 0; i < count; ++i) {
-      int32_t& row = row_of_rank[size_t(index.rank(index.cell(indices[i])))];
-      if (row >= 0) fail_duplicate(indices[i], i, layer);
+      int32_t& row = row_of_rank[size_t(index.rank(index.cell(given[i])))];
+      if (row >= 0) fail_duplicate(given[i], i, layer);
       row = int32_t(i);
     }
   }
   pool.for_each(count, kSitesPerChunk, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i)
-      row_of_rank[size_t(index.rank(index.cell(indices[i])))] = int32_t(i);
+    for (int64_t i = begin; i < end; ++i) row_of_rank[size_t(index.rank(index.cell(given[i])))] = int32_t(i);
   });
   if (order) {
     set->row_of_rank.clear();
   } else {
-    set->sites.assign(indices, indices + count);
+    set->sites.assign(given, given + count);
   }
+}
+
+int32_t AxisReach::output_of(int32_t in, int32_t offset) const {
+  int64_t out = -1;
+  if (transposed) {
+    out = int64_t(in) * stride - padding + int64_t(offset) * dilation;
+  } else {
+    const int64_t scaled = int64_t(in) + padding - int64_t(offset) * dilation;
+    if (scaled >= 0 && scaled % stride == 0) out = scaled / stride;
+  }
+  return out >= 0 && out < outputs ? int32_t(out) : -1;
+}
+
+int32_t AxisReach::input_of(int32_t out, int32_t offset) const {
+  int64_t in = -1;
+  if (transposed) {
+    const int64_t scaled = int64_t(out) + padding - int64_t(offset) * dilation;
+    if (scaled >= 0 && scaled % stride == 0) in = scaled / stride;
+  } else {
+    in = int64_t(out) * stride - padding + int64_t(offset) * dilation;
+  }
+  return in >= 0 && in < inputs ? int32_t(in) : -1;
 }
 
 namespace {
 
-/// The output coordinate of an input coordinate and an offset, or -1.
-int32_t output_of(const ConvGeometry& g, size_t axis, int32_t in, int32_t k) {
-  int64_t out = -1;
-  if (g.transposed) {
-    out = int64_t(in) * g.stride[axis] - g.padding[axis] + int64_t(k) * g.dilation[axis];
-  } else {
-    const int64_t scaled = int64_t(in) + g.padding[axis] - int64_t(k) * g.dilation[axis];
-    if (scaled >= 0 && scaled % g.stride[axis] == 0) out = scaled / g.stride[axis];
-  }
-  return out >= 0 && out < g.output_shape[axis] ? int32_t(out) : -1;
+// Of both tables of an axis together: four times those of the largest LiDAR grids.
+constexpr int64_t kMostTableEntries = int64_t(1) << 18;
+
+Size table_entries(const ConvGeometry& g, size_t axis) {
+  return (Size(g.input_shape[axis]) + g.output_shape[axis]) * g.kernel[axis];
 }
 
 std::vector<AxisReach::Span> make_spans(const AxisReach& r) {
@@ -127,23 +149,44 @@ std::vector<AxisReach::Span> make_spans(const AxisReach& r) {
 
 }  // namespace
 
+Size reach_bytes(const ConvGeometry& g) {
+  Size bytes = 0;
+  for (size_t axis = 0; axis < 3; ++axis) {
+    if (table_entries(g, axis) > kMostTableEntries) continue;
+    bytes += table_entries(g, axis) * sizeof(int32_t) + Size(g.input_shape[axis]) * sizeof(AxisReach::Span);
+  }
+  return bytes;
+}
+
 Reach make_reach(const ConvGeometry& g) {
   Reach reach;
   for (size_t axis = 0; axis < 3; ++axis) {
     AxisReach& r = reach[axis];
     r.kernel = g.kernel[axis];
-    r.output.resize(size_t(g.input_shape[axis]) * size_t(r.kernel));
-    r.input.assign(size_t(g.output_shape[axis]) * size_t(r.kernel), -1);
-    for (int32_t in = 0; in < g.input_shape[axis]; ++in) {
-      for (int32_t k = 0; k < r.kernel; ++k) {
-        const int32_t out = output_of(g, axis, in, k);
-        r.output[size_t(in) * size_t(r.kernel) + size_t(k)] = out;
-        if (out >= 0) r.input[size_t(out) * size_t(r.kernel) + size_t(k)] = in;
-      }
+    r.stride = g.stride[axis];
+    r.padding = g.padding[axis];
+    r.dilation = g.dilation[axis];
+    r.inputs = g.input_shape[axis];
+    r.outputs = g.output_shape[axis];
+    r.transposed = g.transposed;
+    if (table_entries(g, axis) > kMostTableEntries) continue;
+    r.output.reserve((Size(r.inputs) * r.kernel).count());
+    r.input.reserve((Size(r.outputs) * r.kernel).count());
+    for (int32_t in = 0; in < r.inputs; ++in) {
+      for (int32_t k = 0; k < r.kernel; ++k) r.output.push_back(r.output_of(in, k));
+    }
+    for (int32_t out = 0; out < r.outputs; ++out) {
+      for (int32_t k = 0; k < r.kernel; ++k) r.input.push_back(r.input_of(out, k));
     }
     r.spans = make_spans(r);
   }
   return reach;
+}
+
+ReachRows::ReachRows(const Reach& reach) : reach_(reach) {
+  for (size_t axis = 0; axis < 3; ++axis) {
+    if (!reach[axis].has_tables()) computed_[axis].resize(size_t(reach[axis].kernel));
+  }
 }
 
 namespace {
@@ -152,7 +195,7 @@ namespace {
 /// marks them in all output rows at once: inputs come in order, so that most find their word at hand.
 class OutputMarker {
  public:
-  OutputMarker(const Reach& reach, SiteIndex* index) : reach_(reach), index_(*index) {}
+  OutputMarker(const Reach& reach, SiteIndex* index) : reach_(reach), rows_(reach), index_(*index) {}
   ~OutputMarker() { flush(); }
 
   void add(const Site& s) {
@@ -171,13 +214,12 @@ class OutputMarker {
   void flush() {
     if (!(bits_[0] | bits_[1])) return;
     const int32_t nz = reach_[0].kernel, ny = reach_[1].kernel;
+    const int32_t *zs = rows_.outputs(0, row_.z), *ys = rows_.outputs(1, row_.y);
     for (int32_t kz = 0; kz < nz; ++kz) {
-      const int32_t z = reach_[0].output[size_t(row_.z) * size_t(nz) + size_t(kz)];
-      if (z < 0) continue;
+      if (zs[kz] < 0) continue;
       for (int32_t ky = 0; ky < ny; ++ky) {
-        const int32_t y = reach_[1].output[size_t(row_.y) * size_t(ny) + size_t(ky)];
-        if (y < 0) continue;
-        const int64_t cell = index_.cell(row_.batch, z, y, word_ * 64);
+        if (ys[ky] < 0) continue;
+        const int64_t cell = index_.cell(row_.batch, zs[kz], ys[ky], word_ * 64);
         if (bits_[0]) index_.insert_run(cell, bits_[0]);
         if (bits_[1]) index_.insert_run(cell + 64, bits_[1]);
       }
@@ -186,6 +228,7 @@ class OutputMarker {
   }
 
   const Reach& reach_;
+  ReachRows rows_;
   SiteIndex& index_;
   Site row_{-1, -1, -1, -1};
   int32_t word_ = -1;
@@ -193,6 +236,22 @@ class OutputMarker {
 };
 
 }  // namespace
+
+Size cells_to_sort(const SiteSet& input, const ConvGeometry& geometry, const Reach& reach) {
+  Size cells = 0;
+  if (SiteIndex::fits_bitmap(geometry.output_shape, input.index.batch())) return cells;
+  ReachRows rows(reach);
+  for (const Site& site : input.sites) {
+    Size own = 1;
+    const int32_t at[3] = {site.z, site.y, site.x};
+    for (size_t axis = 0; axis < 3; ++axis) {
+      const int32_t* const out = rows.outputs(axis, at[axis]);
+      own *= reach[axis].kernel - int64_t(std::count(out, out + reach[axis].kernel, -1));
+    }
+    cells += own;
+  }
+  return cells;
+}
 
 void output_sites(const SiteSet& input, const ConvGeometry& geometry, const Reach& reach,
                   int64_t output_bound, const std::string& layer, ThreadPool& pool, SiteSet* output) {
@@ -202,20 +261,22 @@ void output_sites(const SiteSet& input, const ConvGeometry& geometry, const Reac
   if (index.is_bitmap()) {
     pool.for_each(input.size(), kSitesPerChunk, [&](int64_t begin, int64_t end, int) {
       OutputMarker marker(reach, &index);
+      ReachRows rows(reach);
       for (int64_t row = begin; row < end; ++row) {
         const Site& site = input.sites[size_t(row)];
         if (spans) {
           marker.add(site);
           continue;
         }
-        for_each_output(reach, site, [&](int32_t z, int32_t y, int32_t x) {
+        for_each_output(reach, rows, site, [&](int32_t z, int32_t y, int32_t x) {
           index.insert(index.cell(site.batch, z, y, x));
         });
       }
     });
   } else {
+    ReachRows rows(reach);
     for (const Site& site : input.sites) {
-      for_each_output(reach, site, [&](int32_t z, int32_t y, int32_t x) {
+      for_each_output(reach, rows, site, [&](int32_t z, int32_t y, int32_t x) {
         index.append(index.cell(site.batch, z, y, x));
       });
     }
@@ -228,12 +289,26 @@ void output_sites(const SiteSet& input, const ConvGeometry& geometry, const Reac
   output->row_of_rank.clear();
 }
 
+namespace {
+
+Size input_room(int64_t rows, int32_t offsets) {
+  const int64_t chunks = Size(rows).rounded_up(KernelMap::kChunkRows).value() / KernelMap::kChunkRows;
+  return Size(chunks) * (Size(KernelMap::kChunkRows) * offsets + kMapPadding) + kMapPadding;
+}
+
+}  // namespace
+
+Size KernelMap::bytes_for(int64_t rows, int32_t offsets) {
+  return Size(rows) * (Size(offsets).rounded_up(64).value() / 64) * sizeof(uint64_t) +
+         Size(rows) * sizeof(int64_t) + input_room(rows, offsets) * sizeof(int32_t);
+}
+
 void KernelMap::reset(int64_t rows, int32_t offsets) {
   offsets_ = offsets;
   mask_words_ = (offsets + 63) / 64;
-  masks_.resize(rows * mask_words_);
+  masks_.resize((Size(rows) * mask_words_).value());
   first_.resize(rows);
-  inputs_.resize((rows + kChunkRows - 1) / kChunkRows * (kChunkRows * offsets + kMapPadding) + kMapPadding);
+  inputs_.resize(input_room(rows, offsets).value());
 }
 
 int64_t KernelMap::pairs() const {
@@ -244,32 +319,23 @@ int64_t KernelMap::pairs() const {
 
 namespace {
 
-/// Writes the mask of a row and appends its neighbours; returns where the next row's begin.
-int32_t* compress_row(const int32_t* dense, int32_t offsets, uint64_t* mask, int32_t* inputs) {
+/// Writes the mask of a row and appends its neighbours; returns where the next row's begin. Entries are read
+/// once; `wrong` becomes one that is no input row, if there is any.
+int32_t* compress_row(const int32_t* dense, int32_t offsets, int64_t input_rows, uint64_t* mask,
+                      int32_t* inputs, int32_t* wrong) {
   for (int32_t begin = 0; begin < offsets; begin += 64, ++mask) {
     *mask = 0;
     const int32_t end = std::min(offsets, begin + 64);
     for (int32_t k = begin; k < end; ++k) {
-      const bool there = dense[k] >= 0;
+      const int32_t input = *static_cast<const volatile int32_t*>(dense + k);
+      if (input < -1 || input >= input_rows) *wrong = input;
+      const bool there = input >= 0;
       *mask |= uint64_t(there) << (k - begin);
-      *inputs = dense[k];  // overwritten by the next one if there is none
+      *inputs = input;  // overwritten by the next one if there is none
       inputs += there;
     }
   }
   return inputs;
-}
-
-/// Fills the rows of a map in parallel: fill(site, mask, inputs) writes one row and returns where its
-/// neighbours end.
-template <typename Fill>
-void fill_rows(KernelMap* map, const Site* sites, int64_t rows, ThreadPool& pool, const Fill& fill) {
-  pool.for_each(rows, KernelMap::kChunkRows, [&](int64_t begin, int64_t end, int) {
-    int32_t* inputs = map->chunk_inputs(begin);
-    for (int64_t row = begin; row < end; ++row) {
-      map->set_first(row, inputs);
-      inputs = fill(sites[row], map->mask(row), inputs);
-    }
-  });
 }
 
 /// The rows of cells that one output site reads: found once for all outputs of a row.
@@ -282,8 +348,8 @@ class InputRows {
 
   /// `found` has room for room(reach) rows.
   InputRows(const SiteIndex& index, const Reach& reach, void* found)
-      : index_(index), reach_(reach), found_(static_cast<Row*>(found)) {}
-  static int64_t room(const Reach& reach) { return int64_t(reach[0].kernel) * reach[1].kernel; }
+      : index_(index), reach_(reach), rows_(reach), found_(static_cast<Row*>(found)) {}
+  static Size room(const Reach& reach) { return Size(reach[0].kernel) * reach[1].kernel; }
 
   const Row* begin() const { return found_; }
   const Row* end() const { return found_ + count_; }
@@ -292,8 +358,7 @@ class InputRows {
     if (out.y == row_.y && out.z == row_.z && out.batch == row_.batch) return;
     row_ = out;
     const int32_t nz = reach_[0].kernel, ny = reach_[1].kernel, nx = reach_[2].kernel;
-    const int32_t* zs = reach_[0].input.data() + int64_t(out.z) * nz;
-    const int32_t* ys = reach_[1].input.data() + int64_t(out.y) * ny;
+    const int32_t *zs = rows_.inputs(0, out.z), *ys = rows_.inputs(1, out.y);
     count_ = 0;
     for (int32_t kz = 0; kz < nz; ++kz) {
       for (int32_t ky = 0; ky < ny; ++ky) {
@@ -306,6 +371,7 @@ class InputRows {
  private:
   const SiteIndex& index_;
   const Reach& reach_;
+  ReachRows rows_;
   Site row_{-1, -1, -1, -1};
   Row* found_;
   size_t count_ = 0;
@@ -318,7 +384,7 @@ void fill_runs(const SiteIndex& index, const Site* sites, int64_t rows, const Co
                const Reach& reach, ThreadPool& pool, KernelMap* map) {
   const int32_t width = g.kernel[2], limit = index.shape()[2], mask_words = map->view().mask_words;
   const int32_t stride = g.stride[2], padding = g.padding[2];
-  pool.reserve_scratch(InputRows::room(reach) * int64_t(sizeof(InputRows::Row)));
+  pool.reserve_scratch((InputRows::room(reach) * sizeof(InputRows::Row)).value());
   pool.for_each(rows, KernelMap::kChunkRows, [&](int64_t begin, int64_t end, int thread) {
     InputRows input_rows(index, reach, pool.scratch(thread));
     const SiteIndex::Bits cells = index.bits();
@@ -359,25 +425,30 @@ void fill_cells(const SiteSet& set, const Site* sites, int64_t rows, const Reach
                 KernelMap* map) {
   const SiteIndex& index = set.index;
   const int32_t nz = reach[0].kernel, ny = reach[1].kernel, nx = reach[2].kernel;
-  fill_rows(map, sites, rows, pool, [&](const Site& site, uint64_t* mask, int32_t* inputs) {
-    const int32_t* zs = reach[0].input.data() + int64_t(site.z) * nz;
-    const int32_t* ys = reach[1].input.data() + int64_t(site.y) * ny;
-    const int32_t* xs = reach[2].input.data() + int64_t(site.x) * nx;
-    const int32_t mask_words = map->view().mask_words;
-    for (int32_t w = 0; w < mask_words; ++w) mask[w] = 0;
-    int32_t k = 0;
-    for (int32_t kz = 0; kz < nz; ++kz) {
-      for (int32_t ky = 0; ky < ny; ++ky) {
-        for (int32_t kx = 0; kx < nx; ++kx, ++k) {
-          if (zs[kz] < 0 || ys[ky] < 0 || xs[kx] < 0) continue;
-          const int32_t rank = index.rank(index.cell(site.batch, zs[kz], ys[ky], xs[kx]));
-          if (rank < 0) continue;
-          mask[k >> 6] |= uint64_t(1) << (k & 63);
-          *inputs++ = rank;
+  const int32_t mask_words = map->view().mask_words;
+  pool.for_each(rows, KernelMap::kChunkRows, [&](int64_t begin, int64_t end, int) {
+    ReachRows reached(reach);
+    int32_t* inputs = map->chunk_inputs(begin);
+    for (int64_t row = begin; row < end; ++row) {
+      const Site& site = sites[row];
+      const int32_t *zs = reached.inputs(0, site.z), *ys = reached.inputs(1, site.y),
+                    *xs = reached.inputs(2, site.x);
+      uint64_t* const mask = map->mask(row);
+      map->set_first(row, inputs);
+      std::fill(mask, mask + mask_words, 0);
+      int32_t k = 0;
+      for (int32_t kz = 0; kz < nz; ++kz) {
+        for (int32_t ky = 0; ky < ny; ++ky) {
+          for (int32_t kx = 0; kx < nx; ++kx, ++k) {
+            if (zs[kz] < 0 || ys[ky] < 0 || xs[kx] < 0) continue;
+            const int32_t rank = index.rank(index.cell(site.batch, zs[kz], ys[ky], xs[kx]));
+            if (rank < 0) continue;
+            mask[k >> 6] |= uint64_t(1) << (k & 63);
+            *inputs++ = rank;
+          }
         }
       }
     }
-    return inputs;
   });
 }
 
@@ -395,15 +466,23 @@ void fill_map(const SiteSet& input, const std::vector<Site>& sites, const ConvGe
 
 }  // namespace
 
-void KernelMap::assign(const int32_t* dense, int64_t rows, int32_t offsets, ThreadPool& pool) {
+void KernelMap::assign(const int32_t* dense, int64_t rows, int32_t offsets, int64_t input_rows,
+                       const std::string& layer, ThreadPool& pool) {
   reset(rows, offsets);
+  std::atomic<int32_t> wrong{-1};
   pool.for_each(rows, kChunkRows, [&](int64_t begin, int64_t end, int) {
     int32_t* inputs = chunk_inputs(begin);
+    int32_t own_wrong = -1;
     for (int64_t row = begin; row < end; ++row) {
       set_first(row, inputs);
-      inputs = compress_row(dense + row * offsets, offsets, mask(row), inputs);
+      inputs = compress_row(dense + row * offsets, offsets, input_rows, mask(row), inputs, &own_wrong);
     }
+    if (own_wrong != -1) wrong = own_wrong;
   });
+  if (wrong != -1) {
+    fail(ErrorKind::kSite, layer, ": the kernel map reads input row ", wrong.load(), ", but there are ",
+         input_rows, " input rows. Build the map from the same sites as the features.");
+  }
 }
 
 void KernelMap::expand(ThreadPool& pool, int32_t* dense) const {

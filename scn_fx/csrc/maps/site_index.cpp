@@ -13,19 +13,10 @@ namespace {
 constexpr int64_t kMostBitmapCells = int64_t(1) << 30;
 constexpr int64_t kGroupsPerChunk = 128;  // of 64 words
 
-int64_t count_cells(const Triple& shape, int32_t batch) {
-  int64_t cells = std::max(batch, 1);
-  for (int32_t n : shape) {
-    if (n < 1)
-      fail(ErrorKind::kSite, "A grid needs at least one cell along each axis, got ", to_string(shape), ".");
-    if (cells > std::numeric_limits<int64_t>::max() / n) {
-      fail(ErrorKind::kSite, "A grid of ", to_string(shape), " with batch ", batch,
-           " has more cells than 63 bits can number. Use larger voxels or a smaller range.");
-    }
-    cells *= n;
-  }
-  return cells;
-}
+Size count_cells(const Triple& shape, int32_t batch) { return Size::of(shape) * batch; }
+
+/// Words of a bitmap; there is one more, so that the next one can always be read.
+size_t word_count(Size cells) { return size_t((cells.value() + 63) / 64) + 1; }
 
 }  // namespace
 
@@ -33,10 +24,27 @@ std::string to_string(const Triple& t) {
   return "[" + std::to_string(t[0]) + ", " + std::to_string(t[1]) + ", " + std::to_string(t[2]) + "]";
 }
 
+bool SiteIndex::fits_bitmap(const Triple& shape, int32_t batch) {
+  return count_cells(shape, batch) <= kMostBitmapCells;
+}
+
+Size SiteIndex::bitmap_bytes(const Triple& shape, int32_t batch) {
+  if (!fits_bitmap(shape, batch)) return 0;
+  const size_t words = word_count(count_cells(shape, batch));
+  return Size(words) * (sizeof(uint64_t) + sizeof(uint32_t)) + Size(words / 64 + 1) * sizeof(uint64_t);
+}
+
 void SiteIndex::reset(const Triple& shape, int32_t batch, ThreadPool& pool) {
-  const int64_t cells = count_cells(shape, batch);
-  bitmap_ = cells <= kMostBitmapCells;
-  const size_t words = bitmap_ ? size_t((cells + 63) / 64) + 1 : 0;
+  if (*std::min_element(shape.begin(), shape.end()) < 1)
+    fail(ErrorKind::kSite, "A grid needs at least one cell along each axis, got ", to_string(shape), ".");
+  if (batch < 1) fail(ErrorKind::kSite, "A batch needs at least one grid, got ", batch, ".");
+  const Size cells = count_cells(shape, batch);
+  if (cells.too_large()) {
+    fail(ErrorKind::kSite, "A grid of ", to_string(shape), " with batch ", batch,
+         " has more cells than 63 bits can number. Use larger voxels or a smaller range.");
+  }
+  const bool bitmap = cells <= kMostBitmapCells;
+  const size_t words = bitmap ? word_count(cells) : 0;
   if (words == words_.size()) {
     pool.for_each(int64_t(occupied_.size()), 8 * kGroupsPerChunk, [&](int64_t begin, int64_t end, int) {
       for (int64_t group = begin; group < end; ++group) {
@@ -47,10 +55,13 @@ void SiteIndex::reset(const Triple& shape, int32_t batch, ThreadPool& pool) {
       }
     });
   } else {
-    words_.assign(words, 0);
+    // Three arrays of one size, or none: where memory ends in between, the next frame starts afresh.
+    words_.clear();
     occupied_.assign((words + 63) / 64, 0);
     through_.resize(words);
+    words_.assign(words, 0);
   }
+  bitmap_ = bitmap;
   shape_ = shape;
   batch_ = batch;
   size_ = 0;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "parallel.h"
+#include "sizes.h"
 #include "types.h"
 
 namespace scn {
@@ -19,7 +20,12 @@ namespace scn {
 class SiteIndex {
  public:
   /// Empties the set; `batch` grids of `shape`. Throws when the number of cells does not fit in 63 bits.
+  /// After a failure it can be called again.
   void reset(const Triple& shape, int32_t batch, ThreadPool& pool);
+
+  /// Whether reset() makes a bitmap, and the memory it takes for that, in bytes.
+  static bool fits_bitmap(const Triple& shape, int32_t batch);
+  static Size bitmap_bytes(const Triple& shape, int32_t batch);
 
   int64_t cell(int32_t b, int32_t z, int32_t y, int32_t x) const {
     return ((int64_t(b) * shape_[0] + z) * shape_[1] + y) * shape_[2] + x;

@@ -2,16 +2,28 @@
 #include "onnx/model.h"
 
 #include <algorithm>
-#include <cstdio>
-#include <limits>
-#include <memory>
 #include <utility>
 
 #include "error.h"
+#include "onnx/regular_file.h"
 #include "onnx/wire.h"
 
 namespace scn {
 namespace {
+
+constexpr int64_t kMostBytes = (int64_t(1) << 31) - 1;  // of a protobuf message
+// Lists are counted as they are read: empty entries take two bytes of a file, and a hundred times that here.
+constexpr size_t kMostEntries = 1 << 16;     // of a graph or a node: nodes, names, attributes, initializers
+constexpr size_t kMostIntegers = 1 << 16;    // of an attribute; tensors may have as many as their data
+constexpr size_t kMostAttributes = 1 << 10;  // of a node, which are looked for one by one
+constexpr size_t kMostAxes = 64;             // of a tensor
+
+void check_count(size_t count, size_t most, const char* what) {
+  if (count >= most) {
+    fail(ErrorKind::kOnnx, "The model holds more than ", most, " ", what,
+         ", far more than a network has. The file is damaged, or was not made for this engine.");
+  }
+}
 
 std::pair<std::string, std::string> read_entry(WireReader in) {
   std::pair<std::string, std::string> entry;
@@ -39,13 +51,17 @@ std::pair<std::string, int64_t> read_opset(WireReader in) {
   return opset;
 }
 
-void read_ints(WireReader& in, std::vector<int64_t>& out) {
+void read_ints(WireReader& in, std::vector<int64_t>& out, size_t most, const char* what) {
   if (!in.is_bytes()) {
+    check_count(out.size(), most, what);
     out.push_back(in.integer());
     return;
   }
   WireReader packed = in.bytes();
-  while (!packed.done()) out.push_back(int64_t(packed.varint()));
+  while (!packed.done()) {
+    check_count(out.size(), most, what);
+    out.push_back(int64_t(packed.varint()));
+  }
 }
 
 void read_floats(WireReader& in, std::vector<float>& out) {
@@ -77,13 +93,14 @@ OnnxAttribute read_attribute(WireReader in) {
         read_floats(in, a.floats);
         break;
       case 8:
-        read_ints(in, a.ints);
+        read_ints(in, a.ints, kMostIntegers, "integers in one attribute");
         break;
       case 9:
+        check_count(a.strings.size(), kMostEntries, "strings in one attribute");
         a.strings.push_back(in.text());
         break;
       case 20:
-        a.type = AttributeType(in.integer());
+        a.type = AttributeType(in.number32());
         break;
       default:
         in.skip();
@@ -97,9 +114,11 @@ OnnxNode read_node(WireReader in) {
   while (in.next()) {
     switch (in.field()) {
       case 1:
+        check_count(node.inputs.size(), kMostEntries, "inputs of one node");
         node.inputs.push_back(in.text());
         break;
       case 2:
+        check_count(node.outputs.size(), kMostEntries, "outputs of one node");
         node.outputs.push_back(in.text());
         break;
       case 3:
@@ -109,6 +128,7 @@ OnnxNode read_node(WireReader in) {
         node.op_type = in.text();
         break;
       case 5:
+        check_count(node.attributes.size(), kMostAttributes, "attributes of one node");
         node.attributes.push_back(read_attribute(in.bytes()));
         break;
       case 7:
@@ -132,16 +152,16 @@ OnnxTensor read_tensor(WireReader in) {
   while (in.next()) {
     switch (in.field()) {
       case 1:
-        read_ints(in, t.dims);
+        read_ints(in, t.dims, kMostAxes, "dimensions of one tensor");
         break;
       case 2:
-        t.data_type = int32_t(in.integer());
+        t.data_type = in.number32();
         break;
       case 4:
         read_floats(in, t.float_data);
         break;
       case 5:
-        read_ints(in, t.int32_data);
+        read_ints(in, t.int32_data, size_t(kMostBytes), "numbers in one tensor");
         break;
       case 8:
         t.name = in.text();
@@ -177,9 +197,11 @@ void read_graph(WireReader in, OnnxModel& model) {
   while (in.next()) {
     switch (in.field()) {
       case 1:
+        check_count(model.nodes.size(), kMostEntries, "nodes");
         model.nodes.push_back(read_node(in.bytes()));
         break;
       case 5: {
+        check_count(model.initializers.size(), kMostEntries, "initializers");
         OnnxTensor t = read_tensor(in.bytes());
         const std::string name = t.name;
         if (!model.initializers.emplace(name, std::move(t)).second) {
@@ -189,12 +211,15 @@ void read_graph(WireReader in, OnnxModel& model) {
         break;
       }
       case 11:
+        check_count(model.inputs.size(), kMostEntries, "inputs");
         model.inputs.push_back(read_value_name(in.bytes()));
         break;
       case 12:
+        check_count(model.outputs.size(), kMostEntries, "outputs");
         model.outputs.push_back(read_value_name(in.bytes()));
         break;
       case 16:
+        check_count(model.metadata.size(), kMostEntries, "entries of metadata");
         model.metadata.insert(read_entry(in.bytes()));
         break;
       default:
@@ -220,17 +245,6 @@ const OnnxAttribute* OnnxNode::find(const std::string& attribute) const {
   return nullptr;
 }
 
-int64_t OnnxTensor::count() const {
-  int64_t n = 1;
-  for (int64_t d : dims) {
-    if (d < 0 || (d > 0 && n > std::numeric_limits<int64_t>::max() / d)) {
-      fail(ErrorKind::kOnnx, "Initializer '", name, "' has impossible dimensions.");
-    }
-    n *= d;
-  }
-  return n;
-}
-
 OnnxModel parse_onnx(std::string bytes) {
   if (bytes.empty()) fail(ErrorKind::kOnnx, "The ONNX model is empty (0 bytes). Export it again.");
   OnnxModel model;
@@ -253,9 +267,11 @@ OnnxModel parse_onnx(std::string bytes) {
         read_graph(in.bytes(), model);
         break;
       case 8:
+        check_count(model.opsets.size(), kMostEntries, "opsets");
         model.opsets.push_back(read_opset(in.bytes()));
         break;
       case 14: {
+        check_count(model.metadata.size(), kMostEntries, "entries of metadata");
         const auto entry = read_entry(in.bytes());
         model.metadata[entry.first] = entry.second;
         break;
@@ -277,15 +293,8 @@ OnnxModel parse_onnx(std::string bytes) {
 }
 
 OnnxModel load_onnx(const std::string& path) {
-  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
-  if (!file)
-    fail(ErrorKind::kOnnx, "Cannot open the ONNX file '", path, "'. Check the path and its permissions.");
-  std::string bytes;
-  char block[1 << 16];
-  while (const size_t count = std::fread(block, 1, sizeof(block), file.get())) bytes.append(block, count);
-  if (std::ferror(file.get())) fail(ErrorKind::kOnnx, "Cannot read the ONNX file '", path, "' to its end.");
   try {
-    return parse_onnx(std::move(bytes));
+    return parse_onnx(read_regular_file(path, kMostBytes));
   } catch (const Error& e) {
     fail(e.kind(), path, ": ", e.what());
   }

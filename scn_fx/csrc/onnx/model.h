@@ -55,8 +55,6 @@ struct OnnxTensor {
   // Where a writer chose them instead of raw bytes. float16 values stand in int32_data, as their bits.
   std::vector<int64_t> int32_data;
   std::vector<float> float_data;
-
-  int64_t count() const;
 };
 
 struct OnnxModel {
@@ -81,7 +79,7 @@ struct OnnxModel {
 /// Parses the bytes of a file. Throws kOnnx for what is empty, truncated or no ONNX model.
 OnnxModel parse_onnx(std::string bytes);
 
-/// Reads and parses a file.
+/// Reads and parses a regular file, of at most 2 GiB: protobuf's own limit. Throws kOnnx for others.
 OnnxModel load_onnx(const std::string& path);
 
 }  // namespace scn

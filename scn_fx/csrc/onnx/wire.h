@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <string>
 
 #include "error.h"
@@ -19,9 +20,9 @@ class WireReader {
   bool next() {
     if (at_ == end_) return false;
     const uint64_t tag = varint();
+    if (tag >> 3 == 0 || tag >> 3 > kMostField) corrupt("a field number that protobuf does not have");
     field_ = int(tag >> 3);
     type_ = int(tag & 7);
-    if (field_ == 0) corrupt("a field number of zero");
     return true;
   }
 
@@ -31,6 +32,14 @@ class WireReader {
   int64_t integer() {
     expect(0);
     return int64_t(varint());
+  }
+
+  /// An integer that the format declares with 32 bits.
+  int32_t number32() {
+    const int64_t number = integer();
+    if (number < std::numeric_limits<int32_t>::min() || number > std::numeric_limits<int32_t>::max())
+      corrupt("a number of more than 32 bits where the format has 32");
+    return int32_t(number);
   }
 
   float fixed32() {
@@ -63,6 +72,7 @@ class WireReader {
     uint64_t value = 0;
     for (int shift = 0; shift < 64; shift += 7) {
       const uint8_t byte = uint8_t(*take(1));
+      if (shift == 63 && byte > 1) break;  // only its lowest bit is left
       value |= uint64_t(byte & 0x7f) << shift;
       if (!(byte & 0x80)) return value;
     }
@@ -95,6 +105,8 @@ class WireReader {
   }
 
  private:
+  static constexpr uint64_t kMostField = (uint64_t(1) << 29) - 1;  // of protobuf
+
   /// Whether bytes are well-formed UTF-8 (RFC 3629: no overlong forms, no surrogates, nothing above
   /// U+10FFFF).
   static bool is_utf8(const char* data, size_t size) {

@@ -6,6 +6,7 @@
 
 #include "error.h"
 #include "half.h"
+#include "sizes.h"
 
 namespace scn {
 namespace {
@@ -15,7 +16,7 @@ namespace {
 class Values {
  public:
   Values(const OnnxTensor& t, const std::string& label, const char* what)
-      : t_(t), label_(label), what_(what), count_(size_t(t.count())) {}
+      : t_(t), label_(label), what_(what), count_(Size::of(t.dims)) {}
 
   std::vector<float> read() {
     if (t_.external) {
@@ -46,15 +47,18 @@ class Values {
 
  private:
   std::vector<float> halves() {
-    std::vector<float> out(count_);
+    // sizes first: dimensions are whatever the file says
     if (t_.int32_data.empty()) {
       check_size(t_.raw_size, 2, "bytes of raw_data");
+      std::vector<float> out(count_.count());
       const auto* raw = reinterpret_cast<const uint8_t*>(t_.raw);
-      for (size_t i = 0; i < count_; ++i) out[i] = half_to_float(uint16_t(raw[2 * i] | raw[2 * i + 1] << 8));
+      for (size_t i = 0; i < out.size(); ++i)
+        out[i] = half_to_float(uint16_t(raw[2 * i] | raw[2 * i + 1] << 8));
       return out;
     }
     check_size(t_.int32_data.size(), 1, "entries of int32_data");
-    for (size_t i = 0; i < count_; ++i) {
+    std::vector<float> out(count_.count());
+    for (size_t i = 0; i < out.size(); ++i) {
       const int64_t bits = t_.int32_data[i];
       if (bits < 0 || bits > 0xffff) {
         fail(ErrorKind::kOnnx, label_, ": its ", what_, " holds ", bits,
@@ -71,9 +75,9 @@ class Values {
       return t_.float_data;
     }
     check_size(t_.raw_size, 4, "bytes of raw_data");
-    std::vector<float> out(count_);
+    std::vector<float> out(count_.count());
     const auto* raw = reinterpret_cast<const uint8_t*>(t_.raw);
-    for (size_t i = 0; i < count_; ++i) {
+    for (size_t i = 0; i < out.size(); ++i) {
       uint32_t bits = 0;
       for (int byte = 0; byte < 4; ++byte) bits |= uint32_t(raw[4 * i + byte]) << (8 * byte);
       std::memcpy(&out[i], &bits, 4);
@@ -82,10 +86,11 @@ class Values {
   }
 
   void check_size(size_t given, size_t each, const char* unit) {
-    if (given == count_ * each) return;
+    const Size needed = count_ * each;
+    if (needed == given && !needed.too_large()) return;
     std::string dims;
     for (int64_t d : t_.dims) dims += (dims.empty() ? "" : ", ") + std::to_string(d);
-    fail(ErrorKind::kOnnx, label_, ": its ", what_, " [", dims, "] needs ", count_ * each, " ", unit,
+    fail(ErrorKind::kOnnx, label_, ": its ", what_, " [", dims, "] needs ", needed.text(), " ", unit,
          ", the file has ", given, ". The file is damaged, or was written incompletely.");
   }
 
@@ -100,7 +105,7 @@ class Values {
   const OnnxTensor& t_;
   const std::string& label_;
   const char* const what_;
-  const size_t count_;
+  const Size count_;
 };
 
 }  // namespace

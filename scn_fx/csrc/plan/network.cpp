@@ -6,9 +6,11 @@
 #include <map>
 
 #include "error.h"
+#include "maps/geometry.h"
 #include "plan/attributes.h"
 #include "plan/initializers.h"
 #include "ranges.h"
+#include "sizes.h"
 
 namespace scn {
 namespace {
@@ -16,19 +18,15 @@ namespace {
 // libspconv's own default bound; its exporters write it into every convolution.
 constexpr int64_t kDefaultBound = 200000;
 
-constexpr int64_t kMostValues = int64_t(1) << 50;  // of a dense map; far beyond any memory
-
-int32_t output_extent(const ConvGeometry& g, int axis, int32_t output_padding) {
-  const int64_t n = g.input_shape[axis], k = g.kernel[axis], s = g.stride[axis], p = g.padding[axis],
-                d = g.dilation[axis];
-  return int32_t(g.transposed ? (n - 1) * s - 2 * p + d * (k - 1) + 1 + output_padding
-                              : (n + 2 * p - d * (k - 1) - 1) / s + 1);
-}
+constexpr int64_t kMostChannels = int64_t(1) << 20;
+// Of a file; a thousand times those of large networks.
+constexpr size_t kMostNodes = 1 << 14;
+constexpr size_t kMostAxes = 64;  // of a dense map, as numpy has them
 
 std::string dims_text(const std::vector<int64_t>& dims) {
   std::string out = "[";
-  for (size_t i = 0; i < dims.size(); ++i) out += (i ? ", " : "") + std::to_string(dims[i]);
-  return out + "]";
+  for (size_t i = 0; i < dims.size() && i < kMostAxes; ++i) out += (i ? ", " : "") + std::to_string(dims[i]);
+  return out + (dims.size() > kMostAxes ? ", ...]" : "]");
 }
 
 /// Builds a Network node by node.
@@ -43,9 +41,18 @@ class Reader {
            " inputs; the libspconv dialect has one, the features (indices are implicit). Export it through "
            "scn_fx.onnx_view.");
     }
+    for (const auto& [count, what] :
+         {std::pair(model_.nodes.size(), "nodes"), std::pair(model_.outputs.size(), "outputs")}) {
+      if (count > kMostNodes)
+        fail(ErrorKind::kOnnx, "The model has ", count, " ", what, "; this engine takes ", kMostNodes, ".");
+    }
+    if (options_.spatial_shape != Triple{0, 0, 0})
+      check_shape(options_.spatial_shape, "spatial_shape", ErrorKind::kArgument, "The engine");
     net_.sets.push_back({options_.spatial_shape, -1});
     ValueSpec features;
     features.channels = -1;
+    features.half =
+        !options_.float32;  // rounded to float16 in any case, and kept as wide as all other values
     net_.features = add_value(model_.inputs[0], features, -1);
     for (const OnnxNode& node : model_.nodes) read_node(node);
     for (const std::string& name : model_.outputs) {
@@ -83,7 +90,18 @@ class Reader {
     return found->second;
   }
 
-  ValueSpec& sparse(int id) {
+  /// A sparse input; only a convolution says how many channels the features have.
+  const ValueSpec& sparse(int id) {
+    const ValueSpec& v = any_sparse(id);
+    if (v.channels < 0) {
+      fail(
+          ErrorKind::kOnnx, label_, ": it reads the features '", v.name,
+          "' before any convolution; a network must start with one, which says how many channels they have.");
+    }
+    return v;
+  }
+
+  ValueSpec& any_sparse(int id) {
     ValueSpec& v = net_.values[size_t(id)];
     if (v.dense)
       fail(ErrorKind::kOnnx, label_, ": '", v.name,
@@ -148,7 +166,7 @@ class Reader {
   void read_convolution(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out) {
     spec.kind = NodeSpec::Kind::kConvolution;
     const int input = value_id(node, 0);
-    ValueSpec& x = sparse(input);
+    ValueSpec& x = any_sparse(input);
     spec.inputs = {input};
     const OnnxTensor& weight = initializer(node, 1, "weight");
     const OnnxTensor& bias = initializer(node, 2, "bias");
@@ -159,7 +177,7 @@ class Reader {
            to_string(kernel), ", the file has ", dims_text(d), ".");
     }
     for (int64_t n : d) {
-      if (n < 1 || n > (1 << 20))
+      if (n < 1 || n > kMostChannels)
         fail(ErrorKind::kOnnx, label_, ": its weight has impossible dimensions ", dims_text(d), ".");
     }
     spec.out_channels = int32_t(d[0]);
@@ -199,7 +217,7 @@ class Reader {
              ". Calibrate the weights per output channel.");
       }
       for (float amax : spec.weight_amax) check_range(amax, "weight_dynamic_ranges");
-      if (int64_t(kernel[0]) * kernel[1] * kernel[2] * spec.in_channels >= 131072) {
+      if (!(Size::of(kernel) * spec.in_channels <= 131071)) {
         fail(ErrorKind::kOnnx, label_, ": ", to_string(kernel), " offsets x ", spec.in_channels,
              " input channels may overflow 32-bit ",
              "sums in int8 (the product must stay below 131072). Give this layer fp16 precision.");
@@ -259,15 +277,26 @@ class Reader {
       // A submanifold layer keeps its sites: stride and padding follow from the kernel, whatever the file
       // repeats.
       g.stride = ones;
-      for (int i = 0; i < 3; ++i) g.padding[i] = g.kernel[i] / 2 * g.dilation[i];
+      g.padding = zeros;
+      check_geometry(g, ErrorKind::kOnnx, label_);
+      for (size_t i = 0; i < 3; ++i) g.padding[i] = g.kernel[i] / 2 * g.dilation[i];
     } else {
+      check_geometry(g, ErrorKind::kOnnx, label_);
       const Triple extra = a.triple("output_padding", &zeros, 0);
-      for (int i = 0; i < 3; ++i) g.output_shape[i] = output_extent(g, i, extra[i]);
-      if (*std::min_element(g.output_shape.begin(), g.output_shape.end()) < 1) {
-        fail(ErrorKind::kOnnx, label_, ": kernel ", to_string(g.kernel),
-             " leaves no output site on a grid of ", to_string(grid), ".");
+      for (size_t i = 0; i < 3; ++i) {
+        const int64_t extent = output_extent(g, i, extra[i]);
+        if (extent < 1) {
+          fail(ErrorKind::kOnnx, label_, ": kernel ", to_string(g.kernel),
+               " leaves no output site on a grid of ", to_string(grid), ".");
+        }
+        if (extent > kMostExtent) {
+          fail(ErrorKind::kOnnx, label_, ": its output has ", extent, " cells along an axis; this engine ",
+               "numbers ", kMostExtent, " at most.");
+        }
+        g.output_shape[i] = int32_t(extent);
       }
     }
+    check_geometry(g, ErrorKind::kOnnx, label_);
     const Triple said_out = a.triple("output_spatial_shape", &g.output_shape, 1);
     if (said_out != g.output_shape) {
       fail(ErrorKind::kOnnx, label_, ": output_spatial_shape is ", to_string(said_out),
@@ -339,7 +368,7 @@ class Reader {
     spec.kind = NodeSpec::Kind::kAdd;
     spec.inputs = {value_id(node, 0), value_id(node, 1)};
     const ValueSpec &x = sparse(spec.inputs[0]), &y = sparse(spec.inputs[1]);
-    if (x.set != y.set || x.channels != y.channels || x.channels < 0) {
+    if (x.set != y.set || x.channels != y.channels) {
       fail(ErrorKind::kOnnx, label_, ": its inputs must lie on the same sites with the same channels; '",
            x.name, "' has ", x.channels, " channels on sites ", x.set, ", '", y.name, "' has ", y.channels,
            " on sites ", y.set, ".");
@@ -362,8 +391,6 @@ class Reader {
     out.channels = x.channels;
     out.set = x.set;
     out.half = x.half;
-    if (x.channels < 0)
-      fail(ErrorKind::kOnnx, label_, ": a network must start with a convolution, this reads the features.");
   }
 
   void read_scatter(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out) {
@@ -388,7 +415,7 @@ class Reader {
       fail(ErrorKind::kOnnx, label_, ": output_shape must be [batch, ", x.channels, ", ", said[0], ", ",
            said[1], ", ", said[2], "], as input_spatial_shape says; the file has ", dims_text(dims), ".");
     }
-    if (double(dims[0]) * double(dims[1]) * said[0] * said[1] * said[2] > double(kMostValues)) {
+    if (Size::of(dims).too_large()) {
       fail(ErrorKind::kOnnx, label_, ": a dense map of ", dims_text(dims),
            " has more values than this engine can number.");
     }
@@ -401,6 +428,7 @@ class Reader {
     out.channels = x.channels;
     out.half = x.half;
     out.dims = dims;
+    out.batch_first = true;
   }
 
   void read_reshape(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out) {
@@ -408,19 +436,14 @@ class Reader {
     spec.inputs = {value_id(node, 0)};
     const ValueSpec& x = dense(spec.inputs[0]);
     spec.dims = a.integers("dims");
-    int64_t before = 1, after = 1;
-    for (int64_t d : x.dims) before *= d;
-    bool positive = !spec.dims.empty();
-    for (int64_t d : spec.dims) {
-      positive = positive && d > 0 && d < (int64_t(1) << 40);
-      after *= d;
-      if (after > kMostValues) positive = false;
-      if (!positive) break;
-    }
-    if (!positive || before != after) {
+    bool positive = !spec.dims.empty() && spec.dims.size() <= kMostAxes;
+    for (int64_t d : spec.dims) positive = positive && d > 0;
+    const Size before = Size::of(x.dims), after = positive ? Size::of(spec.dims) : Size(0);
+    if (before != after || after.too_large()) {
       fail(ErrorKind::kOnnx, label_, ": cannot reshape ", dims_text(x.dims), " to dims ",
            dims_text(spec.dims), ".");
     }
+    out.batch_first = x.batch_first && spec.dims[0] == x.dims[0];
     out.dense = true;
     out.channels = x.channels;
     out.half = x.half;
@@ -444,6 +467,7 @@ class Reader {
     out.channels = x.channels;
     out.half = x.half;
     for (int64_t axis : spec.dims) out.dims.push_back(x.dims[size_t(axis)]);
+    out.batch_first = x.batch_first && spec.dims[0] == 0;
   }
 
   const OnnxModel& model_;

@@ -33,7 +33,8 @@ struct ValueSpec {
   int set = 0;        // sparse values
   bool dense = false;
   bool half = true;           // rounded to float16 before anyone sees it (output_precision fp16)
-  std::vector<int64_t> dims;  // dense values; dims[0] is the batch
+  std::vector<int64_t> dims;  // dense values, with the exported batch
+  bool batch_first = false;   // dense values: dims[0] is the batch, which may be another one in a frame
 };
 
 struct NodeSpec {

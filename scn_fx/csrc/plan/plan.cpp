@@ -28,6 +28,7 @@ class Builder {
     }
     for (int output : net.outputs) ++uses_[size_t(output)];
 
+    find_roots();
     plan_.steps.push_back({});
     plan_.steps[0].kind = Step::Kind::kLoad;
     for (size_t i = 0; i < net.nodes.size(); ++i) add_step(int(i));
@@ -47,13 +48,16 @@ class Builder {
 
   /// The value whose step stores `id`, and whether a Relu lies between: a Relu is a stored form, never a
   /// step.
-  std::pair<int, bool> root(int id) const {
-    bool relu = false;
-    while (value(id).producer >= 0 && node(value(id).producer).kind == Kind::kRelu) {
-      relu = true;
-      id = node(value(id).producer).inputs[0];
+  std::pair<int, bool> root(int id) const { return roots_[size_t(id)]; }
+
+  void find_roots() {
+    for (size_t id = 0; id < plan_.network.values.size(); ++id) {
+      const int producer = value(int(id)).producer;
+      const bool relu = producer >= 0 && node(producer).kind == Kind::kRelu;
+      // the input of a node is numbered before its output
+      roots_.push_back(relu ? std::pair(root(node(producer).inputs[0]).first, true)
+                            : std::pair(int(id), false));
     }
-    return {id, relu};
   }
 
   int store(int id, Format format, float amax, bool half) {
@@ -186,11 +190,19 @@ class Builder {
       for (int s : {plan_.steps[i].input, plan_.steps[i].other}) {
         if (s >= 0) plan_.storages[size_t(s)].last = std::max(plan_.storages[size_t(s)].last, int(i));
       }
-      const int read = plan_.steps[i].dense_in;
-      bool again = false;
-      for (size_t j = i + 1; j < plan_.steps.size(); ++j) again = again || plan_.steps[j].dense_in == read;
-      for (const PlanOutput& out : plan_.outputs) again = again || out.dense == read;
-      plan_.steps[i].last_use = read >= 0 && !again;
+    }
+    std::vector<char> read_later(plan_.dense.size(), 0);
+    for (size_t i = plan_.outputs.size(); i-- > 0;) {
+      PlanOutput& out = plan_.outputs[i];
+      if (out.dense < 0) continue;
+      out.last = !read_later[size_t(out.dense)];
+      read_later[size_t(out.dense)] = 1;
+    }
+    for (size_t i = plan_.steps.size(); i-- > 0;) {
+      Step& step = plan_.steps[i];
+      if (step.dense_in < 0) continue;
+      step.last_use = !read_later[size_t(step.dense_in)];
+      read_later[size_t(step.dense_in)] = 1;
     }
     for (const PlanOutput& out : plan_.outputs) {
       if (out.storage >= 0) plan_.storages[size_t(out.storage)].last = int(plan_.steps.size());
@@ -223,6 +235,7 @@ class Builder {
 
   Plan plan_;
   std::vector<int> step_of_node_, dense_of_value_, uses_;
+  std::vector<std::pair<int, bool>> roots_;  // by value
   std::vector<std::vector<int>> stores_of_value_;
 };
 
@@ -231,12 +244,6 @@ class Builder {
 AddScales add_scales(const NodeSpec& add, bool self_is_second) {
   const float self_amax = add.amax[self_is_second], other_amax = add.amax[!self_is_second];
   return {127.0f / self_amax, self_amax / 127.0f, other_amax / 127.0f};
-}
-
-int64_t element_count(const std::vector<int64_t>& dims) {
-  int64_t n = 1;
-  for (int64_t d : dims) n *= d;
-  return n;
 }
 
 Plan build_plan(Network network, bool trace) { return Builder(std::move(network), trace).build(); }

@@ -47,6 +47,7 @@ struct PlanOutput {
   int value = 0;
   int storage = -1;  // sparse outputs
   int dense = -1;    // dense outputs
+  bool last = true;  // no later output has the same dense map
 };
 
 struct Plan {
@@ -65,8 +66,6 @@ struct AddScales {
   float self_factor, self_scale, other_scale;
 };
 AddScales add_scales(const NodeSpec& add, bool self_is_second);
-
-int64_t element_count(const std::vector<int64_t>& dims);
 
 /// Decides steps, stored forms and slots. With `trace`, nothing is fused and every node's value is an output.
 Plan build_plan(Network network, bool trace);

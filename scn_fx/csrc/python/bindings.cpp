@@ -31,6 +31,8 @@ const char* python_error(scn::ErrorKind kind) {
       return "OverflowedError";
     case scn::ErrorKind::kArgument:
       return "ArgumentError";
+    case scn::ErrorKind::kMemory:
+      return "MemoryLimitError";
   }
   return "ScnError";
 }

@@ -7,6 +7,7 @@
 #include "engine.h"
 #include "python/arrays.h"
 #include "python/engine_common.h"
+#include "python/gil.h"
 
 namespace scn::python {
 namespace {
@@ -58,19 +59,20 @@ bool is_contiguous(const AnyArray& a) {
 class PyCudaEngine {
  public:
   PyCudaEngine(const nb::object& source, const std::string& precision, int device, int32_t max_batch,
-               int64_t max_sites, bool graph, bool trace, const nb::object& spatial_shape) {
-    EngineOptions options = engine_options(precision, trace, spatial_shape);
+               int64_t max_sites, bool graph, bool trace, const nb::object& spatial_shape,
+               int64_t memory_limit) {
+    EngineOptions options = engine_options(precision, trace, spatial_shape, memory_limit);
     options.cuda = true;
     options.cuda_options = {device, max_batch, max_sites, graph};
     const OnnxModel model = model_of(source);
-    nb::gil_scoped_release release;
+    const GilRelease release;
     engine_ = std::make_unique<Engine>(model, options);
   }
 
   void enqueue(const AnyArray& features, const AnyArray& indices, int32_t batch_size, uintptr_t stream) {
     const FrameView frame = frame_view(features, indices, batch_size);
     const bool host = on_host(features, indices);
-    nb::gil_scoped_release release;
+    const GilRelease release;
     if (host) {
       engine_->enqueue_host(frame, to_stream(stream));
     } else {
@@ -83,8 +85,8 @@ class PyCudaEngine {
   void enqueue_at(uintptr_t features, uintptr_t indices, int64_t sites, int64_t channels, bool half,
                   uintptr_t stream, int32_t batch_size) {
     if (batch_size < 0) fail(ErrorKind::kArgument, "batch_size must be at least 1, got ", batch_size, ".");
-    const nb::gil_scoped_release release;
-    engine_->enqueue({reinterpret_cast<const void*>(features), half, sites, int32_t(channels),
+    const GilRelease release;
+    engine_->enqueue({reinterpret_cast<const void*>(features), half, sites, narrow(channels, "channels"),
                       reinterpret_cast<const Site*>(indices), batch_size},
                      to_stream(stream));
   }
@@ -126,14 +128,14 @@ class PyCudaEngine {
     const bool host = on_host(features, indices);
     std::vector<StageTime> times;
     {
-      nb::gil_scoped_release release;
+      const GilRelease release;
       times = engine_->profile(host ? engine_->upload(frame, to_stream(stream)) : frame, to_stream(stream));
     }
     return stages_list(times);
   }
 
   void synchronize() {
-    nb::gil_scoped_release release;
+    const GilRelease release;
     engine_->cuda().synchronize();
   }
 
@@ -141,7 +143,7 @@ class PyCudaEngine {
     cuda_order(device(), to_stream(earlier), to_stream(later));
   }
 
-  nb::dict describe() const { return plan_dict(engine_->plan(), engine_->buffer_bytes()); }
+  nb::dict describe() const { return plan_dict(engine_->plan(), buffer_bytes_of(*engine_)); }
   int device() const { return engine_->cuda().device(); }
 
  private:
@@ -170,12 +172,12 @@ class PyCudaEngine {
   }
 
   std::vector<Result> fetch() {
-    nb::gil_scoped_release release;
+    const GilRelease release;
     return engine_->fetch();
   }
 
   int64_t sites_of(const DeviceResult& result) {
-    nb::gil_scoped_release release;
+    const GilRelease release;
     return engine_->cuda().sites_of(result);
   }
 
@@ -183,9 +185,8 @@ class PyCudaEngine {
     const std::vector<size_t> shape(dims.begin(), dims.end());
     nb::object owner = nb::find(this);
     if (copy) {
-      int64_t bytes = dtype.bits / 8;
-      for (int64_t d : dims) bytes *= d;
-      data = cuda_copy(device(), data, bytes, engine_->stream());
+      const Size bytes = Size::of(dims) * (dtype.bits / 8);
+      data = cuda_copy(device(), data, bytes.value(), engine_->stream());
       owner = nb::capsule(new Copy{device(), data}, [](void* p) noexcept {
         const Copy* mine = static_cast<const Copy*>(p);
         cuda_free(mine->device, mine->data);
@@ -211,9 +212,9 @@ void bind_cuda(nb::module_& m) {
   m.def("cuda_info", info_dict, "CUDA in this build, the driver and its devices; why none can be used.");
   nb::class_<PyCudaEngine>(m, "CudaEngine")
       .def(nb::init<const nb::object&, const std::string&, int, int32_t, int64_t, bool, bool,
-                    const nb::object&>(),
+                    const nb::object&, int64_t>(),
            "source"_a, "precision"_a = "", "device"_a = 0, "max_batch"_a = 0, "max_sites"_a = 0,
-           "graph"_a = true, "trace"_a = false, "spatial_shape"_a = nb::none())
+           "graph"_a = true, "trace"_a = false, "spatial_shape"_a = nb::none(), "memory_limit"_a = 0)
       .def("enqueue", &PyCudaEngine::enqueue, "features"_a, "indices"_a, "batch_size"_a = 0, "stream"_a = 0)
       .def("enqueue_at", &PyCudaEngine::enqueue_at, "features"_a, "indices"_a, "sites"_a, "channels"_a,
            "half"_a, "stream"_a, "batch_size"_a = 0)

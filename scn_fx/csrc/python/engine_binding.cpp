@@ -7,6 +7,7 @@
 #include "engine.h"
 #include "python/arrays.h"
 #include "python/engine_common.h"
+#include "python/gil.h"
 
 namespace scn::python {
 namespace {
@@ -68,10 +69,12 @@ nb::dict describe_model(const nb::object& source) {
 class PyEngine {
  public:
   PyEngine(const nb::object& source, const std::string& precision, int threads, bool trace,
-           const nb::object& spatial_shape) {
-    EngineOptions options = engine_options(precision, trace, spatial_shape);
+           const nb::object& spatial_shape, int64_t memory_limit) {
+    EngineOptions options = engine_options(precision, trace, spatial_shape, memory_limit);
     options.threads = threads;
-    engine_ = std::make_unique<Engine>(model_of(source), options);
+    const OnnxModel model = model_of(source);
+    const GilRelease release;
+    engine_ = std::make_unique<Engine>(model, options);
   }
 
   nb::list run(const Array& features, const Array& indices, int32_t batch_size) {
@@ -91,7 +94,7 @@ class PyEngine {
     return stages_list(times);
   }
 
-  nb::dict describe() const { return plan_dict(engine_->plan(), engine_->buffer_bytes()); }
+  nb::dict describe() const { return plan_dict(engine_->plan(), buffer_bytes_of(*engine_)); }
 
   int threads() const { return engine_->executor().threads(); }
   std::string isa() const { return engine_->executor().isa(); }
@@ -100,7 +103,7 @@ class PyEngine {
   std::vector<Result> results_of(const Array& features, const Array& indices, int32_t batch_size,
                                  std::vector<StageTime>* times = nullptr) {
     const FrameView frame = frame_view(features, indices, batch_size);
-    nb::gil_scoped_release release;
+    const GilRelease release;
     return engine_->run(frame, times);
   }
 
@@ -114,8 +117,9 @@ void bind_engine(nb::module_& m) {
   m.def("read_onnx", describe_model, "source"_a,
         "Nodes, attributes and metadata of an ONNX file (path or bytes).");
   nb::class_<PyEngine>(m, "Engine")
-      .def(nb::init<const nb::object&, const std::string&, int, bool, const nb::object&>(), "source"_a,
-           "precision"_a = "", "threads"_a = 0, "trace"_a = false, "spatial_shape"_a = nb::none())
+      .def(nb::init<const nb::object&, const std::string&, int, bool, const nb::object&, int64_t>(),
+           "source"_a, "precision"_a = "", "threads"_a = 0, "trace"_a = false, "spatial_shape"_a = nb::none(),
+           "memory_limit"_a = 0)
       .def("run", &PyEngine::run, "features"_a, "indices"_a, "batch_size"_a = 0)
       .def("trace", &PyEngine::trace, "features"_a, "indices"_a, "batch_size"_a = 0)
       .def("profile", &PyEngine::profile, "features"_a, "indices"_a, "batch_size"_a = 0)

@@ -6,6 +6,8 @@
 
 #include <cstring>
 
+#include "python/gil.h"
+
 namespace scn::python {
 namespace {
 
@@ -15,7 +17,7 @@ nb::object values_of(Result& r) {
 }
 
 nb::object sites_of(const Result& r) {
-  std::unique_ptr<int32_t[]> rows(new int32_t[r.sites.size() * 4]);
+  std::unique_ptr<int32_t[]> rows(new int32_t[(Size(r.sites.size()) * 4).count()]);
   if (!r.sites.empty()) std::memcpy(rows.get(), r.sites.data(), r.sites.size() * sizeof(Site));
   return int32_array(std::move(rows), r.sites.size(), 4);
 }
@@ -33,7 +35,8 @@ OnnxModel model_of(const nb::object& source) {
   return load_onnx(nb::cast<nb::bytes>(path).c_str());
 }
 
-EngineOptions engine_options(const std::string& precision, bool trace, const nb::object& spatial_shape) {
+EngineOptions engine_options(const std::string& precision, bool trace, const nb::object& spatial_shape,
+                             int64_t memory_limit) {
   if (!precision.empty() && precision != "fp32") {
     fail(ErrorKind::kArgument,
          "precision must be 'fp32' (run everything in float32) or empty (the precisions of the file), got '",
@@ -42,6 +45,7 @@ EngineOptions engine_options(const std::string& precision, bool trace, const nb:
   EngineOptions options;
   options.float32 = precision == "fp32";
   options.trace = trace;
+  options.memory_limit = memory_limit;
   if (!spatial_shape.is_none())
     options.spatial_shape = triple(nb::cast<std::vector<int32_t>>(spatial_shape), "spatial_shape");
   return options;
@@ -97,6 +101,11 @@ nb::list stages_list(const std::vector<StageTime>& times) {
     out.append(d);
   }
   return out;
+}
+
+BufferBytes buffer_bytes_of(const Engine& engine) {
+  const GilRelease release;
+  return engine.buffer_bytes();
 }
 
 nb::dict plan_dict(const Plan& plan, const BufferBytes& bytes) {

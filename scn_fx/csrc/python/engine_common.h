@@ -14,7 +14,8 @@ namespace scn::python {
 OnnxModel model_of(const nb::object& source);
 
 /// Options common to both; checks them.
-EngineOptions engine_options(const std::string& precision, bool trace, const nb::object& spatial_shape);
+EngineOptions engine_options(const std::string& precision, bool trace, const nb::object& spatial_shape,
+                             int64_t memory_limit);
 
 /// A frame that refers to the arrays' memory; checks dtypes and shapes.
 template <typename A>
@@ -33,7 +34,7 @@ FrameView frame_view(const A& features, const A& indices, int32_t batch_size) {
   return {features.data(),
           half,
           int64_t(features.shape(0)),
-          int32_t(features.shape(1)),
+          narrow(int64_t(features.shape(1)), "The number of features per site"),
           reinterpret_cast<const Site*>(rows),
           batch_size};
 }
@@ -50,6 +51,9 @@ void check_traces(const Plan& plan);
 nb::list nodes_list(const Plan& plan, std::vector<Result>& results);
 
 nb::list stages_list(const std::vector<StageTime>& times);
+
+/// Waits for a frame that runs, without the interpreter's lock.
+BufferBytes buffer_bytes_of(const Engine& engine);
 
 /// The plan as plain data.
 nb::dict plan_dict(const Plan& plan, const BufferBytes& bytes);
