@@ -82,6 +82,7 @@ class Engine:
         threads: int = ...,
         trace: bool = ...,
         spatial_shape: Sequence[int] | None = ...,
+        memory_limit: int = ...,
     ) -> None: ...
     def run(
         self, features: np.ndarray, indices: np.ndarray, batch_size: int = ...
@@ -111,6 +112,7 @@ class CudaEngine:
         graph: bool = ...,
         trace: bool = ...,
         spatial_shape: Sequence[int] | None = ...,
+        memory_limit: int = ...,
     ) -> None: ...
     def enqueue(self, features: Any, indices: Any, batch_size: int = ..., stream: int = ...) -> None: ...
     def enqueue_at(

@@ -14,7 +14,9 @@ Engine::Engine(const OnnxModel& model, const EngineOptions& options)
     : plan_(std::make_unique<Plan>(
           build_plan(read_network(model, {options.float32, options.spatial_shape}), options.trace))) {
   if (options.cuda) {
-    cuda_ = make_cuda_executor(*plan_, options.cuda_options);
+    CudaOptions cuda_options = options.cuda_options;
+    if (options.memory_limit) cuda_options.memory_limit = options.memory_limit;
+    cuda_ = make_cuda_executor(*plan_, cuda_options);
     staging_ = std::make_unique<CudaStaging>(options.cuda_options.device);
   } else {
     executor_ = std::make_unique<CpuExecutor>(*plan_, options.threads, options.memory_limit);
@@ -80,6 +82,7 @@ std::vector<Result> Engine::fetch() {
   const Lock lock(mutex_);
   CudaExecutor& executor = cuda();
   executor.synchronize();
+  void* const stream = executor.stream();  // the frame has ended, and with it perhaps the caller's stream
   std::vector<Result> out;
   for (const DeviceResult& from : executor.results()) {
     Result to;
@@ -90,11 +93,11 @@ std::vector<Result> Engine::fetch() {
       to.dims[0] = executor.sites_of(from);
       to.sites.resize(size_t(to.dims[0]));
       cuda_to_host(executor.device(), to.sites.data(), from.sites, to.dims[0] * int64_t(sizeof(Site)),
-                   stream_);
+                   stream);
     }
     const Size bytes = Size::of(to.dims) * (to.half ? 2 : 4);
     to.data.reset(new char[bytes.count()]);
-    cuda_to_host(executor.device(), to.data.get(), from.data, bytes.value(), stream_);
+    cuda_to_host(executor.device(), to.data.get(), from.data, bytes.value(), stream);
     out.push_back(std::move(to));
   }
   return out;

@@ -32,7 +32,22 @@ class Error : public std::runtime_error {
 // Text is put together without streams: in an interpreter that brings a second copy of the C++ library (as
 // relocatable Python builds do), writing a number to a stream looks up the locale of the wrong copy and
 // crashes.
-inline void append_text(std::string& out, const std::string& text) { out += text; }
+/// Text of a file or a caller: control characters would cut a message or steer a terminal, and a name can be
+/// as long as its file.
+inline void append_text(std::string& out, const std::string& text) {
+  constexpr size_t kMost = 1000;
+  for (size_t i = 0; i < text.size() && i < kMost; ++i) {
+    const unsigned char c = static_cast<unsigned char>(text[i]);
+    if (c >= 0x20 && c != 0x7f) {
+      out += text[i];
+      continue;
+    }
+    char escaped[8];
+    std::snprintf(escaped, sizeof(escaped), "\\x%02x", unsigned(c));
+    out += escaped;
+  }
+  if (text.size() > kMost) out += "... (" + std::to_string(text.size()) + " characters)";
+}
 inline void append_text(std::string& out, const char* text) { out += text; }
 
 template <typename Number, std::enable_if_t<std::is_arithmetic_v<Number>, int> = 0>

@@ -19,6 +19,8 @@ class Options:
     precision: str = ""
     """"fp32" or empty."""
     spatial_shape: Sequence[int] | None = None
+    memory_limit: int = 0
+    """Bytes of host memory."""
     threads: int = 0
     """CPU only."""
     graph: bool = True

@@ -24,7 +24,9 @@ class CpuBackend:
 
     def _make(self, trace: bool = False) -> _core.Engine:
         o = self._options
-        return _core.Engine(o.source, o.precision, o.threads, trace=trace, spatial_shape=o.spatial_shape)
+        return _core.Engine(
+            o.source, o.precision, o.threads, trace, o.spatial_shape, memory_limit=o.memory_limit
+        )
 
     @property
     def threads(self) -> int:

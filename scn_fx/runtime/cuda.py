@@ -68,6 +68,7 @@ class CudaBackend:
             o.graph and not trace,
             trace,
             o.spatial_shape,
+            o.memory_limit,
         )
 
     @property

@@ -29,6 +29,9 @@ __all__ = ["Engine", "NodeTrace", "StageTime"]
 MOST_THREADS = 1024
 """Of one engine; far more than a processor has."""
 
+MOST_MEMORY = 2**62
+"""Bytes that may be asked for as a limit."""
+
 
 @dataclass(frozen=True)
 class NodeTrace:
@@ -81,9 +84,13 @@ class Engine:
         max_batch_size: the largest batch size to reserve GPU memory for; None takes the exported one.
         max_voxels: the largest number of input voxels to reserve GPU memory for; None takes the largest
             ``output_bound`` of the file's layers.
+        memory_limit: bytes of host memory that weights and one frame may take together; None takes half of
+            what this process may use. It is checked before memory is taken, so that no file and no frame
+            can take the machine's.
 
     Raises:
         OnnxError: the file is no ONNX model, is damaged, or holds what the engine cannot run.
+        MemoryLimitError: its weights, or its grids and dense maps in any frame, exceed `memory_limit`.
         ArgumentError: impossible options, or a device that cannot be used; says why.
     """
 
@@ -98,6 +105,7 @@ class Engine:
         graph: bool = True,
         max_batch_size: int | None = None,
         max_voxels: int | None = None,
+        memory_limit: int | None = None,
     ) -> None:
         number = _gpu_number(device)
         if precision is not None and not (isinstance(precision, str) and precision == "fp32"):
@@ -113,6 +121,9 @@ class Engine:
             graph=graph,
             max_batch=0 if max_batch_size is None else whole_number("max_batch_size", max_batch_size),
             max_sites=0 if max_voxels is None else whole_number("max_voxels", max_voxels),
+            memory_limit=0
+            if memory_limit is None
+            else whole_number("memory_limit", memory_limit, MOST_MEMORY),
         )
         self._backend: Backend = (
             CpuBackend(self._options) if number is None else CudaBackend(self._options, number)

@@ -19,7 +19,7 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from scn_fx import Engine
-from scn_fx.errors import ArgumentError, OnnxError, SiteError
+from scn_fx.errors import ArgumentError, MemoryLimitError, OnnxError, SiteError
 from scn_fx.runtime import compare, compare_arrays
 from scn_fx.runtime.array_kinds import FEATURES
 from scn_fx.runtime.device_arrays import capsule, lies_on_gpu
@@ -220,14 +220,21 @@ def test_a_grid_has_three_extents(shape: Any) -> None:
 
 
 def test_a_map_too_large_for_memory_is_refused(frame: tuple[Array, Array]) -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(MemoryLimitError, match=r"dense: its dense map would take \d+ bytes.*memory_limit"):
+        Engine(DATA)(*frame, batch_size=2**31 - 1)
+
+
+def test_memory_that_the_system_does_not_give_is_refused(frame: tuple[Array, Array]) -> None:
+    engine = Engine(DATA, memory_limit=2**50)
+    expected = Engine(DATA)(*frame, batch_size=2)
     limits = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (1 << 36, hard))
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 36, limits[1]))
     try:
-        with pytest.raises(ArgumentError, match=r"dense: there is no memory for a dense map of \d+ bytes"):
-            Engine(DATA)(*frame, batch_size=2**31 - 1)
+        with pytest.raises(MemoryLimitError, match=r"dense: there is no memory for a dense map of \d+ bytes"):
+            engine(*frame, batch_size=2**26)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert np.array_equal(engine(*frame, batch_size=2), expected)
 
 
 THREADS = """

@@ -45,9 +45,10 @@ struct DeviceResult {
 
 struct CudaOptions {
   int device = 0;
-  int32_t max_batch = 0;  // 0: the exported one, or 1
-  int64_t max_sites = 0;  // of the input; 0: the largest output_bound of the layers
-  bool graph = true;      // replay a captured graph instead of launching kernels one by one
+  int32_t max_batch = 0;     // 0: the exported one, or 1
+  int64_t max_sites = 0;     // of the input; 0: the largest output_bound of the layers
+  bool graph = true;         // replay a captured graph instead of launching kernels one by one
+  int64_t memory_limit = 0;  // bytes of host memory, see MemoryBudget
 };
 
 class CudaExecutor {
@@ -68,6 +69,8 @@ class CudaExecutor {
   virtual std::vector<StageTime> profile(const FrameView& frame, void* stream) = 0;
   virtual BufferBytes buffer_bytes() const = 0;
   virtual int device() const = 0;
+  /// A stream (cudaStream_t) of the executor's own.
+  virtual void* stream() const = 0;
 };
 
 std::unique_ptr<CudaExecutor> make_cuda_executor(const Plan& plan, const CudaOptions& options);

@@ -44,6 +44,9 @@ struct DeviceWeights {
   int64_t bytes() const { return packed.bytes() + scale.bytes() + bias.bytes(); }
 };
 
+/// Host memory that packing a layer's weights takes at most, in bytes.
+Size packed_weight_bytes(int32_t out_channels, int32_t offsets, int32_t in_channels);
+
 /// Prepares a layer: rounds, quantises and packs. Throws as prepare_weights (cpu/convolution.h) does.
 DeviceWeights device_weights(const WeightSource& source, const DeviceLimits& limits);
 

@@ -3,9 +3,12 @@
 
 #include <algorithm>
 #include <climits>
+#include <stdexcept>
 
 #include "error.h"
+#include "memory_budget.h"
 #include "plan/arena.h"
+#include "sizes.h"
 
 namespace scn::cuda {
 namespace {
@@ -31,6 +34,8 @@ DevicePlan::DevicePlan(const Plan& plan, const CudaOptions& options)
     : plan_(plan), options_(options), limits_(device_limits(options.device)) {
   batch_ = options.max_batch ? options.max_batch : std::max(plan.network.batch, 1);
   if (batch_ < 1) fail(ErrorKind::kArgument, "max_batch must be at least 1, got ", batch_, ".");
+  if (options.max_sites < 0)
+    fail(ErrorKind::kArgument, "max_sites must be at least 1, got ", options.max_sites, ".");
   prepare_weights_of_layers();
   prepare_sets();
   prepare_maps();
@@ -57,10 +62,18 @@ int32_t* DevicePlan::overflow_of(size_t step) const {
 void DevicePlan::prepare_weights_of_layers() {
   const Network& net = plan_.network;
   weights_.resize(net.nodes.size());
+  // On the host; the device refuses by itself what it does not have.
+  MemoryBudget budget(options_.memory_limit);
   for (size_t i = 0; i < net.nodes.size(); ++i) {
     const NodeSpec& n = net.nodes[i];
     if (n.kind != NodeSpec::Kind::kConvolution) continue;
     const int32_t volume = net.maps[size_t(n.map)].geometry.volume();
+    budget.take(Size(n.weight.size()) * sizeof(float), n.name, "its weight");
+    const Size before = budget.taken();
+    budget.take(prepared_bytes(n.precision, n.out_channels, volume, n.in_channels) +
+                    packed_weight_bytes(n.out_channels, volume, n.in_channels),
+                n.name, "its weight as kernels read it");
+    budget.go_back(before);
     weights_[i] = device_weights({n.weight.data(), n.bias.data(), n.out_channels, volume, n.in_channels,
                                   n.precision, n.amax[0], n.weight_amax.data(), n.name},
                                  limits_);
@@ -74,14 +87,15 @@ void DevicePlan::prepare_sets() {
   for (const MapSpec& map : net.maps) largest = std::max(largest, map.bound);
   for (size_t s = 0; s < net.sets.size(); ++s) {
     const Triple& shape = net.sets[s].shape;
-    const int64_t lines = int64_t(batch_) * shape[0] * shape[1], words = (shape[2] + 31) / 32;
-    const int64_t cells = lines * shape[2];
-    if (lines * words > int64_t(1) << 30 || cells <= 0) {
+    const int64_t words = (shape[2] + 31) / 32;
+    const Size all_lines = Size(batch_) * shape[0] * shape[1];
+    if (all_lines * words > int64_t(1) << 30) {
       fail(ErrorKind::kArgument, "A grid of ", to_string(shape), " with batch ", batch_,
            " has too many cells for the CUDA backend (its bitmaps hold 2^35). Use larger voxels, a smaller "
            "range, ",
            "or device='cpu'.");
     }
+    const int64_t lines = all_lines.value(), cells = (all_lines * shape[2]).value();
     int64_t bound = net.sets[s].map >= 0 ? net.maps[size_t(net.sets[s].map)].bound
                     : options_.max_sites ? options_.max_sites
                                          : largest;
@@ -136,7 +150,9 @@ void DevicePlan::prepare_maps() {
     v.tile_bytes = map_tile_bytes(v.geometry.volume);
     // The neighbours that one offset finds for a tile lie apart from those of the next tile (but for a few
     // along x), so the wide stretches of all tiles together hold no more rows than there are.
-    v.far_capacity = v.geometry.volume * int32_t((v.input.capacity + 4 * tiles) / kNoNeighbour);
+    v.far_capacity =
+        narrow((Size(v.geometry.volume) * ((v.input.capacity + 4 * tiles) / kNoNeighbour)).value(),
+               "The number of far slots of a kernel map");
     v.far_count = far_counts_.data() + i;
     maps_.push_back(v);
   }
@@ -169,14 +185,15 @@ void DevicePlan::prepare_arena() {
   std::vector<Span> spans;
   for (size_t i = 0; i < maps_.size(); ++i) {
     const MapView& map = maps_[i];
-    const int64_t bytes = tiles_of(map) * map.tile_bytes + int64_t(map.far_capacity) * kTileRows * 4;
+    const int64_t bytes =
+        (Size(tiles_of(map)) * map.tile_bytes + Size(map.far_capacity) * kTileRows * sizeof(int32_t)).value();
     spans.push_back({bytes, 0, last[i], 0});
     map_bytes_ += bytes;
   }
   for (size_t i = 0; i < plan_.storages.size(); ++i) {
     const Storage& s = plan_.storages[i];
     const int64_t rows = scattered_[i] >= 0 ? 0 : sets_[size_t(s.set)].capacity;
-    spans.push_back({rows * stride_of(int(i)), s.first, s.last, 0});
+    spans.push_back({(Size(rows) * stride_of(int(i))).value(), s.first, s.last, 0});
   }
   arena_ = DeviceArray<char>(place_spans(spans));
   for (size_t i = 0; i < maps_.size(); ++i) {
@@ -210,13 +227,13 @@ void DevicePlan::find_scattered() {
 
 std::vector<int64_t> DevicePlan::dense_dims(int value) const {
   std::vector<int64_t> dims = plan_.network.values[size_t(value)].dims;
-  if (!dims.empty() && dims[0] == plan_.network.batch) dims[0] = batch_;
+  if (plan_.network.values[size_t(value)].batch_first) dims[0] = batch_;
   return dims;
 }
 
 void DevicePlan::prepare_dense() {
   for (const DenseMap& map : plan_.dense) {
-    dense_.emplace_back(element_count(dense_dims(map.value)) * (map.half ? 2 : 4));
+    dense_.emplace_back((Size::of(dense_dims(map.value)) * (map.half ? 2 : 4)).value());
   }
 }
 
@@ -233,7 +250,9 @@ void DevicePlan::prepare_results() {
     } else {
       const Storage& s = plan_.storages[size_t(output.storage)];
       const SitesView& set = sets_[size_t(s.set)];
-      packed_.emplace_back(int64_t(set.capacity) * s.channels * (r.half ? 2 : 4));
+      if ((form_of(output.storage) == Form::kHalf) != r.half)
+        throw std::logic_error("a result is read as another type than its rows have");
+      packed_.emplace_back((Size(set.capacity) * s.channels * (r.half ? 2 : 4)).value());
       r.sparse = true;
       r.dims = {set.capacity, s.channels};
       r.data = packed_.back().data();
@@ -275,13 +294,15 @@ EmissionView DevicePlan::dense_emission(const Step& scatter) const {
   e.through_half = s.half;
   e.dense = true;
   e.columns = s.channels;
-  const int64_t cells = out.dims[2] * out.dims[3] * out.dims[4];
+  const Size cells = Size(out.dims[2]) * out.dims[3] * out.dims[4];
   if (cells > INT_MAX) {
     fail(ErrorKind::kArgument, n.name,
-         ": the CUDA backend writes dense maps of up to 2^31 - 1 cells, this has ", cells,
+         ": the CUDA backend writes dense maps of up to 2^31 - 1 cells, this has ", cells.text(),
          ". Use larger voxels or a smaller range.");
   }
-  e.cells = int32_t(cells);
+  if (scattered_[size_t(scatter.input)] < 0 && (form_of(scatter.input) == Form::kHalf) != out.half)
+    throw std::logic_error("a dense map is read as another type than its rows have");
+  e.cells = int32_t(cells.value());
   e.height = int32_t(out.dims[3]);
   e.width = int32_t(out.dims[4]);
   e.out = dense_[size_t(scatter.dense_out)].data();
@@ -391,7 +412,7 @@ void DevicePlan::transpose(const Step& step, cudaStream_t stream) const {
   TransposeView v{};
   v.axes = int32_t(dims.size());
   v.element = plan_.network.values[size_t(n.output)].half ? 2 : 4;
-  v.count = element_count(dims);
+  v.count = Size::of(dims).value();
   std::vector<int64_t> strides(dims.size(), 1);
   for (size_t axis = dims.size() - 1; axis-- > 0;) strides[axis] = strides[axis + 1] * dims[axis + 1];
   for (size_t axis = 0; axis < dims.size(); ++axis) {
@@ -414,6 +435,13 @@ BufferBytes DevicePlan::buffer_bytes() const {
   }
   b.sites += row_of_input_.bytes() + packed_sites_.bytes();
   return b;
+}
+
+void DevicePlan::reset_sets(cudaStream_t stream) const {
+  for (const SetMemory& m : set_memory_) {
+    check(cudaMemsetAsync(m.words.data(), 0, size_t(m.words.bytes()), stream), "clearing sites");
+    check(cudaMemsetAsync(m.line_counts.data(), 0, size_t(m.line_counts.bytes()), stream), "clearing sites");
+  }
 }
 
 void DevicePlan::clear_dense(cudaStream_t stream) const {

@@ -45,6 +45,8 @@ class DevicePlan {
 
   /// Whether a step reads what is made beside the layers on set 0: a later kernel map or a cleared dense map.
   bool needs_side(const Step& step) const;
+  /// Bitmaps and counts as a frame wants them: zero. Each frame leaves them so, unless it failed on its way.
+  void reset_sets(cudaStream_t stream) const;
   /// Clears the dense maps that sites are written to.
   void clear_dense(cudaStream_t stream) const;
   /// `after_maps`: kernels that make maps come right before it in the stream, or are waited for by an event.

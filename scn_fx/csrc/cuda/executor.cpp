@@ -9,6 +9,7 @@
 #include "cuda/device_plan.h"
 #include "cuda/failure.h"
 #include "cuda/streams.h"
+#include "sizes.h"
 
 namespace scn::cuda {
 namespace {
@@ -38,6 +39,7 @@ class Executor final : public CudaExecutor {
     } else {
       run(stream, nullptr);
     }
+    unfinished_ = false;
     if (!captured_by_caller_) check(cudaEventRecord(done_, stream), "recording an event");
   }
 
@@ -71,6 +73,7 @@ class Executor final : public CudaExecutor {
     begin(frame, stream);
     stages.stop("begin", "input", stream);
     run(stream, &stages);
+    unfinished_ = false;
     check(cudaEventRecord(done_, stream), "recording an event");
     captured_by_caller_ = false;
     synchronize();
@@ -79,6 +82,7 @@ class Executor final : public CudaExecutor {
 
   BufferBytes buffer_bytes() const override { return device_.buffer_bytes(); }
   int device() const override { return options_.device; }
+  void* stream() const override { return cudaStream_t(load_); }
 
   ~Executor() override {
     int before = 0;
@@ -104,7 +108,7 @@ class Executor final : public CudaExecutor {
     }
     if (frame.sites > device_.sets()[0].capacity) {
       const Triple& shape = net.sets[0].shape;
-      if (frame.sites > int64_t(device_.batch()) * shape[0] * shape[1] * shape[2]) {
+      if (Size(frame.sites) > Size::of(shape) * device_.batch()) {
         fail(ErrorKind::kSite, "The input: ", frame.sites, " sites are more than a grid of ",
              to_string(shape), " with batch ", device_.batch(),
              " has cells, so some are duplicates. Each voxel may occur once.");
@@ -114,21 +118,25 @@ class Executor final : public CudaExecutor {
            ". Pass a larger max_voxels, or capture the model with a larger output_bound.");
     }
     const int32_t batch = frame.batch ? frame.batch : net.batch ? net.batch : device_.batch();
+    if (batch < 1) fail(ErrorKind::kArgument, "The batch size must be at least 1, got ", batch, ".");
     if (batch > device_.batch()) {
       fail(ErrorKind::kArgument, "The frame has batch ", batch, ", but this engine was made for ",
            device_.batch(), ". Pass max_batch_size=", batch, " when making it.");
     }
+    if (frame.sites < 0) fail(ErrorKind::kSite, "A frame has at least 0 sites, got ", frame.sites, ".");
     for (size_t i = 0; i < plan_.outputs.size(); ++i) {
       const PlanOutput& output = plan_.outputs[i];
       if (output.dense < 0) continue;
       const ValueSpec& value = net.values[size_t(output.value)];
-      if (batch != net.batch && (value.dims.empty() || value.dims[0] != net.batch)) {
+      if (batch != net.batch && !value.batch_first) {
         fail(ErrorKind::kArgument, value.name,
              ": its shape does not start with the batch, so it only runs with the exported batch of ",
              net.batch, ", not ", batch, ".");
       }
-      device_.results()[i].dims[0] = value.dims[0] == net.batch ? batch : value.dims[0];
+      if (value.batch_first) device_.results()[i].dims[0] = batch;
     }
+    if (unfinished_) device_.reset_sets(stream);
+    unfinished_ = true;
     DeviceFrame view{};
     view.features = frame.features;
     view.indices = frame.indices;
@@ -241,6 +249,7 @@ class Executor final : public CudaExecutor {
   const Event forked_, ranked_, loaded_, mapped_, placed_, cleared_, done_;
   cudaGraphExec_t graph_ = nullptr;
   bool captured_by_caller_ = false;
+  bool unfinished_ = false;  // a frame began and could not be enqueued to its end
 };
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cuda/check.h"
+#include "sizes.h"
 
 namespace scn::cuda {
 
@@ -15,8 +16,8 @@ class DeviceArray {
  public:
   DeviceArray() = default;
   explicit DeviceArray(int64_t count) : count_(count) {
-    if (count > 0)
-      check(cudaMalloc(reinterpret_cast<void**>(&data_), size_t(count) * sizeof(T)), "allocating memory");
+    const Size bytes = Size(count) * sizeof(T);
+    if (count > 0) check(cudaMalloc(reinterpret_cast<void**>(&data_), bytes.count()), "allocating memory");
   }
   DeviceArray(DeviceArray&& other) noexcept { swap(other); }
   DeviceArray& operator=(DeviceArray&& other) noexcept {
@@ -59,7 +60,7 @@ class MappedArray {
  public:
   MappedArray() = default;
   explicit MappedArray(int64_t count) {
-    check(cudaHostAlloc(reinterpret_cast<void**>(&data_), size_t(count) * sizeof(T),
+    check(cudaHostAlloc(reinterpret_cast<void**>(&data_), (Size(count) * sizeof(T)).count(),
                         cudaHostAllocMapped | cudaHostAllocPortable),
           "allocating page-locked memory");
     for (int64_t i = 0; i < count; ++i) data_[i] = T{};

@@ -7,6 +7,7 @@
 #include "cuda/backend.h"
 #include "cuda/check.h"
 #include "cuda/device_guard.h"
+#include "sizes.h"
 
 namespace scn {
 
@@ -63,9 +64,9 @@ const void* CudaStaging::upload(int slot, const void* host, int64_t bytes, void*
     if (memory_[slot]) check(cudaFree(memory_[slot]), "freeing an upload buffer");  // waits for its readers
     memory_[slot] = nullptr;
     capacity_[slot] = 0;
-    const int64_t grown = bytes + bytes / 4;
-    check(cudaMalloc(&memory_[slot], size_t(grown)), "allocating an upload buffer");
-    capacity_[slot] = grown;
+    const Size grown = Size(bytes) + bytes / 4;
+    check(cudaMalloc(&memory_[slot], grown.count()), "allocating an upload buffer");
+    capacity_[slot] = grown.value();
   }
   if (bytes > 0) {
     check(cudaMemcpyAsync(memory_[slot], host, size_t(bytes), cudaMemcpyHostToDevice, cudaStream_t(stream)),

@@ -73,6 +73,11 @@ std::vector<char> pack_blocks(int32_t padded, const KOrder& order, const Value& 
 
 }  // namespace
 
+Size packed_weight_bytes(int32_t out_channels, int32_t offsets, int32_t in_channels) {
+  // float32 takes most; a few more units of offsets are padded to whole blocks
+  return Size(padded_channels(out_channels)) * (Size(offsets) + 64) * row_bytes(in_channels, 4);
+}
+
 bool suits_hopper(int32_t padded, const KOrder& order, const DeviceLimits& limits) {
   if (padded < kLargestBlock) return false;
   const int32_t units_of_block = hopper_block(order.units());

@@ -15,6 +15,10 @@ namespace scn {
 constexpr int64_t kMostExtent = int64_t(1) << 30;
 /// Offsets of a kernel: 31 along each axis and some more.
 constexpr int64_t kMostOffsets = int64_t(1) << 15;
+/// Offsets times input channels.
+constexpr int64_t kMostDepth = int64_t(1) << 24;
+/// Input or output channels of a layer.
+constexpr int64_t kMostChannels = int64_t(1) << 20;
 
 /// Extent of the output along an axis; below 1 if no output site is left. Wants a geometry whose numbers are
 /// in range but for output_shape.

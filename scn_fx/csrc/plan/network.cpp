@@ -18,7 +18,6 @@ namespace {
 // libspconv's own default bound; its exporters write it into every convolution.
 constexpr int64_t kDefaultBound = 200000;
 
-constexpr int64_t kMostChannels = int64_t(1) << 20;
 // Of a file; a thousand times those of large networks.
 constexpr size_t kMostNodes = 1 << 14;
 constexpr size_t kMostAxes = 64;  // of a dense map, as numpy has them
@@ -179,6 +178,10 @@ class Reader {
     for (int64_t n : d) {
       if (n < 1 || n > kMostChannels)
         fail(ErrorKind::kOnnx, label_, ": its weight has impossible dimensions ", dims_text(d), ".");
+    }
+    if (Size::of(kernel) * d[4] > kMostDepth) {
+      fail(ErrorKind::kOnnx, label_, ": its weight ", dims_text(d), " has more than ", kMostDepth,
+           " offsets x input channels.");
     }
     spec.out_channels = int32_t(d[0]);
     spec.in_channels = int32_t(d[4]);
