@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +46,19 @@ def check_device(number: int) -> None:
     raise ArgumentError(f"device='cuda:{number}' cannot be used. {reason} See `scn-fx env`.")
 
 
+_backends: weakref.WeakSet[CudaBackend] = weakref.WeakSet()
+
+
+def _open_locks() -> None:
+    """In the child of a fork, the thread that held a lock is not there; calls have to reach their error."""
+    for backend in _backends:
+        backend._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_open_locks)
+
+
 class CudaBackend:
     """Runs frames on the caller's stream; results stay in GPU memory if the frame came from there."""
 
@@ -55,6 +70,7 @@ class CudaBackend:
         self._options, self._number = options, number
         self._core = self._make()
         self._lock = threading.Lock()
+        _backends.add(self)
         self._tensors: TorchFrames | None = None
 
     def _make(self, trace: bool = False) -> _core.CudaEngine:

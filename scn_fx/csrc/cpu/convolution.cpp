@@ -65,7 +65,8 @@ PreparedWeights prepare_weights(const WeightSource& s) {
   w.out_padded = round_up(s.out_channels, kOutputBlock);
   const bool int8 = s.precision == Precision::kInt8, rounded = s.precision != Precision::kFloat32;
   w.in_padded = int8 ? round_up(s.in_channels, kInputQuad) : s.in_channels;
-  const int64_t depth = int64_t(s.offsets) * s.in_channels, count = depth * s.out_channels;
+  const int64_t depth = (Size(s.offsets) * s.in_channels).value(),
+                count = (Size(depth) * s.out_channels).value();
 
   w.bias.assign(size_t(w.out_padded), 0.0f);
   if (s.bias) {
@@ -104,7 +105,7 @@ PreparedWeights prepare_weights(const WeightSource& s) {
       quantised[size_t(i)] = quantise_weight(values[size_t(i)], factor);
     }
   }
-  w.offset_sums.assign(size_t(s.offsets) * size_t(w.out_padded), 0);
+  w.offset_sums.assign((Size(s.offsets) * w.out_padded).count(), 0);
   for (int32_t n = 0; n < s.out_channels; ++n) {
     for (int64_t i = 0; i < depth; ++i) {
       w.offset_sums[size_t(i / s.in_channels * w.out_padded + n)] += 128 * quantised[size_t(n * depth + i)];
@@ -112,7 +113,7 @@ PreparedWeights prepare_weights(const WeightSource& s) {
   }
   w.int8.resize(size_t(packed_int8_bytes(s.out_channels, s.offsets, s.in_channels)));
   pack_weight_int8(quantised.data(), s.out_channels, s.offsets, s.in_channels, w.int8.data());
-  w.groups.resize(size_t(w.out_padded / kOutputBlock) * size_t(s.offsets));
+  w.groups.resize((Size(w.out_padded / kOutputBlock) * s.offsets).count());
   w.shifts.resize(size_t(int8_shift_count(s.out_channels, s.offsets, s.in_channels)));
   plan_int8_groups(w.int8.data(), s.out_channels, s.offsets, s.in_channels, w.groups.data(), w.shifts.data());
   const bool shifted = std::any_of(w.groups.begin(), w.groups.end(), [](uint8_t g) { return g & kShifted; });

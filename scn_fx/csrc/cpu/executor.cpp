@@ -427,7 +427,7 @@ void CpuExecutor::scatter(const Step& step) {
     source = floats;
   }
   // may be larger than the sites' grid; they keep their places
-  const Triple shape{int32_t(dims[2]), int32_t(dims[3]), int32_t(dims[4])};
+  const Triple shape{narrow(dims[2], "z"), narrow(dims[3], "y"), narrow(dims[4], "x")};
   scatter_dense(source, element, x.stride(), set.sites.data(), set.size(), storage.channels, batch, shape,
                 pool_, dense.get());
 }

@@ -104,7 +104,7 @@ void DevicePlan::prepare_sets() {
       if (map.geometry.subm && map.input_set == int(s)) bound = std::min(bound, map.bound);
     }
     SetMemory m;
-    m.words = DeviceArray<RankWord>(lines * words);
+    m.words = DeviceArray<RankWord>((all_lines * words).value());
     m.line_counts = DeviceArray<int32_t>(lines);
     m.group_counts = DeviceArray<int32_t>((lines + kLinesPerGroup - 1) / kLinesPerGroup);
     m.count = DeviceArray<int32_t>(1);
@@ -303,8 +303,8 @@ EmissionView DevicePlan::dense_emission(const Step& scatter) const {
   if (scattered_[size_t(scatter.input)] < 0 && (form_of(scatter.input) == Form::kHalf) != out.half)
     throw std::logic_error("a dense map is read as another type than its rows have");
   e.cells = int32_t(cells.value());
-  e.height = int32_t(out.dims[3]);
-  e.width = int32_t(out.dims[4]);
+  e.height = narrow(out.dims[3], "The height of a dense map");
+  e.width = narrow(out.dims[4], "The width of a dense map");
   e.out = dense_[size_t(scatter.dense_out)].data();
   return e;
 }

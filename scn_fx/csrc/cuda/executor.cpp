@@ -140,7 +140,7 @@ class Executor final : public CudaExecutor {
     DeviceFrame view{};
     view.features = frame.features;
     view.indices = frame.indices;
-    view.sites = int32_t(frame.sites);
+    view.sites = narrow(frame.sites, "The number of sites");
     view.half = frame.half;
     view.batch = batch;
     begin_frame(device_.frame(), view, device_.status(), device_.status_entries(),

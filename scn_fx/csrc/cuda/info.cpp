@@ -93,6 +93,13 @@ CudaInfo cuda_info() {
     info.problem = "The driver sees no NVIDIA GPU (CUDA_VISIBLE_DEVICES can hide them).";
     return info;
   }
+  if (status == cudaErrorInitializationError) {
+    info.problem =
+        "CUDA does not work in the child of a fork of a process that used it: start processes with "
+        "multiprocessing's 'spawn' method, and make an engine in each. (" +
+        runtime_text(status) + ")";
+    return info;
+  }
   if (status != cudaSuccess) {
     info.problem = "The driver, for CUDA " + version_text(info.driver) +
                    ", does not serve this build, made with CUDA " + version_text(info.compiler) + ": " +

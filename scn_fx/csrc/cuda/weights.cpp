@@ -21,7 +21,7 @@ template <typename Element, typename Value>
 std::vector<char> pack_fragments(int32_t padded, const KOrder& order, const Value& value) {
   const int32_t size = int32_t(sizeof(Element)), block = std::min(padded, kLargestBlock);
   const int32_t units = order.units(tensor_block(block, unit_parts(order.row_bytes)));
-  std::vector<char> packed(size_t(padded) * size_t(units) * size_t(order.unit_bytes()));
+  std::vector<char> packed((Size(padded) * units * order.unit_bytes()).count());
   Element* out = reinterpret_cast<Element*>(packed.data());
   for (int32_t n0 = 0; n0 < padded; n0 += block) {
     for (int32_t unit = 0; unit < units; ++unit) {
@@ -50,7 +50,7 @@ template <typename Element, typename Value>
 std::vector<char> pack_blocks(int32_t padded, const KOrder& order, const Value& value) {
   const int32_t size = int32_t(sizeof(Element)), block = kLargestBlock;
   const int32_t units = order.units(hopper_block(order.units()));
-  std::vector<char> packed(size_t(padded) * size_t(units) * size_t(order.unit_bytes()));
+  std::vector<char> packed((Size(padded) * units * order.unit_bytes()).count());
   Element* out = reinterpret_cast<Element*>(packed.data());
   for (int32_t n0 = 0; n0 < padded; n0 += block) {
     for (int32_t unit = 0; unit < units; ++unit) {
@@ -130,7 +130,7 @@ DeviceWeights device_weights(const WeightSource& s, const DeviceLimits& limits) 
     w.packed = to_device(w.hopper ? pack_blocks<uint16_t>(w.padded, order, value)
                                   : pack_fragments<uint16_t>(w.padded, order, value));
   } else {  // [offset, in channel, padded]
-    std::vector<char> packed(size_t(s.offsets) * size_t(s.in_channels) * size_t(w.padded) * 4);
+    std::vector<char> packed((Size(s.offsets) * s.in_channels * w.padded * sizeof(float)).count());
     float* out = reinterpret_cast<float*>(packed.data());
     for (int32_t k = 0; k < s.offsets; ++k) {
       for (int32_t c = 0; c < s.in_channels; ++c) {

@@ -426,7 +426,7 @@ class Reader {
       fail(ErrorKind::kOnnx, label_, ": dense maps of one network need the same batch, found ", net_.batch,
            " and ", dims[0], ".");
     }
-    net_.batch = int32_t(dims[0]);
+    net_.batch = narrow(dims[0], "The batch size of a dense map");
     out.dense = true;
     out.channels = x.channels;
     out.half = x.half;
