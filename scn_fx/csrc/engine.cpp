@@ -10,16 +10,16 @@ using Lock = std::lock_guard<std::recursive_mutex>;
 
 }  // namespace
 
-Engine::Engine(const OnnxModel& model, const EngineOptions& options)
-    : plan_(std::make_unique<Plan>(
-          build_plan(read_network(model, {options.float32, options.spatial_shape}), options.trace))) {
+Engine::Engine(const OnnxModel& model, const EngineOptions& options, const MemoryLimits& limits)
+    : plan_(std::make_unique<Plan>(build_plan(
+          read_network(model, {options.float32, options.spatial_shape, limits.load}), options.trace))) {
   if (options.cuda) {
     CudaOptions cuda_options = options.cuda_options;
-    if (options.memory_limit) cuda_options.memory_limit = options.memory_limit;
+    cuda_options.load_limit = limits.load;
     cuda_ = make_cuda_executor(*plan_, cuda_options);
     staging_ = std::make_unique<CudaStaging>(options.cuda_options.device);
   } else {
-    executor_ = std::make_unique<CpuExecutor>(*plan_, options.threads, options.memory_limit);
+    executor_ = std::make_unique<CpuExecutor>(*plan_, options.threads, limits);
   }
 }
 

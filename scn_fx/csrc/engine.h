@@ -27,7 +27,7 @@ struct EngineOptions {
   bool trace = false;             // keep every node's value, fuse nothing
   int threads = 0;                // of the CPU; 0: one per usable processor
   Triple spatial_shape{0, 0, 0};  // grid (z, y, x) of the input, for files that do not say
-  int64_t memory_limit = 0;       // bytes of host memory for weights and a frame, see MemoryBudget
+  int64_t memory_limit = 0;       // bytes of host memory for weights and a frame; 0: see MemoryLimits
   bool cuda = false;              // run on a GPU, with these options
   CudaOptions cuda_options;
 };
@@ -37,7 +37,8 @@ struct EngineOptions {
 /// does not, since CUDA does not, and says so.
 class Engine {
  public:
-  Engine(const OnnxModel& model, const EngineOptions& options);
+  Engine(const OnnxModel& model, const EngineOptions& options)
+      : Engine(model, options, MemoryLimits::of(options.memory_limit, model.buffer.size())) {}
   ~Engine();
 
   /// Runs a frame in host memory. One result per output of the file; with trace, one per node instead.
@@ -70,6 +71,7 @@ class Engine {
   std::unique_ptr<CudaExecutor> cuda_;
   std::unique_ptr<CudaStaging> staging_;
   void* stream_ = nullptr;
+  Engine(const OnnxModel& model, const EngineOptions& options, const MemoryLimits& limits);
   /// Called with the lock held, before anything else.
   void settle_after_fork() const noexcept;
 

@@ -41,10 +41,16 @@ int64_t default_memory_limit() {
   return memory / 2;
 }
 
-MemoryBudget::MemoryBudget(int64_t limit) : limit_(limit) {
+MemoryLimits MemoryLimits::of(int64_t limit, size_t file_bytes) {
   if (limit < 0) fail(ErrorKind::kArgument, "memory_limit must be a number of bytes, got ", limit, ".");
-  if (limit == 0) limit_ = default_memory_limit();
+  if (limit > 0) return {limit, limit};
+  const int64_t all = default_memory_limit();
+  // A float16 becomes a float32 of the plan, and up to sixteen more where a layer has one output channel.
+  const Size needed = Size(file_bytes) * 64 + (int64_t(1) << 28);
+  return {needed > all ? all : needed.value(), all};
 }
+
+MemoryBudget::MemoryBudget(int64_t limit) : limit_(limit ? limit : default_memory_limit()) {}
 
 void MemoryBudget::take(Size bytes, const std::string& layer, const char* what) {
   const Size all = taken_ + bytes;

@@ -13,13 +13,22 @@ namespace scn {
 /// system.
 int64_t default_memory_limit();
 
+/// What an engine may take: for loading a file, and for weights and a frame together.
+struct MemoryLimits {
+  int64_t load, all;
+
+  /// `limit` where a caller gives one. Otherwise default_memory_limit(), and for loading no more than a file
+  /// of `file_bytes` can need, however it is padded: small files that name one weight a thousand times could
+  /// take any amount.
+  static MemoryLimits of(int64_t limit, size_t file_bytes);
+};
+
 /// Counts what is about to be taken and throws kMemory beyond a limit.
 class MemoryBudget {
  public:
   /// `limit` in bytes; 0: default_memory_limit().
   explicit MemoryBudget(int64_t limit);
 
-  int64_t limit() const { return limit_; }
   /// Counts `bytes` for `what`, as "its kernel map", of `layer`.
   void take(Size bytes, const std::string& layer, const char* what);
   /// What has been counted so far, and going back to it.

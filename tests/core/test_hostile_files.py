@@ -200,6 +200,27 @@ def test_kernels_of_many_offsets_are_counted_before_they_are_followed() -> None:
         Engine(builder.build_onnx(_convolution(weight=_weight((33, 33, 33), 1, 1))))
 
 
+def test_one_weight_that_a_thousand_nodes_name() -> None:
+    """A file of 2 MB that would take 6 GB: each node has a weight of its own once it is read."""
+    weight = np.ones((256, 3, 3, 3, 128), np.float16)
+    first = [
+        _convolution("c0", result="v0", weight=_weight(out=256)),
+        _convolution("b", "v0", "v1", weight=weight),
+    ]
+    model = onnx.load_model_from_string(builder.build_onnx(*first))
+    layer = model.graph.node[1]
+    del model.graph.node[:]
+    for number in range(1500):
+        node = model.graph.node.add()
+        node.CopyFrom(layer)
+        node.name, node.input[0], node.output[0] = f"n{number}", "features", f"w{number}"
+    model.graph.output[0].name = "w0"
+    with pytest.raises(
+        MemoryLimitError, match=r"SparseConvolution 'n\d+': its weight would take 3538944 bytes"
+    ):
+        Engine(model.SerializeToString())
+
+
 def test_a_limit_of_memory_can_be_raised_and_lowered() -> None:
     wide = builder.build_onnx(_convolution(), _scatter((1, 4, 64, 512, 512), (64, 512, 512)))
     with pytest.raises(MemoryLimitError, match=r"scatter: its dense map would take 134217728 bytes.*1048576"):

@@ -40,7 +40,7 @@ def _raw_sizes(statement: str) -> list[str]:
     for match in TAKES_MEMORY.finditer(statement):
         size = next(group for group in match.groups() if group is not None)
         first = size.split(",")[0]
-        if re.search(r"[\w)] \* [\w(]", first) and "Size" not in first:
+        if re.search(r"[\w)] \* [\w(]", first) and not re.search(r"\)\.(value|count)\(\)", first):
             raw.append(match.group())
     return raw
 

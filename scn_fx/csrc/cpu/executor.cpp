@@ -45,36 +45,39 @@ CpuExecutor::FrameMemory::FrameMemory(const Plan& plan)
       slots(size_t(plan.slots)),
       dense(plan.dense.size()) {}
 
-CpuExecutor::CpuExecutor(const Plan& plan, int threads, int64_t memory_limit)
-    : plan_(plan), kernels_(select_kernels()), pool_(threads), budget_(memory_limit) {
-  load_weights();
-  for (const MapSpec& map : plan.network.maps) {
-    if (map.partner < 0) budget_.take(reach_bytes(map.geometry), map.layer, "what its offsets connect");
-    reach_.push_back(map.partner >= 0 ? Reach{} : make_reach(map.geometry));
-  }
-  loaded_ = budget_.taken();
+CpuExecutor::CpuExecutor(const Plan& plan, int threads, const MemoryLimits& limits)
+    : plan_(plan), kernels_(select_kernels()), pool_(threads), budget_(limits.all) {
+  load_network(limits);
   count_smallest_frame();
 }
 
-void CpuExecutor::load_weights() {
+void CpuExecutor::load_network(const MemoryLimits& limits) {
+  MemoryBudget budget(limits.load);
   weights_.resize(plan_.network.nodes.size());
   Size scratch = 0;
+  std::string widest;
   for (size_t i = 0; i < weights_.size(); ++i) {
     const NodeSpec& n = plan_.network.nodes[i];
     if (n.kind != NodeSpec::Kind::kConvolution) continue;
     const int32_t offsets = plan_.network.maps[size_t(n.map)].geometry.volume();
-    const Size own = convolution_scratch(n.out_channels, offsets, n.in_channels) * pool_.size();
-    if (own > scratch) {
-      budget_.release(scratch);
-      budget_.take(own, n.name, "the sums of its output channels");
-      scratch = own;
-    }
-    budget_.take(prepared_bytes(n.precision, n.out_channels, offsets, n.in_channels) +
-                     Size(n.weight.size()) * sizeof(float),
-                 n.name, "its weight");
+    budget.take(prepared_bytes(n.precision, n.out_channels, offsets, n.in_channels) +
+                    Size(n.weight.size()) * sizeof(float),
+                n.name, "its weight");
     weights_[i] = prepare_weights({n.weight.data(), n.bias.data(), n.out_channels, offsets, n.in_channels,
                                    n.precision, n.amax[0], n.weight_amax.data(), n.name});
+    const Size own = convolution_scratch(n.out_channels, offsets, n.in_channels) * pool_.size();
+    if (own > scratch) {
+      scratch = own;
+      widest = n.name;
+    }
   }
+  for (const MapSpec& map : plan_.network.maps) {
+    if (map.partner < 0) budget.take(reach_bytes(map.geometry), map.layer, "what its offsets connect");
+    reach_.push_back(map.partner >= 0 ? Reach{} : make_reach(map.geometry));
+  }
+  budget_.take(budget.taken(), kInput, "the weights of its layers");
+  budget_.take(scratch, widest, "the sums of its output channels");
+  loaded_ = budget_.taken();
 }
 
 /// Refuses networks that no frame can run: what grids and dense maps take depends on the batch alone.

@@ -70,14 +70,12 @@ class StoredRows {
 
 class CpuExecutor {
  public:
-  /// `memory_limit` in bytes, see MemoryBudget.
-  CpuExecutor(const Plan& plan, int threads, int64_t memory_limit);
+  CpuExecutor(const Plan& plan, int threads, const MemoryLimits& limits);
 
   /// One result per output of the plan.
   std::vector<Result> run(const FrameView& frame, std::vector<StageTime>* times = nullptr);
 
   BufferBytes buffer_bytes() const;
-  int64_t memory_limit() const { return budget_.limit(); }
   /// Leaves the memory of earlier frames alone, the next one takes new: a thread that fork() did not copy may
   /// have been changing it.
   void abandon_frames() noexcept { static_cast<void>(held_.release()); }
@@ -85,7 +83,7 @@ class CpuExecutor {
   const char* isa() const { return kernels_.name; }
 
  private:
-  void load_weights();
+  void load_network(const MemoryLimits& limits);
   void count_smallest_frame();
   void check_frame(const FrameView& frame) const;
   [[noreturn]] void fail_non_finite(const FrameView& frame, int64_t count) const;

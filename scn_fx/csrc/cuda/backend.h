@@ -45,10 +45,10 @@ struct DeviceResult {
 
 struct CudaOptions {
   int device = 0;
-  int32_t max_batch = 0;     // 0: the exported one, or 1
-  int64_t max_sites = 0;     // of the input; 0: the largest output_bound of the layers
-  bool graph = true;         // replay a captured graph instead of launching kernels one by one
-  int64_t memory_limit = 0;  // bytes of host memory, see MemoryBudget
+  int32_t max_batch = 0;   // 0: the exported one, or 1
+  int64_t max_sites = 0;   // of the input; 0: the largest output_bound of the layers
+  bool graph = true;       // replay a captured graph instead of launching kernels one by one
+  int64_t load_limit = 0;  // bytes of host memory for loading, see LoadLimits
 };
 
 class CudaExecutor {

@@ -13,6 +13,8 @@
 namespace scn::cuda {
 namespace {
 
+constexpr int32_t kMostBatch = 1 << 24;  // times kMaxSets, it is part of a number of 32 bits
+
 GeometryView geometry_view(const ConvGeometry& g) {
   GeometryView v{};
   for (size_t axis = 0; axis < 3; ++axis) {
@@ -33,7 +35,10 @@ int64_t tiles_of(const MapView& map) { return (map.output.capacity + kTileRows -
 DevicePlan::DevicePlan(const Plan& plan, const CudaOptions& options)
     : plan_(plan), options_(options), limits_(device_limits(options.device)) {
   batch_ = options.max_batch ? options.max_batch : std::max(plan.network.batch, 1);
-  if (batch_ < 1) fail(ErrorKind::kArgument, "max_batch must be at least 1, got ", batch_, ".");
+  if (batch_ < 1 || batch_ > kMostBatch) {
+    fail(ErrorKind::kArgument, "The CUDA backend runs batches of 1 to ", kMostBatch, ", max_batch is ",
+         batch_, ".");
+  }
   if (options.max_sites < 0)
     fail(ErrorKind::kArgument, "max_sites must be at least 1, got ", options.max_sites, ".");
   prepare_weights_of_layers();
@@ -63,7 +68,7 @@ void DevicePlan::prepare_weights_of_layers() {
   const Network& net = plan_.network;
   weights_.resize(net.nodes.size());
   // On the host; the device refuses by itself what it does not have.
-  MemoryBudget budget(options_.memory_limit);
+  MemoryBudget budget(options_.load_limit);
   for (size_t i = 0; i < net.nodes.size(); ++i) {
     const NodeSpec& n = net.nodes[i];
     if (n.kind != NodeSpec::Kind::kConvolution) continue;

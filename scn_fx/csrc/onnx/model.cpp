@@ -13,10 +13,10 @@ namespace {
 
 constexpr int64_t kMostBytes = (int64_t(1) << 31) - 1;  // of a protobuf message
 // Lists are counted as they are read: empty entries take two bytes of a file, and a hundred times that here.
-constexpr size_t kMostEntries = 1 << 16;     // of a graph or a node: nodes, names, attributes, initializers
-constexpr size_t kMostIntegers = 1 << 16;    // of an attribute; tensors may have as many as their data
-constexpr size_t kMostAttributes = 1 << 10;  // of a node, which are looked for one by one
-constexpr size_t kMostAxes = 64;             // of a tensor
+constexpr size_t kMostEntries = 1 << 16;    // of a graph or a node: nodes, names, attributes, initializers
+constexpr size_t kMostIntegers = 1 << 16;   // of an attribute; tensors may have as many as their data
+constexpr size_t kMostAttributes = 1 << 7;  // of a node, which are looked for one by one
+constexpr size_t kMostAxes = 64;            // of a tensor
 
 void check_count(size_t count, size_t most, const char* what) {
   if (count >= most) {

@@ -7,6 +7,7 @@
 
 #include "error.h"
 #include "maps/geometry.h"
+#include "memory_budget.h"
 #include "plan/attributes.h"
 #include "plan/initializers.h"
 #include "ranges.h"
@@ -31,7 +32,8 @@ std::string dims_text(const std::vector<int64_t>& dims) {
 /// Builds a Network node by node.
 class Reader {
  public:
-  Reader(const OnnxModel& model, const NetworkOptions& options) : model_(model), options_(options) {}
+  Reader(const OnnxModel& model, const NetworkOptions& options)
+      : model_(model), options_(options), budget_(options.load_limit) {}
 
   Network read() {
     if (model_.nodes.empty()) fail(ErrorKind::kOnnx, "The model has no nodes: nothing to run.");
@@ -194,6 +196,8 @@ class Reader {
       fail(ErrorKind::kOnnx, label_, ": its weight expects ", spec.in_channels, " input channels, '", x.name,
            "' has ", x.channels, ".");
     }
+    // Nodes can share an initializer, but each has values of its own.
+    budget_.take(Size::of(d) * sizeof(float), label_, "its weight");
     spec.weight = initializer_values(weight, label_, "weight");
     spec.bias = initializer_values(bias, label_, "bias");
     if (bias.dims.size() != 1 || bias.dims[0] != d[0]) {
@@ -475,6 +479,7 @@ class Reader {
 
   const OnnxModel& model_;
   const NetworkOptions& options_;
+  MemoryBudget budget_;
   Network net_;
   std::string label_;
   std::map<std::string, int> by_name_, rulebooks_;

@@ -73,9 +73,11 @@ struct Network {
 struct NetworkOptions {
   bool float32 = false;           // run everything in float32, whatever the file says
   Triple spatial_shape{0, 0, 0};  // grid of the input, for files that do not say
+  int64_t load_limit = 0;         // bytes of memory, see MemoryLimits
 };
 
-/// Reads and checks a model. Throws kOnnx with the node's name for whatever this engine cannot run.
+/// Reads and checks a model. Throws kOnnx with the node's name for whatever this engine cannot run, and
+/// kMemory for weights beyond the limit.
 Network read_network(const OnnxModel& model, const NetworkOptions& options);
 
 }  // namespace scn
