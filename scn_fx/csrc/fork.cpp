@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "fork.h"
 
+#include <memory>
 #include <mutex>
 #include <new>
 
@@ -23,11 +24,12 @@ struct ForkList {
 
  private:
   static ForkList* make() {
+    auto list = std::make_unique<ForkList>();  // first: handlers cannot be taken back
 #if !defined(_WIN32)
     const int failed = pthread_atfork([] { get().mutex.lock(); }, [] { get().mutex.unlock(); }, in_child);
     if (failed) throw std::bad_alloc();
 #endif
-    return new ForkList;
+    return list.release();
   }
 
   static void in_child() {
