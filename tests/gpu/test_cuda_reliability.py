@@ -76,7 +76,7 @@ def test_dense_maps_and_grids_beyond_memory() -> None:
         )
         with pytest.raises((ArgumentError, OnnxError)):
             Engine(data, "cuda")
-    for batch in (2**31 - 1, 2**24):
+    for batch in (2**31 - 1, 2**25):
         with pytest.raises(ArgumentError):
             Engine(hostile.STRIDED, "cuda", max_batch_size=batch)
     with pytest.raises(MemoryLimitError, match=r"its weight.*memory_limit"):
