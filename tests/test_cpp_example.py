@@ -141,7 +141,7 @@ def test_float32_features_are_rounded_first(program: Path, files: dict[str, Path
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"scn.onnx": "none.onnx"}, "Cannot open the ONNX file 'none.onnx'"),
+        ({"scn.onnx": "none.onnx"}, "none.onnx: Cannot open the ONNX file"),
         ({"features.tensor": "none.tensor"}, "Cannot open 'none.tensor'"),
         ({"scn.onnx": "indices.tensor"}, "indices.tensor: "),
         ({"features.tensor": "scn.onnx"}, "scn.onnx: expected a .tensor file"),

@@ -246,7 +246,8 @@ StoredRows CpuExecutor::rows(int storage) const {
 }
 
 void CpuExecutor::reserve_slots() {
-  std::vector<Size> needed(held_->slots.size(), Size(0));
+  std::vector<Size>& needed = held_->slot_bytes;
+  needed.assign(held_->slots.size(), Size(0));
   for (size_t i = 0; i < plan_.storages.size(); ++i) {
     const Storage& s = plan_.storages[i];
     const StoredRows form = rows(int(i));

@@ -124,6 +124,7 @@ class CpuExecutor {
     std::vector<int32_t> order;  // input row of each row of set 0
     std::vector<KernelMap> maps;
     std::vector<std::vector<char>> slots;
+    std::vector<Size> slot_bytes;  // that this frame needs
     std::vector<std::unique_ptr<char[]>> dense;
     // of the current step
     std::vector<Emission> emissions;
