@@ -14,7 +14,8 @@ from pathlib import Path
 from benchmarks.goals import check_goals
 from benchmarks.gpu_goals import check_gpu_goals
 from scn_fx.cli.bench import make_settings, measure, show
-from scn_fx.errors import ScnError
+from scn_fx.errors import ScnError, WriteError
+from scn_fx.files.atomic import write_file
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,7 +57,11 @@ def main(arguments: list[str] | None = None) -> int:
         verdict = {True: "reached", False: "MISSED", None: "not measured"}[goal.reached]
         print(f"{verdict:>12}  {goal.text}: wanted {goal.wanted}, found {goal.found or 'nothing'}")
     if given.json:
-        given.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
+        try:
+            write_file(given.json, json.dumps(report, indent=1))
+        except WriteError as error:
+            print(f"Error: {error}", file=sys.stderr)
+            return 1
         print(f"saved {given.json}")
     return int(any(goal.reached is False for goal in goals))
 

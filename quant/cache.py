@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,9 @@ from quant.provenance import cause_of_difference, check_grid, provenance
 from quant.ranges import LayerRanges, checked_range, quantizable, read_ranges, write_ranges
 from scn_fx import __version__
 from scn_fx.errors import CalibrationError, LidarError
+from scn_fx.files.atomic import write_file
+from scn_fx.files.json_text import TextError, parse_json
+from scn_fx.files.reading import FileKind, read_file
 from scn_fx.graph import Layer, fingerprint, metadata
 from scn_fx.input_grid import graph_grid, set_grid
 from scn_fx.lidar import VoxelGrid
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["load_cache", "save_cache"]
 
+_CACHE_FILE = FileKind(CalibrationError, 16 << 20, "a calibration cache", pipes=True)
+"""16 MiB are some 700,000 ranges; CenterPoint's cache has 60 KB."""
 FORMAT = "scn-fx calibration cache"
 VERSION = 1
 
@@ -40,7 +44,8 @@ VERSION = 1
 def save_cache(graph: GraphModule, path: str | Path) -> Path:
     """Write the ranges and precisions of a calibrated graph to `path`; returns the path.
 
-    The file appears complete or not at all. Raises CalibrationError if the graph is not calibrated.
+    The file appears complete or not at all. Raises CalibrationError if the graph is not calibrated,
+    WriteError if the file cannot be written.
     """
     calibration = metadata(graph)["calibration"]
     if calibration is None:
@@ -57,14 +62,8 @@ def save_cache(graph: GraphModule, path: str | Path) -> Path:
         **provenance(graph),
         "layers": {layer.name: _entry(layer) for layer in quantizable(graph)},
     }
-    target = Path(path)
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-    return target
+    write_file(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    return Path(path)
 
 
 def _entry(layer: Layer) -> dict[str, Any]:
@@ -127,11 +126,10 @@ def load_cache(graph: GraphModule, path: str | Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    data = read_file(path, _CACHE_FILE)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CalibrationError(f"The calibration cache {path} cannot be read: {error}.") from error
-    except ValueError as error:
+        content = parse_json(data)
+    except TextError as error:
         raise CalibrationError(
             f"{path} is no complete JSON file ({error}). It may be truncated; calibrate anew."
         ) from error
@@ -139,12 +137,13 @@ def _read(path: Path) -> dict[str, Any]:
         raise CalibrationError(f"{path} is JSON, but not a {FORMAT} (its 'format' should say so).")
     if content.get("version") != VERSION:
         raise CalibrationError(
-            f"{path} has format version {content.get('version')!r}; this version of scn-fx reads {VERSION}. "
+            f"{path} has format version {str(content.get('version'))[:20]}; this version of scn-fx reads "
+            f"{VERSION}. "
             "Calibrate anew, or use the version that wrote it "
-            f"({content.get('tool')})."
+            f"({str(content.get('tool'))[:40]})."
         )
     kinds = {"method": str, "frames": int, "fingerprint": str, "layers": dict, "tool": str}
-    wrong = [key for key, kind in kinds.items() if not isinstance(content.get(key), kind)]
+    wrong = [key for key, kind in kinds.items() if type(content.get(key)) is not kind]  # True is no number
     if wrong:
         raise CalibrationError(
             f"{path} lacks {', '.join(wrong)} or holds the wrong kind of value there; calibrate anew."
@@ -163,7 +162,9 @@ def _grid(content: dict[str, Any], path: str) -> VoxelGrid | None:
 def _precision(entry: dict[str, Any], key: str, where: str) -> str:
     value = entry.get(key)
     if value not in PRECISIONS:
-        raise CalibrationError(f"{where}: {key} must be one of {', '.join(PRECISIONS)}, got {value!r}.")
+        raise CalibrationError(
+            f"{where}: {key} must be one of {', '.join(PRECISIONS)}, got {repr(value)[:60]}."
+        )
     return str(value)
 
 
@@ -193,7 +194,9 @@ def _ranges(layer: Layer, entry: dict[str, Any], where: str) -> LayerRanges | No
 def _exact(value: Any, what: str) -> float:
     """A range read from the file: a number that float32 holds without rounding."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise CalibrationError(f"{what}: expected a finite number, got {value!r}.")
-    if float(np.float32(value)) != value:
+        raise CalibrationError(f"{what}: expected a finite number, got {repr(value)[:60]}.")
+    with np.errstate(over="ignore"):
+        single = float(np.float32(value))
+    if single != value:
         raise CalibrationError(f"{what}: {value!r} is not a float32 value; the file was edited or damaged.")
     return checked_range(value, what)

@@ -15,11 +15,16 @@ import torch
 
 from quant.unpickling import Foreign, load_inert
 from scn_fx.errors import CalibrationError
+from scn_fx.files.archives import open_archive
+from scn_fx.files.reading import FileKind, SourceFile, open_file
 
 __all__ = ["file_sha256", "read_checkpoint", "state_dicts"]
 
+_CHECKPOINT = FileKind(CalibrationError, 16 << 30, "a checkpoint")
+
 # Checkpoints nest once or twice: {"model": {"state_dict": ...}}; deeper lie optimisers and configurations.
 _DEPTH = 4
+_MODULE_DEPTH = 100
 
 _FIRST_BYTES = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself; fetch it with: git lfs pull"),
@@ -34,36 +39,51 @@ _FIRST_BYTES = (
 def read_checkpoint(path: str | Path) -> Any:
     """The content of a PyTorch checkpoint, tensors on the CPU; no code of the file runs.
 
-    Objects of classes other than tensors and containers come as `quant.unpickling.Foreign`. Raises
-    CalibrationError if there is no file or it is none of torch.save.
+    Objects of classes other than tensors and containers come as `quant.unpickling.Foreign`. The CRCs of zip
+    archives (torch.save since 1.6) are checked, which torch does not do; the older format has none.
+
+    Raises CalibrationError if there is no regular file, it is larger than 16 GiB, none of torch.save, or
+    damaged.
     """
-    file = Path(path)
-    try:
-        with file.open("rb") as opened:
-            start = opened.read(64)
-    except OSError as error:
-        raise CalibrationError(
-            f"The checkpoint {path} cannot be read as weights: {error.strerror or error}. Check the path."
-        ) from error
-    if _is_torchscript(file):
-        raise CalibrationError(
-            f"The checkpoint {path} cannot be read as weights: it is a TorchScript archive, which is a "
-            "program. Save the weights of the model alone: torch.save(model.state_dict(), path)."
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own, on storages and pickles; nothing the user could change
-        try:
-            return torch.load(file, map_location="cpu", weights_only=True)
-        except Exception:  # many kinds; whatever it was, the reader below decides
+    with open_file(path, _CHECKPOINT) as source:
+        start = source.read(0, min(source.size, 64))
+        if start.startswith(b"PK\x03\x04"):
+            _check_archive(source)
+        source.stream.seek(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # torch's own, on storages and pickles; nothing the user could change
             try:
-                if tarfile.is_tarfile(file):  # torch would unpack it into a folder
-                    raise ValueError("the tar format of PyTorch before 0.2")
-                return load_inert(str(file))
-            except Exception as error:
-                raise CalibrationError(
-                    f"The checkpoint {path} cannot be read as weights: {_what_it_is(start)}. Expected a file "
-                    "that torch.save has written, complete."
-                ) from error
+                return torch.load(source.stream, map_location="cpu", weights_only=True)
+            except Exception:  # many kinds; whatever it was, the reader below decides
+                try:
+                    source.stream.seek(0)
+                    if tarfile.is_tarfile(source.stream):  # torch would unpack it into a folder
+                        raise ValueError("the tar format of PyTorch before 0.2")
+                    source.stream.seek(0)
+                    return load_inert(source.stream)
+                except Exception as error:
+                    raise CalibrationError(
+                        f"The checkpoint {path} cannot be read as weights: {_what_it_is(start)}. Expected a "
+                        "file that torch.save has written, complete."
+                    ) from error
+
+
+def _check_archive(source: SourceFile) -> None:
+    """The zip archive of a checkpoint is complete, undamaged and no program."""
+    try:
+        with open_archive(source, (zipfile.ZIP_STORED,)) as archive:
+            if any(name.rpartition("/")[2] == "constants.pkl" for name in archive.names):
+                raise source.error(
+                    "it is a TorchScript archive, which is a program. Save the weights of the model alone: "
+                    "torch.save(model.state_dict(), path)."
+                )
+            if not archive.without_crc:
+                archive.check_contents()
+    except CalibrationError as error:
+        text = str(error).removeprefix(f"{source.path}: ")
+        raise CalibrationError(f"The checkpoint {source.path} cannot be read as weights: {text}") from error
 
 
 def _what_it_is(start: bytes) -> str:
@@ -77,18 +97,11 @@ def _what_it_is(start: bytes) -> str:
     return f"it starts with {start[:8]!r}"
 
 
-def _is_torchscript(file: Path) -> bool:
-    if not zipfile.is_zipfile(file):
-        return False
-    with zipfile.ZipFile(file) as archive:
-        return any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist())
-
-
 def file_sha256(path: str | Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     digest = hashlib.sha256()
-    with Path(path).open("rb") as opened:
-        while piece := opened.read(1 << 20):
+    with open_file(path, _CHECKPOINT) as source:
+        while piece := source.stream.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
 
@@ -131,12 +144,20 @@ def state_dicts(
     return found
 
 
-def _saved_module(attributes: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Names and tensors of a pickled torch.nn.Module, from its attributes."""
+def _saved_module(
+    attributes: Mapping[str, Any], prefix: str = "", above: tuple[int, ...] = ()
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names and tensors of a pickled torch.nn.Module, from its attributes; a module in itself counts once."""
     for kind in ("_parameters", "_buffers"):
-        for name, value in (attributes.get(kind) or {}).items():
+        entries = attributes.get(kind)
+        for name, value in entries.items() if isinstance(entries, Mapping) else ():
             if isinstance(value, torch.Tensor):
                 yield prefix + str(name), value
-    for name, child in (attributes.get("_modules") or {}).items():
-        if isinstance(child, Foreign) and isinstance(child.state, Mapping):
-            yield from _saved_module(child.state, f"{prefix}{name}.")
+    children = attributes.get("_modules")
+    if len(above) >= _MODULE_DEPTH:
+        raise CalibrationError(
+            f"The checkpoint holds modules in more than {_MODULE_DEPTH} levels. It is damaged."
+        )
+    for name, child in children.items() if isinstance(children, Mapping) else ():
+        if isinstance(child, Foreign) and isinstance(child.state, Mapping) and id(child) not in above:
+            yield from _saved_module(child.state, f"{prefix}{name}.", (*above, id(child)))

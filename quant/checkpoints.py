@@ -228,8 +228,19 @@ def _layer_ranges(layer: Layer, present: list[str], state: Mapping[str, Any], pr
     return LayerRanges((_scalar(state, present[0]),), weight_ranges(layer, amax))
 
 
+def _tensor(state: Mapping[str, Any], key: str) -> torch.Tensor:
+    """The value of a quantizer as a real tensor."""
+    try:
+        value = torch.as_tensor(state[key]).detach()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # numbers beyond int64, texts
+        raise CalibrationError(f"{key}: expected a range, got what is no tensor: {error}.") from error
+    if value.layout != torch.strided or value.is_quantized or value.is_complex():
+        raise CalibrationError(f"{key}: expected plain real numbers, got {value.dtype} ({value.layout}).")
+    return value
+
+
 def _scalar(state: Mapping[str, Any], key: str) -> float:
-    value = torch.as_tensor(state[key])
+    value = _tensor(state, key)
     if value.numel() != 1:
         raise CalibrationError(
             f"{key}: an input has one range, got {list(value.shape)}. Inputs must be quantised per tensor."
@@ -241,10 +252,10 @@ def _per_channel(
     layer: Layer, weight: torch.Tensor, key: str, state: Mapping[str, Any], prefix: str
 ) -> torch.Tensor:
     """Weight ranges as float32 [out]: from one per output channel, or one for the whole weight."""
-    value = torch.as_tensor(state[key]).detach().float().cpu()
+    value = _tensor(state, key)
     out = weight.shape[0]
     if value.numel() == 1:
-        return value.flatten().expand(out).clone()
+        return value.float().cpu().flatten().expand(out).clone()
     stored = state.get(f"{prefix}{layer.name}.weight")
     # spconv 1.x keeps [kz, ky, kx, in, out], spconv 2.x [out, kz, ky, kx, in]: in the latter the last axis is
     # `in`.
@@ -257,6 +268,7 @@ def _per_channel(
             f"{', which is one per input channel' if is_input else ''}. "
             "Calibrate the weight with axis=0 in spconv 2.x's layout [out, kz, ky, kx, in]."
         )
+    value = value.float().cpu()
     if not bool(value.isfinite().all()) or bool((value < 0).any()):
         raise CalibrationError(f"{key}: ranges must be finite and not negative.")
     return value.flatten()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,10 +56,16 @@ class FrameFiles:
         if limit is not None and limit < 1:
             raise LidarError(f"The number of frames must be at least 1, got {limit}.")
         root = Path(path)
-        if not root.exists():
+        if not os.path.exists(root):
             raise LidarError(f"{root}: expected a frame file or a folder of them, but there is nothing.")
-        folder = sorted(root.iterdir()) if root.is_dir() else sorted(root.parent.iterdir())
-        chosen = [p for p in folder if p.suffix in (".bin", ".tensor")] if root.is_dir() else [root]
+        is_folder = os.path.isdir(root)
+        try:
+            folder = sorted((root if is_folder else root.parent).iterdir())
+        except OSError as error:
+            raise LidarError(
+                f"{root}: expected a folder that can be listed, got: {error.strerror}. Check its permissions."
+            ) from error
+        chosen = [p for p in folder if p.suffix in (".bin", ".tensor")] if is_folder else [root]
         frames: list[tuple[Path, ...]] = []
         for file in chosen:
             if file.name.endswith(_FEATURES):

@@ -109,7 +109,9 @@ _BUILDERS: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+# Not pickle.Unpickler: the C one reserves (and fills) a table as long as the largest number that a file gives
+# to one of its objects, so that five bytes take 32 GB.
+class _Unpickler(pickle._Unpickler):
     """Imports nothing: every name is one of `_BUILDERS`, a dtype, or a stand-in."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
@@ -130,7 +132,7 @@ def _load(file: IO[bytes], **options: Any) -> Any:
 _PICKLE = SimpleNamespace(Unpickler=_Unpickler, load=_load, __name__=__name__)
 
 
-def load_inert(path: str) -> Any:
+def load_inert(path: str | IO[bytes]) -> Any:
     """The content of a file of torch.save (zip or older) on the CPU, with `Foreign` for foreign objects.
 
     Raises what torch.load raises for damaged files.

@@ -21,6 +21,7 @@ __all__ = [
     "OverflowedError",
     "ScnError",
     "SiteError",
+    "WriteError",
 ]
 
 
@@ -86,6 +87,10 @@ class LidarError(ScnError, ValueError):
 
 class GridError(ScnError, ValueError):
     """A frame was made for another voxel grid than the network's, or nothing says which grid that is."""
+
+
+class WriteError(ScnError, OSError):
+    """A file cannot be written; whatever was there before is unchanged. `errno` is the system's number."""
 
 
 class MissingPackageError(ScnError, ImportError):

@@ -73,7 +73,7 @@ def _from_folder(folder: Path) -> FrameSet:
     for files in FrameFiles.find(folder).files:
         name = files[0].name.removesuffix(".features.tensor").removesuffix(".tensor").removesuffix(".bin")
         features, indices = next(iter(FrameFiles((files,), CENTERPOINT_GRID)))
-        if features.shape[1] != FRAME_COLUMNS:
+        if features.ndim == 2 and features.shape[1] != FRAME_COLUMNS:
             skipped.append(
                 f"{name}: {features.shape[1]} columns, but the benchmark's network takes {FRAME_COLUMNS}."
             )

@@ -19,6 +19,7 @@ from scn_fx.bench.memory import import_milliseconds, measure_memory
 from scn_fx.bench.model import PRECISIONS, ModelFiles, prepare_model
 from scn_fx.bench.timing import Timing, interleaved, ratio
 from scn_fx.errors import ArgumentError
+from scn_fx.files.onnx_models import read_model
 from scn_fx.lidar import Frame
 from scn_fx.runtime import Engine
 from scn_fx.runtime.engine import StageTime
@@ -198,9 +199,7 @@ def _frame(bench: _Bench, frame: Frame, say: Callable[[str], None]) -> dict[str,
     timings = bench.time(frame)
     precision, threads = bench.settings.precisions[-1], bench.settings.thread_counts[-1]
     (stages,) = bench.profiles(frame, precision, threads, 1)
-    from scn_fx import _core
-
-    widths = weight_widths(_core.read_onnx(str(bench.files.source(precision)[0])))
+    widths = weight_widths(read_model(bench.files.source(precision)[0]))
     return {
         "frame": frame.name,
         "source": frame.source,

@@ -100,7 +100,7 @@ def totals(profiles: Sequence[Sequence[StageTime]]) -> dict[str, float]:
 def weight_widths(model: Mapping[str, Any]) -> dict[str, int]:
     """Multiply-accumulates per active pair (in x out channels) of each convolution by name.
 
-    `model` is what `scn_fx._core.read_onnx` returns.
+    `model` is what `scn_fx.files.onnx_models.read_model` returns.
     """
     shapes = {name: entry["shape"] for name, entry in model["initializers"].items()}
     return {

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from scn_fx.bench.frames import SMALL_GRID
+from scn_fx.errors import WriteError
+from scn_fx.files.atomic import partial_name, write_file
 
 __all__ = ["PRECISIONS", "ModelFiles", "find_model", "prepare_model"]
 
@@ -68,8 +69,13 @@ def prepare_model(workdir: Path, *, small: bool = False) -> ModelFiles:
     files = _files(folder, small)
     if folder.is_dir():
         return files
-    partial = workdir / f".{folder.name}.{os.getpid()}"
-    partial.mkdir(parents=True)
+    partial = workdir / partial_name(folder.name)
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise WriteError(
+            f"{workdir} cannot hold the network's files: {error.strerror}. Name another folder."
+        ) from error
     try:
         _make(partial, channels, grid, small)
         try:
@@ -134,7 +140,7 @@ def _make(folder: Path, channels: Sequence[int], grid: Sequence[int], small: boo
             for layer in layers(graph)
             if layer.kind == "convolution"
         }
-        np.savez(folder / "weights.npz", **weights)
+        write_file(folder / "weights.npz", lambda file: np.savez(file, **weights))
         calibrate(graph, [other], method=_METHOD, progress=False)
         export_onnx(graph, folder / "int8.onnx")
 

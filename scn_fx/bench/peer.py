@@ -19,6 +19,7 @@ import numpy.typing as npt
 from scn_fx.bench.model import ModelFiles
 from scn_fx.cli.exporting import quiet
 from scn_fx.errors import ArgumentError, MissingPackageError
+from scn_fx.files.arrays import open_npz
 
 __all__ = ["SpconvPeer", "folded_encoder"]
 
@@ -33,8 +34,8 @@ def folded_encoder(files: ModelFiles) -> Any:
 
     from scn_fx.zoo import CenterPointEncoder
 
-    with np.load(files.weights, allow_pickle=False) as archive:
-        weights = {name: torch.from_numpy(archive[name]) for name in archive.files}
+    with open_npz(files.weights, ArgumentError) as archive:
+        weights = {name: torch.from_numpy(archive[name]) for name in archive.names}
     width = next(iter(weights.values())).shape[-1]
     model = CenterPointEncoder(width, files.channels, grid=files.grid, bias=False).eval()
     for name, module in list(model.named_modules()):

@@ -33,15 +33,17 @@ def _memory() -> dict[str, int]:
 def main(job: dict[str, Any]) -> dict[str, Any]:
     """Load, run, and say what the process holds after each step."""
     stages = {"interpreter": _memory()}
-    import numpy as np
+    import numpy  # noqa: F401
 
     stages["numpy"] = _memory()
     from scn_fx import Engine
+    from scn_fx.errors import ArgumentError
+    from scn_fx.files.arrays import open_npz
 
     stages["import"] = _memory()
     engine = Engine(job["model"], precision=job["precision"], threads=job["threads"])
     stages["load"] = _memory()
-    with np.load(job["frame"], allow_pickle=False) as file:
+    with open_npz(job["frame"], ArgumentError) as file:
         features, indices = file["features"], file["indices"]
     stages["frame"] = _memory()
     outputs = engine(features, indices)

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from scn_fx.errors import ArgumentError, GridError
+from scn_fx.files.arrays import ArrayArchive, open_npz, read_npy
+from scn_fx.files.atomic import write_file, write_files
 from scn_fx.lidar import (
     CENTERPOINT_GRID,
     NetworkGrid,
@@ -21,13 +24,11 @@ from scn_fx.lidar import (
     voxelize,
     voxelize_from,
 )
-from scn_fx.lidar import write_tensor as _write_tensor
+from scn_fx.lidar.tensor_file import tensor_writer
 
 __all__ = ["InputFrame", "SavedResult", "load_frame", "read_result", "synthetic_frame", "write_result"]
 
 Array = npt.NDArray[Any]
-
-_DAMAGED = "It is damaged, or holds Python objects: write plain arrays again with numpy.save or numpy.savez."
 
 
 class InputFrame(NamedTuple):
@@ -99,44 +100,48 @@ def read_result(text: str) -> SavedResult:
     `FILE.npz:KEY`, or `FEATURES.tensor:INDICES.tensor` for sparse values, as libspconv's tool takes it.
     """
     first, colon, second = text.rpartition(":")
-    if colon and not Path(text).exists():
+    if colon and not os.path.exists(text):
         if first.endswith(".npz"):
             return SavedResult(_array(Path(first), second), None)
         partner = Path(second)
-        if not partner.exists():  # libspconv's tool looks beside the first file
+        if not os.path.exists(partner):  # libspconv's tool looks beside the first file
             partner = Path(first).parent / second
         return SavedResult(_array(Path(first)), _array(partner))
     path = Path(text)
     if path.suffix == ".npz":
-        with _open_npz(path) as file:
-            names = set(file.files)
+        with open_npz(path, ArgumentError) as file:
+            names = set(file.names)
             if {"features", "indices"} <= names:
                 if "dense" in names:
                     raise ArgumentError(
                         f"{path} holds a sparse result (features, indices) and a dense one. Name the dense "
                         f"one as {path}:dense, or save the two in files of their own."
                     )
-                return SavedResult(_member(file, path, "features"), _member(file, path, "indices"))
+                return SavedResult(file["features"], file["indices"])
+            return SavedResult(_chosen(file, path, None), None)
     return SavedResult(_array(path), None)
 
 
 def write_result(path: Path, result: Any) -> list[Path]:
     """Write an engine's result: a dense map, or (features, indices); returns the files.
 
-    An .npz holds "dense", or "features" and "indices". A sparse result as .tensor makes two files.
+    An .npz holds "dense", or "features" and "indices". A sparse result as .tensor makes two files. They
+    appear complete or not at all; raises WriteError when they cannot be written.
     """
     sparse = isinstance(result, tuple)
     if path.suffix == ".npz":
         arrays = {"features": result[0], "indices": result[1]} if sparse else {"dense": result}
-        np.savez_compressed(path, **arrays)
+
+        def write(file: BinaryIO) -> None:
+            np.savez_compressed(file, **arrays)
+
+        write_file(path, write)
         return [path]
     if path.suffix == ".tensor":
-        if not sparse:
-            _write_tensor(path, result)
-            return [path]
-        files = [path.with_suffix(f".{what}.tensor") for what in ("features", "indices")]
-        for file, array in zip(files, result, strict=True):
-            _write_tensor(file, array)
+        parts = ("features", "indices") if sparse else ()
+        files = [path.with_suffix(f".{part}.tensor") for part in parts] or [path]
+        found = result if sparse else [result]
+        write_files({file: tensor_writer(file, array) for file, array in zip(files, found, strict=True)})
         return files
     raise ArgumentError(f"--output must end in .npz or .tensor, got {str(path)!r}.")
 
@@ -149,39 +154,20 @@ def _named(path: Path) -> Array:
 
 def _array(path: Path, key: str | None = None) -> Array:
     if path.suffix == ".npz":
-        with _open_npz(path) as file:
-            names = list(file.files)
-            chosen = key or ("dense" if "dense" in names else names[0] if len(names) == 1 else None)
-            if chosen is None or chosen not in names:
-                raise ArgumentError(
-                    f"{path} holds {', '.join(names) or 'nothing'}; name one of them as {path}:KEY."
-                )
-            return _member(file, path, chosen)
+        with open_npz(path, ArgumentError) as file:
+            return _chosen(file, path, key)
     if path.suffix == ".npy":
-        if not path.is_file():
-            raise ArgumentError(f"{path}: there is no such file.")
-        try:
-            loaded: Array = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise ArgumentError(f"{path} is no complete .npy file. {_DAMAGED}") from error
-        return loaded
+        return read_npy(path, ArgumentError)
     if path.suffix == ".tensor":
         return read_tensor(path)
     raise ArgumentError(f"{path}: expected a .tensor, .npy or .npz file.")
 
 
-def _member(file: Any, path: Path, name: str) -> Array:
-    try:
-        found: Array = file[name]
-    except Exception as error:  # as in _open_npz: members are read when asked for
-        raise ArgumentError(f"{path}: its array {name!r} cannot be read: {error}.") from error
-    return found
-
-
-def _open_npz(path: Path) -> Any:
-    if not path.is_file():
-        raise ArgumentError(f"{path}: there is no such file.")
-    try:
-        return np.load(path, allow_pickle=False)
-    except Exception as error:  # zipfile, numpy and pickle errors, depending on where the damage is
-        raise ArgumentError(f"{path} is no complete .npz file. {_DAMAGED}") from error
+def _chosen(file: ArrayArchive, path: Path, key: str | None) -> Array:
+    """The array `key` of an archive; without a key "dense", or the only one."""
+    names = file.names
+    chosen = key or ("dense" if "dense" in names else names[0] if len(names) == 1 else None)
+    if chosen is None or chosen not in names:
+        there = ", ".join(name[:60] for name in names[:20]) + (", ..." if len(names) > 20 else "")
+        raise ArgumentError(f"{path} holds {there or 'nothing'}; name one of them as {path}:KEY.")
+    return file[chosen]

@@ -12,7 +12,7 @@ import click
 
 from quant.options import checkpoint_options
 from scn_fx.cli.grid_option import format_option, grid_option
-from scn_fx.cli.output import check_onnx, json_option, print_json, print_table, table, working
+from scn_fx.cli.output import json_option, print_json, print_table, table, working
 from scn_fx.errors import GridError
 
 if TYPE_CHECKING:
@@ -95,7 +95,6 @@ def _compare_model(file: Path, options: dict[str, Any], limits: Limits | None, a
     from scn_fx.input_grid import network_grid
     from scn_fx.runtime import Engine, compare
 
-    check_onnx(file)
     engine = Engine(file, options["device"], precision=options["precision"], threads=options["threads"])
     given = options["grid"]
     if given is not None:

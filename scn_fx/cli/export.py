@@ -71,10 +71,7 @@ def command(
             precisions=precisions,
         )
         say("exporting")
-        export_onnx(graph, output, exporter)
-    from scn_fx import _core
-
-    nodes = len(_core.read_onnx(str(output))["nodes"])
+        nodes = export_onnx(graph, output, exporter)
     seconds, size = time.perf_counter() - began, file_size(output)
     if as_json:
         kind = "float" if as_float else "calibrated"

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from scn_fx.files.atomic import replaced
+from scn_fx.files.onnx_models import read_model
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -19,8 +21,11 @@ __all__ = ["EXPORTERS", "export_onnx", "quiet"]
 EXPORTERS = ("dynamo", "torchscript")
 
 
-def export_onnx(graph: GraphModule, path: Path, exporter: str = "dynamo") -> None:
-    """Write `graph` to `path` with one of torch's exporters; the file appears complete or not at all.
+def export_onnx(graph: GraphModule, path: Path, exporter: str = "dynamo") -> int:
+    """Write `graph` to `path` with one of torch's exporters; returns the number of nodes in the file.
+
+    The file appears complete, and after the engine's reader has taken it, or not at all. Raises WriteError when
+    it cannot be written.
 
     It has the graph's metadata with either: the TorchScript exporter leaves them out, so they are added.
     """
@@ -33,15 +38,12 @@ def export_onnx(graph: GraphModule, path: Path, exporter: str = "dynamo") -> Non
     # The number of voxels stays free; values do not matter, for nothing of them ends up in the file.
     features = torch.zeros(8, input_spec(graph).channels or 1)
     options = export_options(graph, exporter=exporter)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
+    with replaced(path) as partial:
         with quiet(), torch.no_grad():
-            torch.onnx.export(view, (features,), str(partial), dynamo=exporter == "dynamo", **options)
+            torch.onnx.export(view, (features,), partial, dynamo=exporter == "dynamo", **options)
         if exporter == "torchscript":
             write_metadata(partial, graph)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        return len(read_model(partial)["nodes"])
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from scn_fx.cli.output import check_onnx, file_size, json_option, megabytes, print_json, print_table, table
+from scn_fx.cli.output import file_size, json_option, megabytes, print_json, print_table, table
+from scn_fx.files.onnx_models import read_model
 
 __all__ = ["command", "node_rows"]
 
@@ -21,10 +22,7 @@ def command(file: Path, as_json: bool) -> None:
 
     Reads the file with the engine's own reader; it needs neither torch nor onnx.
     """
-    from scn_fx import _core
-
-    check_onnx(file)
-    found: dict[str, Any] = _core.read_onnx(str(file))
+    found = read_model(file)
     rows = node_rows(found)
     size = file_size(file)
     if as_json:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scn_fx.errors import ArgumentError
+from scn_fx.errors import ArgumentError, WriteError
+from scn_fx.files.atomic import check_writable
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = [
-    "check_onnx",
     "check_output",
     "file_size",
     "json_option",
@@ -72,22 +72,14 @@ def working(text: str) -> Iterator[Callable[[str], None]]:
 
 
 def check_output(path: Path) -> None:
-    """Raise ArgumentError if no file can be written at `path`: it is a folder, or its folder does not exist.
+    """Raise ArgumentError if no file can be written at `path`: a folder, none around it, write-protected.
 
     Asked before the work is done whose result goes there.
     """
-    if path.is_dir():
-        raise ArgumentError(f"--output {path} is a folder: name a file in it.")
-    if not path.absolute().parent.is_dir():
-        raise ArgumentError(
-            f"--output {path}: the folder {path.parent} does not exist. Make it, or name another."
-        )
-
-
-def check_onnx(path: Path) -> None:
-    """Raise ArgumentError if `path` is a folder."""
-    if path.is_dir():
-        raise ArgumentError(f"{path} is a folder: name an ONNX file in it.")
+    try:
+        check_writable(path)
+    except WriteError as error:
+        raise ArgumentError(f"--output {error}") from error
 
 
 def file_size(path: Path) -> int:

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from scn_fx.files.atomic import write_file
+
 __all__ = ["BevMaps", "save_picture"]
 
 Image = npt.NDArray[np.float32]
@@ -63,7 +65,7 @@ def save_picture(path: Path, maps: BevMaps) -> None:
     bar = figure.colorbar(shown, ax=list(axes), shrink=0.92, pad=0.01)
     bar.set_label("largest magnitude over channels")
     figure.suptitle(maps.title)
-    figure.savefig(path, dpi=110)
+    write_file(path, lambda file: figure.savefig(file, dpi=110, format="png"))
 
 
 def _extent(maps: BevMaps, image: Image) -> tuple[float, float, float, float]:

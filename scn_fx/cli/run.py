@@ -11,7 +11,6 @@ import click
 
 from scn_fx.cli.grid_option import format_option, grid_option
 from scn_fx.cli.output import (
-    check_onnx,
     check_output,
     file_size,
     json_option,
@@ -70,7 +69,6 @@ def command(
         raise ArgumentError(f"--output must end in .npz or .tensor, got {str(output)!r}.")
     if output is not None:
         check_output(output)
-    check_onnx(file)
     engine = Engine(file, device, precision=precision, threads=threads)
     frame = load_frame(features, indices, points, grid, point_format, engine.network_grid)
     with working("running") as say:

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from scn_fx.errors import LidarError, MissingPackageError
+from scn_fx.files.json_text import TextError, parse_json
+from scn_fx.files.reading import FileKind, read_file
 from scn_fx.lidar.grids import GRIDS, VoxelGrid
-from scn_fx.lidar.tensor_file import read_bytes
 
 __all__ = ["GRID_SYNTAX", "parse_grid", "read_grid"]
 
@@ -25,6 +26,9 @@ _RANGES = ("point_range", "point_cloud_range", "POINT_CLOUD_RANGE")
 _SIZES = ("voxel_size", "VOXEL_SIZE")
 _OPTIONS = ("extra_z", "arithmetic", "max_points")
 _SUFFIXES = (".json", ".yaml", ".yml")
+_MOST_BASES = 8
+_GRID_FILE = FileKind(LidarError, 1 << 20)
+"""1 MiB: configurations have some kilobytes, and PyYAML reads 100 KB a second."""
 
 
 def parse_grid(text: str) -> VoxelGrid:
@@ -50,7 +54,7 @@ def parse_grid(text: str) -> VoxelGrid:
             )
         return VoxelGrid((*numbers[:6],), (*numbers[6:],))  # type: ignore[arg-type]  # checked there
     path = Path(name)
-    if name and (path.suffix.lower() in _SUFFIXES or path.is_file()):
+    if name and (path.suffix.lower() in _SUFFIXES or os.path.isfile(path)):
         return read_grid(path)
     raise LidarError(f"Expected a grid as {GRID_SYNTAX}, got {text!r}.")
 
@@ -77,7 +81,7 @@ def read_grid(path: str | Path) -> VoxelGrid:
         if wrong or "voxel_size" not in content:
             raise LidarError(
                 f"{path}: expected point_range and voxel_size, with {', '.join(_OPTIONS)} if wanted, got "
-                f"{', '.join(map(str, content))}."
+                f"{_some(content)}."
             )
         return _made(path, VoxelGrid, content["point_range"], content)
     settings = _settings(path, content)
@@ -99,16 +103,22 @@ def _made(path: Path, make: Any, point_range: Any, settings: Mapping[str, Any]) 
     return grid
 
 
-def _settings(path: Path, content: Mapping[str, Any]) -> Mapping[str, Any]:
+def _settings(path: Path, content: Mapping[str, Any], level: int = 0) -> Mapping[str, Any]:
     """The part of a configuration that is about data, merged over the base that it names."""
+    if level > _MOST_BASES:
+        raise LidarError(
+            f"{path}: expected at most {_MOST_BASES} configurations that name each other as _BASE_CONFIG_, "
+            "got "
+            "more, or a circle of them. Name the file that has the range."
+        )
     nested = content.get("DATA_CONFIG")
     settings: Mapping[str, Any] = nested if isinstance(nested, Mapping) else content
     base = settings.get("_BASE_CONFIG_")
     if not isinstance(base, str):
         return settings
-    there = [folder / base for folder in path.absolute().parents if (folder / base).is_file()]
+    there = [folder / base for folder in path.absolute().parents if os.path.isfile(folder / base)]
     if there:
-        return {**_settings(there[0], _load(there[0])), **settings}
+        return {**_settings(there[0], _load(there[0]), level + 1), **settings}
     if any(name in settings for name in _RANGES) and "DATA_PROCESSOR" in settings:
         return settings
     raise LidarError(
@@ -137,11 +147,17 @@ def _one(path: Path, settings: Mapping[str, Any], names: tuple[str, ...]) -> Any
     if len(found) == 1:
         return settings[found[0]]
     what = "a range" if "POINT_CLOUD_RANGE" in names else "a voxel size"
-    keys, came = ", ".join(map(str, settings)) or "none", " and ".join(found) or "none"
+    keys, came = _some(settings), " and ".join(found) or "none"
     raise LidarError(
         f"{path}: expected {what} as {' or '.join(names)}, got {came} (keys: {keys}). A grid's own file is, "
         'in JSON: {"point_range": [X0, Y0, Z0, X1, Y1, Z1], "voxel_size": [VX, VY, VZ]}.'
     )
+
+
+def _some(settings: Mapping[str, Any]) -> str:
+    """The first keys of a mapping, for messages."""
+    keys = [str(key)[:40] for key in settings]
+    return ", ".join(keys[:20] + ["..."] * (len(keys) > 20)) or "none"
 
 
 def _load(path: Path) -> Mapping[str, Any]:
@@ -150,10 +166,10 @@ def _load(path: Path) -> Mapping[str, Any]:
             f"{path}: expected a grid in a file named *{', *'.join(_SUFFIXES)}. A Python configuration is "
             "not run: give its nine numbers X0,Y0,Z0,X1,Y1,Z1,VX,VY,VZ instead."
         )
-    data = read_bytes(path)
+    data = read_file(path, _GRID_FILE)
     try:
-        content = json.loads(data) if path.suffix.lower() == ".json" else _yaml(data)
-    except ValueError as error:  # JSON's own, text that is no UTF-8, and what `_yaml` makes of YAML's
+        content = parse_json(data) if path.suffix.lower() == ".json" else _yaml(data)
+    except TextError as error:
         kind = "JSON" if path.suffix.lower() == ".json" else "YAML"
         reason = " ".join(str(error).split())
         raise LidarError(f"{path}: expected a {kind} file, got text that is none: {reason}.") from error
@@ -166,10 +182,7 @@ def _load(path: Path) -> Mapping[str, Any]:
 
 def _yaml(data: bytes) -> Any:
     try:
-        import yaml
+        from scn_fx.files.yaml_text import parse_yaml
     except ModuleNotFoundError as error:
         raise MissingPackageError.of("pyyaml", "cli", "A grid in a YAML file") from error
-    try:
-        return yaml.safe_load(data)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
+    return parse_yaml(data)

@@ -19,6 +19,9 @@ ARITHMETICS = ("float32", "float64")
 
 _PREFIX = "scn_fx.grid."
 
+_MOST_VOXELS = 2**31 - 1
+"""Along one axis: indices are int32."""
+
 _WHOLE = 1e-3
 """A number of voxels this near to a whole one is whole: ranges are decimals, rounded."""
 
@@ -73,11 +76,20 @@ class VoxelGrid:
                     f"in steps of {edge:g} m."
                 )
             steps = (high - low) / edge
+            if not steps + self.extra_z <= _MOST_VOXELS:
+                raise LidarError(
+                    f"Axis {'xyz'[axis]} has {steps:g} voxels ({low:g} to {high:g} m in steps of {edge:g} "
+                    "m) and "
+                    f"{self.extra_z:g} extra slices; indices are int32 and end at {_MOST_VOXELS}. Take a "
+                    "smaller range or a larger voxel."
+                )
             if abs(steps - round(steps)) > _WHOLE or round(steps) < 1:
                 raise LidarError(_partial(axis, low, high, edge))
 
     def _check_options(self) -> None:
         whole = isinstance(self.extra_z, int) and not isinstance(self.extra_z, bool)
+        if whole and self.extra_z > _MOST_VOXELS:
+            raise LidarError(f"A grid needs extra_z of at most {_MOST_VOXELS}, got one of more digits.")
         if not np.isfinite([*self.point_range, *self.voxel_size]).all() or not whole or self.extra_z < 0:
             raise LidarError(
                 f"A grid needs finite numbers and extra_z >= 0, got range {list(self.point_range)}, "
@@ -197,7 +209,7 @@ class VoxelGrid:
                 else:
                     data[name] = text if name == "arithmetic" else int(text)
             except ValueError as error:
-                raise LidarError(f"{_PREFIX}{name} should be numbers, got {text!r}.") from error
+                raise LidarError(f"{_PREFIX}{name} should be numbers, got {text[:80]!r}.") from error
         return cls.from_dict(data)
 
     def __str__(self) -> str:
@@ -217,7 +229,7 @@ def _floats(values: Any, count: int) -> tuple[Any, ...] | None:
     try:
         values = () if isinstance(values, str) else tuple(values)
         found = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     truths = any(isinstance(value, bool) for value in values)
     return found if len(found) == count and not truths else None

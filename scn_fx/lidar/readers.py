@@ -15,10 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from scn_fx.errors import LidarError
+from scn_fx.files.reading import FileKind, read_file
 from scn_fx.lidar.formats import POINT_FORMATS, PointFormat
-from scn_fx.lidar.tensor_file import TENSOR_MAGIC, parse_tensor, read_bytes
+from scn_fx.lidar.tensor_file import TENSOR_MAGIC, parse_tensor
 
 __all__ = ["guess_format", "read_points", "read_sweep", "with_time_lag"]
+
+POINT_FILE = FileKind(LidarError, 1 << 30, pipes=True)
+"""1 GiB are more than 50 million points: no frame has so many."""
 
 _OWN_COLUMNS = (
     "If its columns are right all the same, read it with NumPy, select or scale them, and keep them with "
@@ -107,7 +111,7 @@ def guess_format(path: str | Path) -> str:
     (0 to 2). The guess stands only if exactly one format fits; `LidarError` says which formats fit, or why
     none does.
     """
-    return _guess(read_bytes(path), path)
+    return _guess(read_file(path, POINT_FILE), path)
 
 
 def read_points(path: str | Path, format: str | None = None) -> npt.NDArray[Any]:
@@ -116,7 +120,8 @@ def read_points(path: str | Path, format: str | None = None) -> npt.NDArray[Any]
     `format` is a name in `POINT_FORMATS`, `"tensor"`, or None to guess it (see `guess_format`).
 
     Returns the points [N, C] in the file's own dtype, float16 or float32, all columns as stored. A `.tensor`
-    file must hold float16 or float32 [N, >= 3]. Raises `LidarError` when the file is missing, empty, of
+    file must hold float16 or float32 [N, >= 3]. An open pipe serves too (/dev/stdin, a shell's <(command)).
+    Raises `LidarError` when the file is missing, no regular file, larger than 1 GiB, empty, of
     another size than the format's records, or cannot be guessed; and when a column does not hold what the
     named format says (a time lag where the ring should be, say), naming the column, its values and the format
     that fits.
@@ -141,7 +146,7 @@ def _read(path: str | Path, format: str | None) -> tuple[npt.NDArray[Any], str]:
         raise LidarError(
             f"{path}: expected a format among {_names()}, got {format!r}. Pass one of these or None."
         )
-    data = read_bytes(path)
+    data = read_file(path, POINT_FILE)
     kind = format or _guess(data, path)
     if kind != "tensor":
         points = _decode(data, str(path), POINT_FORMATS[kind])

@@ -7,14 +7,18 @@ dimension, then the data in C order. Nothing follows the data.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from scn_fx.errors import LidarError
+from scn_fx.files.atomic import write_file
+from scn_fx.files.limits import largest_array_bytes
+from scn_fx.files.reading import FileKind, open_file
 
 __all__ = ["TENSOR_DTYPES", "TENSOR_MAGIC", "read_tensor", "write_tensor"]
 
@@ -34,6 +38,7 @@ TENSOR_DTYPES: dict[int, np.dtype[Any]] = {
 
 # A header asking for more is damaged: no array of the LiDAR samples has more than five dimensions.
 _MAX_DIMENSIONS = 16
+_LONGEST_HEADER = 12 + 4 * _MAX_DIMENSIONS
 _INT32_MAX = 2**31 - 1
 
 
@@ -43,9 +48,19 @@ def _codes() -> str:
 
 def parse_tensor(data: bytes, name: str) -> npt.NDArray[Any]:
     """The array held by the bytes of a `.tensor` file; `name` is what error messages call it."""
-    if len(data) < 12:
+    start, dtype, shape = _header(data, len(data), name)
+    try:
+        array: npt.NDArray[Any] = np.frombuffer(data, dtype, offset=start).reshape(shape).copy()
+    except ValueError as error:  # no values, but other dimensions that NumPy cannot multiply
+        raise LidarError(f"{name}: {list(shape)} is no shape: {error}. Write the file again.") from error
+    return array
+
+
+def _header(data: bytes, size: int, name: str) -> tuple[int, np.dtype[Any], tuple[int, ...]]:
+    """Where the values start, their dtype and shape, from the first bytes of a file of `size` bytes."""
+    if size < 12:
         raise LidarError(
-            f"{name}: expected a .tensor header of at least 12 bytes, got a file of {len(data)} bytes. "
+            f"{name}: expected a .tensor header of at least 12 bytes, got a file of {size} bytes. "
             "It is empty or truncated: copy or write it again."
         )
     header = np.frombuffer(data, "<i4", count=3)
@@ -66,9 +81,9 @@ def parse_tensor(data: bytes, name: str) -> npt.NDArray[Any]:
             "these dtypes."
         )
     start = 12 + 4 * ndim
-    if len(data) < start:
+    if size < start:
         raise LidarError(
-            f"{name}: expected {ndim} dimensions in a header of {start} bytes, got a file of {len(data)} "
+            f"{name}: expected {ndim} dimensions in a header of {start} bytes, got a file of {size} "
             "bytes. It is truncated: copy or write it again."
         )
     shape = tuple(int(n) for n in np.frombuffer(data, "<i4", count=ndim, offset=12))
@@ -79,32 +94,40 @@ def parse_tensor(data: bytes, name: str) -> npt.NDArray[Any]:
         )
     dtype = TENSOR_DTYPES[code]
     expected = start + prod(shape) * dtype.itemsize
-    if len(data) != expected:
-        state = "truncated" if len(data) < expected else "followed by bytes that do not belong to it"
+    if size != expected:
+        state = "truncated" if size < expected else "followed by bytes that do not belong to it"
         raise LidarError(
-            f"{name}: expected {expected} bytes for {dtype.name} {list(shape)}, got {len(data)}. "
+            f"{name}: expected {expected} bytes for {dtype.name} {list(shape)}, got {size}. "
             f"The tensor is {state}: copy or write it again."
         )
-    array: npt.NDArray[Any] = np.frombuffer(data, dtype, offset=start).reshape(shape).copy()
-    return array
+    return start, dtype, shape
 
 
 def read_tensor(path: str | Path) -> npt.NDArray[Any]:
     """Read one `.tensor` file.
 
     Returns the array with the dtype and shape of the header, writable and owning its data. Raises
-    `LidarError` when the file is missing, empty, truncated or longer than its header says, or has another
-    magic or an unknown dtype.
+    `LidarError` when the file is missing, empty, truncated or longer than its header says, has another
+    magic or an unknown dtype, is no regular file, or takes more than 4 GiB or half of the memory. Its size is
+    compared with its header before the values are read.
     """
-    return parse_tensor(read_bytes(path), str(path))
+    kind = FileKind(LidarError, largest_array_bytes() + _LONGEST_HEADER)
+    with open_file(path, kind) as source:
+        _header(source.read(0, min(source.size, _LONGEST_HEADER)), source.size, str(path))
+        return parse_tensor(source.content(), str(path))
 
 
 def write_tensor(path: str | Path, array: npt.ArrayLike) -> None:
     """Write `array` as a `.tensor` file; `read_tensor` gives it back with the same dtype and shape.
 
-    Raises `LidarError` for a dtype without a code (float64, bool, …), more than 16 dimensions, or one
-    beyond int32.
+    The file appears complete or not at all. Raises `LidarError` for a dtype without a code (float64, bool,
+    …), more than 16 dimensions, or one beyond int32; `WriteError` when it cannot be written.
     """
+    write_file(path, tensor_writer(path, array))
+
+
+def tensor_writer(path: str | Path, array: npt.ArrayLike) -> Callable[[BinaryIO], None]:
+    """A function that writes the content of `write_tensor` to a file; raises its LidarError at once."""
     values = np.asarray(array)
     codes = {dtype: code for code, dtype in TENSOR_DTYPES.items()}
     dtype = values.dtype.newbyteorder("<")
@@ -119,18 +142,9 @@ def write_tensor(path: str | Path, array: npt.ArrayLike) -> None:
             f"got {list(values.shape)}. Reshape or split the array."
         )
     header = np.array([TENSOR_MAGIC, values.ndim, codes[dtype], *values.shape], "<i4")
-    Path(path).write_bytes(header.tobytes() + values.astype(dtype, copy=False).tobytes())
 
+    def write(file: BinaryIO) -> None:
+        file.write(header.tobytes())
+        file.write(values.astype(dtype, copy=False).tobytes())
 
-def read_bytes(path: str | Path) -> bytes:
-    """The content of `path`, or a `LidarError` that says why it cannot be read."""
-    try:
-        return Path(path).read_bytes()
-    except FileNotFoundError:
-        raise LidarError(f"{path}: expected a file, but there is none. Check the path.") from None
-    except IsADirectoryError:
-        raise LidarError(f"{path}: expected a file, got a folder. Name a file in it.") from None
-    except OSError as error:
-        raise LidarError(
-            f"{path}: expected a readable file, got: {error.strerror}. Check its permissions."
-        ) from error
+    return write

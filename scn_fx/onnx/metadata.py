@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scn_fx import __version__
 from scn_fx.errors import ExportError
+from scn_fx.files.atomic import write_file
+from scn_fx.files.onnx_models import ONNX_FILE, read_model
+from scn_fx.files.reading import read_file
 from scn_fx.lidar.grids import VoxelGrid
 
 if TYPE_CHECKING:
@@ -46,14 +48,14 @@ def write_metadata(path: str | Path, graph: fx.GraphModule) -> None:
     Raises:
         ExportError: the file says something else under one of the keys, so it is of another graph.
         OnnxError: it is no ONNX file.
+        WriteError: it cannot be written.
     """
     import onnx
 
-    from scn_fx import _core
     from scn_fx.graph import metadata
 
-    path = Path(path)
-    there: Mapping[str, str] = _core.read_onnx(str(path))["metadata"]
+    data = read_file(path, ONNX_FILE)
+    there: Mapping[str, str] = read_model(data)["metadata"]
     entries = metadata_entries(metadata(graph))
     wrong = [key for key, value in entries.items() if there.get(key, value) != value]
     if wrong:
@@ -65,9 +67,4 @@ def write_metadata(path: str | Path, graph: fx.GraphModule) -> None:
     for key, value in entries.items():
         if key not in there:
             addition.metadata_props.add(key=key, value=value)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.metadata")
-    try:
-        partial.write_bytes(path.read_bytes() + addition.SerializeToString())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_file(path, data + addition.SerializeToString())

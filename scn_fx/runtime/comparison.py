@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scn_fx import _core
 from scn_fx.errors import CompareError
+from scn_fx.files.onnx_models import read_model
 from scn_fx.runtime.difference import ArrayDifference, SiteMismatch, align_sites, compare_arrays
 from scn_fx.runtime.engine import Engine
 from scn_fx.runtime.limits import ARITHMETIC_TYPES, Arithmetic, Limits, default_limits
@@ -199,7 +199,7 @@ class _FileNodes:
     """What an engine's file says about its nodes."""
 
     def __init__(self, engine: Engine) -> None:
-        file: dict[str, Any] = _core.read_onnx(engine.source)
+        file = read_model(engine.source)
         single = engine.precision
         shapes = {name: entry["shape"] for name, entry in file["initializers"].items()}
         self.outputs: list[str] = list(file["outputs"])

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from scn_fx.errors import ArgumentError
+from scn_fx.files.onnx_models import model_source
 from scn_fx.lidar.grids import VoxelGrid
 from scn_fx.lidar.sites import NetworkGrid, SiteIndices
 from scn_fx.runtime.backend import Backend, Options
@@ -250,6 +251,7 @@ def _source(model: Any) -> str | bytes:
 
     Raises:
         ArgumentError: `model` is neither.
+        OnnxError: the path leads to no regular file, or to one beyond protobuf's 2 GiB.
     """
     if isinstance(model, bytes | bytearray | memoryview):
         return bytes(model)
@@ -264,7 +266,7 @@ def _source(model: Any) -> str | bytes:
         ) from error
     if "\0" in path:
         raise ArgumentError(f"model must be the path of an ONNX file, got {path!r}, which holds a zero byte.")
-    return path
+    return model_source(path)
 
 
 def _gpu_number(device: Any) -> int | None:

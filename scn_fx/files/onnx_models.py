@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ONNX files as the engine's own reader takes them: a path or bytes, checked, and what is in them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from scn_fx.errors import OnnxError
+from scn_fx.files.descriptors import own_descriptor
+from scn_fx.files.reading import FileKind, check_file, read_file
+
+__all__ = ["ONNX_FILE", "model_source", "read_model"]
+
+ONNX_FILE = FileKind(OnnxError, (2 << 30) - 1, "an ONNX file", pipes=True)
+"""Protobuf messages end at 2 GiB."""
+
+
+def model_source(path: str | os.PathLike[str]) -> str | bytes:
+    """What `scn_fx._core` takes for the ONNX file at `path`: the path, or the bytes that a pipe gives.
+
+    Raises OnnxError if there is no such file, it is of another kind (folder, pipe, device), or too large.
+    """
+    if own_descriptor(path) is not None:
+        return read_file(path, ONNX_FILE)
+    check_file(path, ONNX_FILE)
+    return os.fspath(path)
+
+
+def read_model(source: str | os.PathLike[str] | bytes) -> dict[str, Any]:
+    """What is in an ONNX file, given by its path or bytes: nodes, initializers, metadata, opsets.
+
+    Raises OnnxError for a file that is none, and for one with names that are not UTF-8.
+    """
+    from scn_fx import _core
+
+    given = source if isinstance(source, bytes) else model_source(source)
+    try:
+        found: dict[str, Any] = _core.read_onnx(given)
+    except UnicodeDecodeError as error:
+        name = "The ONNX model" if isinstance(given, bytes) else f"{given}:"
+        raise OnnxError(
+            f"{name} has names that are not UTF-8 ({error.reason}: {error.object[:40]!r}), as protobuf's "
+            "texts must "
+            "be. It is damaged: copy or export it again."
+        ) from error
+    return found
