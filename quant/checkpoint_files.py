@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import tarfile
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -73,12 +72,13 @@ def read_checkpoint(path: str | Path) -> Any:
 def _check_archive(source: SourceFile) -> None:
     """The zip archive of a checkpoint is complete, undamaged and no program."""
     try:
-        with open_archive(source, (zipfile.ZIP_STORED,)) as archive:
+        with open_archive(source) as archive:
             if any(name.rpartition("/")[2] == "constants.pkl" for name in archive.names):
                 raise source.error(
                     "it is a TorchScript archive, which is a program. Save the weights of the model alone: "
                     "torch.save(model.state_dict(), path)."
                 )
+            archive.require_stored()
             if not archive.without_crc:
                 archive.check_contents()
     except CalibrationError as error:

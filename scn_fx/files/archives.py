@@ -22,7 +22,6 @@ _LARGEST_DIRECTORY = 16 << 20
 """Bytes; an entry takes 46 and its name. Python needs some twenty times as much for one."""
 _DEFLATE_RATIO = 1032
 """No deflated byte stands for more."""
-_METHODS = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
 _PIECE = 1 << 20
 _DAMAGED = "It is truncated or damaged: copy or write it again."
 
@@ -62,11 +61,11 @@ class Member:
 class Archive:
     """An archive whose directory is sound: nothing encrypted, no two of one name, sizes that are possible."""
 
-    def __init__(self, source: SourceFile, archive: zipfile.ZipFile, methods: tuple[int, ...]) -> None:
+    def __init__(self, source: SourceFile, archive: zipfile.ZipFile) -> None:
         self._source, self._archive = source, archive
         infos = archive.infolist()
         self._infos = {info.filename: info for info in infos}
-        self._check(infos, methods)
+        self._check(infos)
 
     @property
     def names(self) -> list[str]:
@@ -95,7 +94,16 @@ class Archive:
             with self.member(name) as member:
                 member.finish()
 
-    def _check(self, infos: list[zipfile.ZipInfo], methods: tuple[int, ...]) -> None:
+    def require_stored(self) -> None:
+        """The kind's error if a member is packed: few packed bytes may stand for very many."""
+        for name, info in self._infos.items():
+            if info.compress_type != zipfile.ZIP_STORED:
+                raise self._source.error(
+                    f"its member {name[:60]!r} is packed; expected a plain archive. Write it again with the "
+                    "program that made it, without repacking."
+                )
+
+    def _check(self, infos: list[zipfile.ZipInfo]) -> None:
         error = self._source.error
         if len(self._infos) < len(infos):
             ((twice, _),) = Counter(info.filename for info in infos).most_common(1)
@@ -106,12 +114,10 @@ class Archive:
             name = info.filename[:60]
             if info.flag_bits & 0x2041:
                 raise error(f"its member {name!r} is encrypted. Write the file again without a password.")
-            if info.compress_type not in methods:
-                wanted = " or ".join(_METHODS[method] for method in methods)
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise error(
-                    f"its member {name!r} is packed with method {info.compress_type}; expected {wanted} "
-                    "ones. Write it "
-                    "again with the program that made it, without repacking."
+                    f"its member {name!r} is packed with method {info.compress_type}; expected stored or deflated "
+                    "ones. Write it again with the program that made it, without repacking."
                 )
             stored = info.compress_type == zipfile.ZIP_STORED
             most = info.compress_size if stored else info.compress_size * _DEFLATE_RATIO
@@ -129,10 +135,8 @@ class Archive:
 
 
 @contextmanager
-def open_archive(
-    source: SourceFile, methods: tuple[int, ...] = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-) -> Iterator[Archive]:
-    """The zip archive that `source` is, its members packed by one of `methods`.
+def open_archive(source: SourceFile) -> Iterator[Archive]:
+    """The zip archive that `source` is, its members stored or deflated.
 
     Raises the kind's error unless the file ends with its directory, as writers of .npz and checkpoints leave
     it (no comment, nothing behind it), and the directory is sound.
@@ -145,7 +149,7 @@ def open_archive(
             f"it is no complete zip archive ({error or type(error).__name__}). {_DAMAGED}"
         ) from error
     with archive:
-        yield Archive(source, archive, methods)
+        yield Archive(source, archive)
 
 
 def damaged_member(source: SourceFile, name: str, reason: Exception | str) -> Exception:

@@ -127,7 +127,7 @@ def test_run_prints_shape_and_time_and_writes_the_result(files: Files, tmp_path:
         (["--features", "{features}", "--indices", "{indices}", "--points", "{cache}"], "not both"),
         (["--features", "{features}", "--indices", "{features}"], "indices"),
         (["--features", "{cache}", "--indices", "{indices}"], "expected a .tensor, .npy or .npz"),
-        (["--features", "none.npz", "--indices", "{indices}"], "no such file"),
+        (["--features", "none.npz", "--indices", "{indices}"], "an .npz file, but there is none"),
         (["-o", "out.png"], "must end in .npz or .tensor"),
         (["--points", "{cache}", "--format", "nuscenes"], "cache.json"),
     ],
@@ -202,9 +202,9 @@ def test_compare_needs_two_files_or_a_model(files: Files, tmp_path: Path) -> Non
     assert "--model" in invoke("compare", files["int8"], code=2).output
     assert "Expected one ONNX file" in invoke("compare", "a", "b", "c", code=2).output
     assert "--model goes with" in invoke("compare", "a", "b", "--model", MODEL, code=2).output
-    assert "no such file" in invoke("compare", tmp_path / "a.npz", tmp_path / "b.npz", code=1).stderr
+    assert "there is none" in invoke("compare", tmp_path / "a.npz", tmp_path / "b.npz", code=1).stderr
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 nothing")
-    assert "no complete .npz" in invoke("compare", tmp_path / "broken.npz", "x.npy", code=1).stderr
+    assert "no complete zip archive" in invoke("compare", tmp_path / "broken.npz", "x.npy", code=1).stderr
     np.savez(tmp_path / "two.npz", a=np.ones(2), b=np.ones(2))
     assert "holds a, b" in invoke("compare", tmp_path / "two.npz", tmp_path / "two.npz:a", code=1).stderr
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,8 @@ def test_texts_that_are_no_grid(text: str, message: str) -> None:
 def test_yaml_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _write(tmp_path / "grid.yaml", "point_range: 1\n")
     original = builtins.__import__
+
+    monkeypatch.delitem(sys.modules, "scn_fx.files.yaml_text", raising=False)
 
     def without_yaml(name: str, *rest: Any) -> Any:
         if name == "yaml":

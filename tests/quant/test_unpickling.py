@@ -194,7 +194,7 @@ def test_every_opcode_that_calls_gets_a_stand_in(tmp_path: Path) -> None:
         (b"<!DOCTYPE html><html>", "a web page; the download has failed"),
         (pickle.dumps({"a": 1}), "a pickle, but not one of torch.save"),
         (b"\x10\0\0\0\0\0\0\0" + b'{"a":{}}        ', "safetensors"),
-        (b"PK\x03\x04 nothing", "a zip archive, but not of torch.save"),
+        (b"PK\x03\x04 nothing", "no complete zip archive.*truncated or damaged"),
         (b"sys_info" + bytes(149), "tar archive of PyTorch 0.1"),
         (b"hello, I am a text", "starts with b'hello, I'"),
     ],

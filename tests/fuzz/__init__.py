@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hostile inputs: fuzz targets, mutators of files, and the inputs that were found."""
