@@ -161,7 +161,7 @@ class _Target:
             self._real = os.path.realpath(self.path)
         try:
             found = os.stat(self.path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             found = None
         if found is not None and stat.S_ISDIR(found.st_mode):
             raise self._error(errno.EISDIR, "it is a folder")

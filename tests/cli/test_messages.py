@@ -22,7 +22,10 @@ Files = dict[str, Path]
             ["export", "--model", "no.such:model", "--float", "-o", "gone/x.onnx"],
             "its folder gone does not exist. Make it",
         ),
-        (["export", "--model", "no.such:model", "--float", "-o", "."], "--output . .*it is a folder. Name a file"),
+        (
+            ["export", "--model", "no.such:model", "--float", "-o", "."],
+            "--output . .*it is a folder. Name a file",
+        ),
         (["run", "gone.onnx", "-o", "gone/x.npz"], "its folder gone does not exist"),
         (["run", "."], r"\.: expected an ONNX file, got a folder. Name a file in it"),
         (["inspect", "."], r"\.: expected an ONNX file, got a folder. Name a file in it"),

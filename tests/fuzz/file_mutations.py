@@ -27,7 +27,7 @@ from scn_fx.errors import ScnError
 from tests.fuzz.file_readers import READERS, Reader, digest, readers
 from tests.fuzz.mutators import DAMAGE, splice
 
-__all__ = ["Findings", "Outcome", "limits", "run", "try_file"]
+__all__ = ["Outcome", "limits", "run", "try_file"]
 
 _SECONDS = 20
 """For one file of some kilobytes; the slowest takes a tenth."""

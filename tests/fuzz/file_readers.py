@@ -45,7 +45,7 @@ class Reader:
     """Reads a file; what it returns can be hashed by `digest`, or is None."""
     mutators: tuple[Mutator, ...] = (bytes_any,)
     checked: bool = False
-    """Whether the format has checksums over everything that matters: damage must be noticed, or change nothing."""
+    """Whether the format has checksums: damage must be noticed, or change nothing."""
 
 
 def digest(value: Any) -> str:
