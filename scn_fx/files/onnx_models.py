@@ -27,18 +27,25 @@ def model_source(path: str | os.PathLike[str]) -> str | bytes:
     return os.fspath(path)
 
 
-def read_model(source: str | os.PathLike[str] | bytes) -> dict[str, Any]:
+def read_model(source: str | os.PathLike[str] | bytes, path: str | os.PathLike[str] = "") -> dict[str, Any]:
     """What is in an ONNX file, given by its path or bytes: nodes, initializers, metadata, opsets.
 
-    Raises OnnxError for a file that is none, and for one with names that are not UTF-8.
+    `path` is where bytes came from, for messages. Raises OnnxError for a file that is none, and for one with
+    names that are not UTF-8.
     """
     from scn_fx import _core
 
     given = source if isinstance(source, bytes) else model_source(source)
+    if isinstance(given, bytes) and not isinstance(source, bytes):
+        path = source
     try:
         found: dict[str, Any] = _core.read_onnx(given)
+    except OnnxError as error:
+        if not path or not isinstance(given, bytes):
+            raise
+        raise OnnxError(f"{os.fspath(path)}: {error}") from error
     except UnicodeDecodeError as error:
-        name = "The ONNX model" if isinstance(given, bytes) else f"{given}:"
+        name = f"{os.fspath(path)}:" if path else f"{given}:" if isinstance(given, str) else "The ONNX model"
         raise OnnxError(
             f"{name} has names that are not UTF-8 ({error.reason}: {error.object[:40]!r}), as protobuf's "
             "texts must "

@@ -55,7 +55,7 @@ def write_metadata(path: str | Path, graph: fx.GraphModule) -> None:
     from scn_fx.graph import metadata
 
     data = read_file(path, ONNX_FILE)
-    there: Mapping[str, str] = read_model(data)["metadata"]
+    there: Mapping[str, str] = read_model(data, path)["metadata"]
     entries = metadata_entries(metadata(graph))
     wrong = [key for key, value in entries.items() if there.get(key, value) != value]
     if wrong:
