@@ -209,9 +209,10 @@ def test_devices_pipes_and_descriptors_are_written_directly(tmp_path: Path) -> N
             write_file(tmp_path / "socket", b"x")
     code = "import sys\nfrom scn_fx.files.atomic import write_file\nprint('1', end='')\n"
     code += "write_file('/dev/stdout', '2')\nwrite_file('/dev/fd/1', b'3')"
-    for output in (subprocess.PIPE, (tmp_path / "redirected").open("wb")):
-        done = subprocess.run([sys.executable, "-c", code], stdout=output, check=True)
-        assert (done.stdout or (tmp_path / "redirected").read_bytes()) == b"123"
+    with (tmp_path / "redirected").open("wb") as file:
+        subprocess.run([sys.executable, "-c", code], stdout=file, check=True)
+    assert (tmp_path / "redirected").read_bytes() == b"123"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True).stdout == b"123"
     assert sorted(os.listdir(tmp_path)) == ["pipe", "redirected", "socket"]
 
 

@@ -64,13 +64,13 @@ def test_everything_but_a_regular_file_is_refused(tmp_path: Path, name: str) -> 
         (lambda: path.symlink_to("/dev/zero"), "got a character device"),
         (lambda: path.symlink_to(path), "it cannot be read: .*Check path"),
         (lambda: os.truncate(_touched(path), 1 << 40), r"of at most [\d.]+ [MG]iB, got 1024 GiB"),
-        (lambda: path.write_bytes(b""), ""),
+        (lambda: path.write_bytes(b""), "."),
     ]
     with socket.socket(socket.AF_UNIX) as listener:
         cases.append((lambda: listener.bind(str(path)), "got a socket"))
         for make, words in cases:
             make()
-            if name == "y.pth" and not words:  # a hash is no judgement on the content
+            if name == "y.pth" and words == ".":  # a hash is no judgement on the content
                 path.unlink()
                 continue
             with pytest.raises(ScnError, match=words) as raised:
