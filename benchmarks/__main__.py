@@ -13,6 +13,7 @@ from pathlib import Path
 
 from benchmarks.goals import check_goals
 from benchmarks.gpu_goals import check_gpu_goals
+from quant.console import show_every_character
 from scn_fx.cli.bench import make_settings, measure, show
 from scn_fx.errors import ScnError, WriteError
 from scn_fx.files.atomic import write_file
@@ -67,4 +68,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    show_every_character()
     sys.exit(main())

@@ -116,7 +116,10 @@ def load_cache(graph: GraphModule, path: str | Path) -> dict[str, Any]:
         outputs[layer.name] = _precision(entry, "output_precision", where)
         if chosen[layer.name] == "int8" and ranges[layer.name] is None:
             raise CalibrationError(f"{where}: int8 without ranges. The file is incomplete; calibrate anew.")
-    resolve(graph, chosen, chosen)
+    try:
+        resolve(graph, chosen, chosen)
+    except CalibrationError as error:
+        raise CalibrationError(f"{path}: {error}") from error
     complete = {name: entry for name, entry in ranges.items() if entry is not None}
     if grid is not None:
         set_grid(graph, grid)

@@ -78,7 +78,7 @@ def _check_archive(source: SourceFile) -> None:
                     "it is a TorchScript archive, which is a program. Save the weights of the model alone: "
                     "torch.save(model.state_dict(), path)."
                 )
-            archive.require_stored()
+            archive.require_plain()
             if not archive.without_crc:
                 archive.check_contents()
     except CalibrationError as error:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How commands show the warnings of a calibration: one line each on standard error."""
+"""How commands show texts: warnings in one line, names harmless, every character in every locale."""
 
 from __future__ import annotations
 
+import codecs
 import sys
 import warnings
 from collections.abc import Iterator
@@ -11,7 +12,10 @@ from typing import Any
 
 from scn_fx.errors import CalibrationWarning
 
-__all__ = ["tidy_warnings"]
+__all__ = ["one_line", "show_every_character", "tidy_warnings"]
+
+_HANDLER = "scn_fx.shown"
+_PLAIN = {"→": "->", "…": "...", "×": "x", "±": "+-", "─": "-"}  # noqa: RUF001
 
 
 @contextmanager
@@ -23,9 +27,41 @@ def tidy_warnings() -> Iterator[None]:
 
         def show(message: Any, category: type[Warning], *place: Any, **options: Any) -> None:
             if issubclass(category, CalibrationWarning):
-                print(f"Warning: {message}", file=sys.stderr)
+                print(f"Warning: {one_line(str(message))}", file=sys.stderr)
             else:
                 shown(message, category, *place, **options)
 
         warnings.showwarning = show
         yield
+
+
+def one_line(text: str) -> str:
+    """`text` with its control characters written out (\\n, \\x1b): what a file calls itself moves no cursor.
+
+    Surrogates stand for the bytes of file names that are not UTF-8, and stay.
+    """
+    return "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else repr(c)[1:-1] for c in text)
+
+
+def show_every_character() -> None:
+    """Standard output and error take any text, in any locale.
+
+    In an ASCII locale (LC_ALL=C) arrows and the like become ASCII, other characters their escapes; file names
+    that are not in the locale's encoding come out as the bytes that they are.
+    """
+    codecs.register_error(_HANDLER, _shown)
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors=_HANDLER)
+
+
+def _shown(error: UnicodeError) -> tuple[bytes, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    found = b""
+    for character in error.object[error.start : error.end]:
+        if "\udc80" <= character <= "\udcff":
+            found += bytes([ord(character) - 0xDC00])
+        else:
+            found += _PLAIN.get(character, character).encode("ascii", "backslashreplace")
+    return found, error.end

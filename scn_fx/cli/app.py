@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from quant.console import tidy_warnings
+from quant.console import one_line, tidy_warnings
 from scn_fx import __version__
 from scn_fx.errors import MissingPackageError, ScnError
 
@@ -65,7 +65,7 @@ class _Group(click.Group):
             with tidy_warnings():
                 return super().invoke(ctx)
         except ScnError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(one_line(str(error))) from error
         except ModuleNotFoundError as error:
             package = (error.name or "").partition(".")[0]
             if package not in _EXTRAS:
@@ -76,7 +76,8 @@ class _Group(click.Group):
             raise  # the reader has seen enough (`| head`): click ends quietly
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{where}{error.strerror or error}. Check the path.") from error
+            text = one_line(f"{where}{error.strerror or error}. Check the path.")
+            raise click.ClickException(text) from error
 
 
 @click.group(

@@ -44,7 +44,7 @@ def command(as_json: bool) -> None:
         return
     made = table("Packages", ("package", "version", "used by"))
     for entry in found["packages"]:
-        text = entry["version"] or f"missing: pip install 'scn-fx\\[{entry['extra']}]'"
+        text = entry["version"] or f"missing: pip install 'scn-fx[{entry['extra']}]'"
         made.add_row(entry["package"], text, entry["purpose"])
     print_table(made)
     made = table("Machine", ("", " "))

@@ -24,8 +24,8 @@ EXPORTERS = ("dynamo", "torchscript")
 def export_onnx(graph: GraphModule, path: Path, exporter: str = "dynamo") -> int:
     """Write `graph` to `path` with one of torch's exporters; returns the number of nodes in the file.
 
-    The file appears complete, and after the engine's reader has taken it, or not at all. Raises WriteError when
-    it cannot be written.
+    The file appears complete, and after the engine's reader has taken it, or not at all. Raises WriteError
+    when it cannot be written.
 
     It has the graph's metadata with either: the TorchScript exporter leaves them out, so they are added.
     """

@@ -8,10 +8,21 @@ from typing import Any
 
 import click
 
+from quant.console import one_line
 from scn_fx.cli.output import file_size, json_option, megabytes, print_json, print_table, table
+from scn_fx.errors import OnnxError
 from scn_fx.files.onnx_models import read_model
 
 __all__ = ["command", "node_rows"]
+
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(
+        ("kernel_size", "stride", "padding", "dims", "output_shape", "weight_dynamic_ranges"), list
+    ),
+    **dict.fromkeys(("input_dynamic_range", "input0_dynamic_range", "input1_dynamic_range"), float),
+    **dict.fromkeys(("activation", "rulebook", "precision", "output_precision"), str),
+    "output_bound": int,
+}
 
 
 @click.command()
@@ -44,20 +55,21 @@ def command(file: Path, as_json: bool) -> None:
     )
     made = table(f"{file}", columns, right=("channels",))
     for row in rows:
-        made.add_row(*(_cells(row)))
+        made.add_row(*map(one_line, _cells(row)))
     print_table(made)
     opsets = ", ".join(
         f"{domain or 'ai.onnx'} {version}" for domain, version in sorted(found["opset"].items())
     )
-    parameters = sum(_count(entry["shape"]) for entry in found["initializers"].values())
-    counts = " + ".join(f"{n} {op}" for op, n in _counts(rows).items())
+    parameters = sum(_count(name, entry["shape"]) for name, entry in found["initializers"].items())
+    counts = one_line(" + ".join(f"{n} {op}" for op, n in _counts(rows).items()))
     click.echo(f"nodes       {len(rows)}: {counts}")
     click.echo(
-        f"file        {megabytes(size)}, {parameters:,} parameters, opset {opsets}, by {found['producer']}"
+        f"file        {megabytes(size)}, {parameters:,} parameters, opset {one_line(opsets)}, by "
+        f"{one_line(found['producer'])}"
     )
-    click.echo(f"input       {', '.join(found['inputs'])}; output {', '.join(found['outputs'])}")
+    click.echo(one_line(f"input       {', '.join(found['inputs'])}; output {', '.join(found['outputs'])}"))
     for key, value in sorted(found["metadata"].items()):
-        click.echo(f"metadata    {key} = {value}")
+        click.echo(one_line(f"metadata    {key} = {value}"))
 
 
 def node_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -66,13 +78,17 @@ def node_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for node in found["nodes"]:
         attributes = node["attributes"]
-        weight = shapes.get(node["inputs"][1]) if node["op_type"] == "SparseConvolution" else None
+        _check_kinds(node["name"] or node["op_type"], attributes)
+        is_convolution = node["op_type"] == "SparseConvolution" and len(node["inputs"]) > 1
+        weight = shapes.get(node["inputs"][1]) if is_convolution else None
+        if weight is not None and len(weight) != 5:
+            weight = None  # no convolution that an engine takes; the file is shown as it is
         names = ("input_dynamic_range", "input0_dynamic_range", "input1_dynamic_range")
         ranges = [attributes[name] for name in names if name in attributes]
         weights = attributes.get("weight_dynamic_ranges") or None
         rows.append(
             {
-                "name": node["name"] or node["outputs"][0],
+                "name": node["name"] or next(iter(node["outputs"]), ""),
                 "op_type": node["op_type"],
                 "in_channels": weight[4] if weight else None,
                 "out_channels": weight[0] if weight else None,
@@ -92,6 +108,18 @@ def node_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _check_kinds(name: str, attributes: dict[str, Any]) -> None:
+    """Attributes have the types of the dialect; a file from elsewhere may say anything."""
+    for key, kind in _KINDS.items():
+        if key in attributes and not isinstance(attributes[key], kind):
+            wanted = "a list of numbers" if kind is list else f"of type {kind.__name__}"
+            raise OnnxError(
+                f"Node {name!r}: expected its attribute {key} to be {wanted}, got "
+                f"{type(attributes[key]).__name__}. It is damaged, or no file for this engine: export it "
+                "again."
+            )
 
 
 def _kind(attributes: dict[str, Any]) -> str:
@@ -125,8 +153,10 @@ def _counts(rows: list[dict[str, Any]]) -> dict[str, int]:
     return counts
 
 
-def _count(shape: list[int]) -> int:
+def _count(name: str, shape: list[int]) -> int:
     total = 1
     for n in shape:
         total *= n
+        if not 0 <= total < 1 << 62:
+            raise OnnxError(f"Initializer {name!r} has impossible dimensions. Export the file again.")
     return total

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from quant.console import one_line
 from scn_fx.errors import ArgumentError, WriteError
 from scn_fx.files.atomic import check_writable
 
@@ -52,9 +53,11 @@ def print_table(made: Table) -> None:
     """Print a table; in a pipe it is as wide as it needs, so that no value is cut or wrapped."""
     from rich.console import Console
 
-    console = Console(highlight=False)
+    # Cells hold names out of files, which may look like rich's markup.
+    plain: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
+    console = Console(**plain)
     if not console.is_terminal:
-        console = Console(highlight=False, width=240)
+        console = Console(**plain, width=240)
     console.print(made)
 
 
@@ -67,8 +70,10 @@ def working(text: str) -> Iterator[Callable[[str], None]]:
     if not console.is_terminal:
         yield lambda change: None
         return
-    with console.status(text) as status:
-        yield lambda change: status.update(change)
+    from rich.text import Text
+
+    with console.status(Text(text)) as status:
+        yield lambda change: status.update(Text(one_line(change)))
 
 
 def check_output(path: Path) -> None:

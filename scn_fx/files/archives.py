@@ -22,6 +22,8 @@ _LARGEST_DIRECTORY = 16 << 20
 """Bytes; an entry takes 46 and its name. Python needs some twenty times as much for one."""
 _DEFLATE_RATIO = 1032
 """No deflated byte stands for more."""
+_FOLDER = 0x10
+"""Attribute of DOS."""
 _PIECE = 1 << 20
 _DAMAGED = "It is truncated or damaged: copy or write it again."
 
@@ -94,9 +96,15 @@ class Archive:
             with self.member(name) as member:
                 member.finish()
 
-    def require_stored(self) -> None:
-        """The kind's error if a member is packed: few packed bytes may stand for very many."""
+    def require_plain(self) -> None:
+        """The kind's error if a member is packed, or a folder to some readers.
+
+        Few packed bytes may stand for very many; and torch's reader fills the tensor of a member that is
+        marked as a folder with whatever is in memory.
+        """
         for name, info in self._infos.items():
+            if info.external_attr & _FOLDER or name.endswith(("/", "\\")):
+                raise self._source.error(f"its member {name[:60]!r} is marked as a folder. {_DAMAGED}")
             if info.compress_type != zipfile.ZIP_STORED:
                 raise self._source.error(
                     f"its member {name[:60]!r} is packed; expected a plain archive. Write it again with the "
@@ -116,7 +124,8 @@ class Archive:
                 raise error(f"its member {name!r} is encrypted. Write the file again without a password.")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise error(
-                    f"its member {name!r} is packed with method {info.compress_type}; expected stored or deflated "
+                    f"its member {name!r} is packed with method {info.compress_type}; expected stored or "
+                    "deflated "
                     "ones. Write it again with the program that made it, without repacking."
                 )
             stored = info.compress_type == zipfile.ZIP_STORED
@@ -141,7 +150,7 @@ def open_archive(source: SourceFile) -> Iterator[Archive]:
     Raises the kind's error unless the file ends with its directory, as writers of .npz and checkpoints leave
     it (no comment, nothing behind it), and the directory is sound.
     """
-    _check_directory(source)
+    entries = _directory_entries(source)
     try:
         archive = zipfile.ZipFile(source.stream)
     except Exception as error:  # BadZipFile, struct.error, NotImplementedError, UnicodeDecodeError, …
@@ -149,6 +158,12 @@ def open_archive(source: SourceFile) -> Iterator[Archive]:
             f"it is no complete zip archive ({error or type(error).__name__}). {_DAMAGED}"
         ) from error
     with archive:
+        if (
+            len(archive.infolist()) != entries
+        ):  # Python's reader does not count: a wrong length hides the next ones
+            raise source.error(
+                f"its zip directory should have {entries} entries, got {len(archive.infolist())}. {_DAMAGED}"
+            )
         yield Archive(source, archive)
 
 
@@ -158,8 +173,8 @@ def damaged_member(source: SourceFile, name: str, reason: Exception | str) -> Ex
     return source.error(f"its member {name[:60]!r} cannot be read ({text}). {_DAMAGED}")
 
 
-def _check_directory(source: SourceFile) -> None:
-    """The directory lies where the end of the file says, and is not absurdly large."""
+def _directory_entries(source: SourceFile) -> int:
+    """How many entries the directory should have; it lies where the end of the file says, and is not too large."""
     if source.size < _END.size:
         raise source.error(f"it is no complete zip archive: {source.size} bytes. {_DAMAGED}")
     at = source.size - _END.size
@@ -189,3 +204,4 @@ def _check_directory(source: SourceFile) -> None:
             f"its zip directory should be {size} bytes from byte {offset}, but it ends at byte {at}. "
             f"{_DAMAGED}"
         )
+    return entries

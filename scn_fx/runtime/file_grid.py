@@ -13,6 +13,8 @@ from scn_fx.runtime.backend import Options
 
 __all__ = ["file_grid"]
 
+_AXES = ("zyx", "xyz")
+
 
 def file_grid(options: Options) -> NetworkGrid:
     """The grid, the shape of the input and the order of its columns, as far as file or `options` say them.
@@ -27,6 +29,11 @@ def file_grid(options: Options) -> NetworkGrid:
     except UnicodeDecodeError:  # names in another encoding: no file of ours, and engines do not read them
         return NetworkGrid(name)
     axes = file["metadata"].get("scn_fx.axes") or _scatter_axes(file)
+    if axes not in _AXES:
+        raise OnnxError(
+            f"{name[0].upper()}{name[1:]} has damaged metadata: expected scn_fx.axes to be one of "
+            f"{', '.join(_AXES)}, got {axes[:40]!r}. Export it again."
+        )
     try:
         grid = VoxelGrid.from_text(file["metadata"])
     except LidarError as error:
@@ -45,12 +52,13 @@ def _scatter_axes(file: dict[str, Any]) -> str:
     formats = [
         node["attributes"].get("format") for node in file["nodes"] if node["op_type"] == "ScatterDense"
     ]
-    return formats[0] if formats and formats[0] in ("zyx", "xyz") else "zyx"
+    return formats[0] if formats and formats[0] in _AXES else "zyx"
 
 
 def _input_shape(file: dict[str, Any]) -> list[int] | None:
     """Grid of the first convolution that reads the file's input."""
     for node in file["nodes"]:
         if set(node["inputs"]) & set(file["inputs"]) and "input_spatial_shape" in node["attributes"]:
-            return [int(n) for n in node["attributes"]["input_spatial_shape"]]
+            shape = node["attributes"]["input_spatial_shape"]
+            return shape if isinstance(shape, list) else None  # engines refuse the latter
     return None

@@ -149,7 +149,7 @@ def test_damaged_npy(tmp_path: Path, data: bytes) -> None:
     refused(tmp_path / "a.npz", packed({"a.npy": data}), f"its array 'a' cannot be read: .*{BAD_NPY[data]}")
 
 
-def test_every_truncation_and_every_flipped_bit(tmp_path: Path) -> None:
+def test_every_truncation_and_every_flipped_byte(tmp_path: Path) -> None:
     """Of archives, whose CRCs tell; what is not covered by them (times, flags of readers) changes nothing."""
     array = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
     for method in (np.savez, np.savez_compressed):
@@ -159,9 +159,9 @@ def test_every_truncation_and_every_flipped_bit(tmp_path: Path) -> None:
         for length in range(len(data)):
             refused(path, data[:length])
         taken = 0
-        for bit in range(8 * len(data)):
+        for place in range(len(data)):
             damaged = bytearray(data)
-            damaged[bit // 8] ^= 1 << bit % 8
+            damaged[place] ^= 1 << place % 8
             path.write_bytes(damaged)
             try:
                 found = read_all(path)
@@ -170,7 +170,7 @@ def test_every_truncation_and_every_flipped_bit(tmp_path: Path) -> None:
             taken += 1
             (value,) = found.values()
             assert np.array_equal(value, array)
-        assert taken < 0.25 * 8 * len(data)
+        assert taken < len(data) / 3
         refused(path, data + b"\0", "does not end with a directory")
 
 
@@ -203,6 +203,9 @@ def damaged_zips() -> Iterator[tuple[str, bytes, str]]:
     struct.pack_into("<I", made, len(plain) - 10, 2**31)
     yield "a huge directory", bytes(made), "its zip directory has 2 GiB"
     yield "a comment", plain[:-2] + struct.pack("<H", 4) + b"note", "does not end with a directory"
+    made = bytearray(packed({"a.npy": one, "b.npy": two}))
+    struct.pack_into("<H", made, made.index(b"PK\1\2") + 32, 255)
+    yield "an entry that hides the next", bytes(made), "should have 2 entries, got 1"
     yield "no npy", packed({"a.npy": b"text"}), "expected the magic bytes"
     yield "no directory", plain[: plain.index(b"PK\1\2")], "does not end with a directory"
     yield "text", b"hello" * 20, "does not end with a directory"

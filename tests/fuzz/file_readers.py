@@ -19,6 +19,7 @@ import quant
 from quant.weights import load_weights
 from scn_fx.cli.arrays import read_result, write_result
 from scn_fx.cli.exporting import export_onnx
+from scn_fx.cli.inspect import _cells, node_rows
 from scn_fx.errors import ArgumentError
 from scn_fx.files.arrays import open_npz
 from scn_fx.files.onnx_models import read_model
@@ -259,8 +260,9 @@ def _grid_entries() -> bytes:
 def _onnx(path: Path, graph: torch.fx.GraphModule) -> Any:
     found = read_model(path)
     grid = file_grid(Options(str(path)))
+    table = [_cells(row) for row in node_rows(found)]
     write_metadata(path, graph)
-    return {"metadata": found["metadata"], "grid": str(grid)}
+    return {"metadata": found["metadata"], "grid": str(grid), "table": table}
 
 
 READERS = (
