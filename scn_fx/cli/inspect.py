@@ -34,7 +34,7 @@ def command(file: Path, as_json: bool) -> None:
     Reads the file with the engine's own reader; it needs neither torch nor onnx.
     """
     found = read_model(file)
-    rows = node_rows(found)
+    rows = node_rows(found, str(file))
     size = file_size(file)
     if as_json:
         facts = {
@@ -60,7 +60,10 @@ def command(file: Path, as_json: bool) -> None:
     opsets = ", ".join(
         f"{domain or 'ai.onnx'} {version}" for domain, version in sorted(found["opset"].items())
     )
-    parameters = sum(_count(name, entry["shape"]) for name, entry in found["initializers"].items())
+    parameters = sum(
+        _count(f"{file}: initializer {name!r}", entry["shape"])
+        for name, entry in found["initializers"].items()
+    )
     counts = one_line(" + ".join(f"{n} {op}" for op, n in _counts(rows).items()))
     click.echo(f"nodes       {len(rows)}: {counts}")
     click.echo(
@@ -72,13 +75,16 @@ def command(file: Path, as_json: bool) -> None:
         click.echo(one_line(f"metadata    {key} = {value}"))
 
 
-def node_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Plain data of each node of what the reader found; None where a node has no such attribute."""
+def node_rows(found: dict[str, Any], file: str = "The file") -> list[dict[str, Any]]:
+    """Plain data of each node of what the reader found; None where a node has no such attribute.
+
+    Raises OnnxError, naming `file`, for an attribute of another type than the dialect's.
+    """
     shapes = {name: entry["shape"] for name, entry in found["initializers"].items()}
     rows = []
     for node in found["nodes"]:
         attributes = node["attributes"]
-        _check_kinds(node["name"] or node["op_type"], attributes)
+        _check_kinds(f"{file}: node {node['name'] or node['op_type']!r}", attributes)
         is_convolution = node["op_type"] == "SparseConvolution" and len(node["inputs"]) > 1
         weight = shapes.get(node["inputs"][1]) if is_convolution else None
         if weight is not None and len(weight) != 5:
@@ -110,13 +116,13 @@ def node_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _check_kinds(name: str, attributes: dict[str, Any]) -> None:
+def _check_kinds(where: str, attributes: dict[str, Any]) -> None:
     """Attributes have the types of the dialect; a file from elsewhere may say anything."""
     for key, kind in _KINDS.items():
         if key in attributes and not isinstance(attributes[key], kind):
             wanted = "a list of numbers" if kind is list else f"of type {kind.__name__}"
             raise OnnxError(
-                f"Node {name!r}: expected its attribute {key} to be {wanted}, got "
+                f"{where}: expected its attribute {key} to be {wanted}, got "
                 f"{type(attributes[key]).__name__}. It is damaged, or no file for this engine: export it "
                 "again."
             )
@@ -153,10 +159,10 @@ def _counts(rows: list[dict[str, Any]]) -> dict[str, int]:
     return counts
 
 
-def _count(name: str, shape: list[int]) -> int:
+def _count(where: str, shape: list[int]) -> int:
     total = 1
     for n in shape:
         total *= n
         if not 0 <= total < 1 << 62:
-            raise OnnxError(f"Initializer {name!r} has impossible dimensions. Export the file again.")
+            raise OnnxError(f"{where} has impossible dimensions. Export the file again.")
     return total

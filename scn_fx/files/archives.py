@@ -174,7 +174,7 @@ def damaged_member(source: SourceFile, name: str, reason: Exception | str) -> Ex
 
 
 def _directory_entries(source: SourceFile) -> int:
-    """How many entries the directory should have; it lies where the end of the file says, and is not too large."""
+    """How many entries the directory should have; it lies where the end says, and is not too large."""
     if source.size < _END.size:
         raise source.error(f"it is no complete zip archive: {source.size} bytes. {_DAMAGED}")
     at = source.size - _END.size

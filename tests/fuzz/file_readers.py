@@ -260,7 +260,7 @@ def _grid_entries() -> bytes:
 def _onnx(path: Path, graph: torch.fx.GraphModule) -> Any:
     found = read_model(path)
     grid = file_grid(Options(str(path)))
-    table = [_cells(row) for row in node_rows(found)]
+    table = [_cells(row) for row in node_rows(found, str(path))]
     write_metadata(path, graph)
     return {"metadata": found["metadata"], "grid": str(grid), "table": table}
 
