@@ -30,8 +30,7 @@ def model_source(path: str | os.PathLike[str]) -> str | bytes:
 def read_model(source: str | os.PathLike[str] | bytes, path: str | os.PathLike[str] = "") -> dict[str, Any]:
     """What is in an ONNX file, given by its path or bytes: nodes, initializers, metadata, opsets.
 
-    `path` is where bytes came from, for messages. Raises OnnxError for a file that is none, and for one with
-    names that are not UTF-8.
+    `path` is where bytes came from, for messages. Raises OnnxError for a file that is none.
     """
     from scn_fx import _core
 
@@ -44,11 +43,4 @@ def read_model(source: str | os.PathLike[str] | bytes, path: str | os.PathLike[s
         if not path or not isinstance(given, bytes):
             raise
         raise OnnxError(f"{os.fspath(path)}: {error}") from error
-    except UnicodeDecodeError as error:
-        name = f"{os.fspath(path)}:" if path else f"{given}:" if isinstance(given, str) else "The ONNX model"
-        raise OnnxError(
-            f"{name} has names that are not UTF-8 ({error.reason}: {error.object[:40]!r}), as protobuf's "
-            "texts must "
-            "be. It is damaged: copy or export it again."
-        ) from error
     return found

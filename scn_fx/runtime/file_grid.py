@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from scn_fx import _core
 from scn_fx.errors import LidarError, OnnxError
+from scn_fx.files.onnx_models import read_model
 from scn_fx.lidar.grids import VoxelGrid
 from scn_fx.lidar.sites import NetworkGrid
 from scn_fx.runtime.backend import Options
@@ -24,10 +24,7 @@ def file_grid(options: Options) -> NetworkGrid:
     """
     source = options.source
     name = "the file" if isinstance(source, bytes) else f"the file {source}"
-    try:
-        file: dict[str, Any] = _core.read_onnx(source)
-    except UnicodeDecodeError:  # names in another encoding: no file of ours, and engines do not read them
-        return NetworkGrid(name)
+    file = read_model(source)
     axes = file["metadata"].get("scn_fx.axes") or _scatter_axes(file)
     if axes not in _AXES:
         raise OnnxError(
