@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quant import METHODS, OUTLIERS
-from quant.console import one_line, show_every_character, tidy_warnings
+from quant.console import show_every_character, tidy_warnings
 from quant.script import CalibrationJob, parse_precision, report, run_job
 from scn_fx.errors import MissingPackageError, ScnError
 from scn_fx.lidar import GRID_SYNTAX, POINT_FORMATS
@@ -16,7 +16,7 @@ from scn_fx.lidar import GRID_SYNTAX, POINT_FORMATS
 try:
     import click
 
-    from quant.options import checkpoint_options
+    from quant.options import Refusal, checkpoint_options
 except ImportError as error:
     raise SystemExit(str(MissingPackageError.of("click", "quant", "python -m quant"))) from error
 
@@ -79,7 +79,7 @@ def main(precisions: tuple[str, ...], as_json: bool, quiet: bool, **options: Any
         with tidy_warnings():
             _, result = run_job(job, progress=False if quiet else None)
     except ScnError as error:
-        raise click.ClickException(one_line(str(error))) from error
+        raise Refusal(str(error)) from error
     outcome = report(job, result)
     if as_json:
         click.echo(json.dumps(outcome, indent=1))

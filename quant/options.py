@@ -1,15 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of the command line that several commands share. Needs click."""
+"""Options and errors that several commands share. Needs click."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import click
 
-__all__ = ["checkpoint_options"]
+from quant.console import one_line
+
+__all__ = ["Refusal", "checkpoint_options"]
+
+
+class Refusal(click.ClickException):
+    """Ends a command with one line, "Error: text", and exit code 1."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(one_line(text))
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print it. (click's own writes to another stream in an ASCII locale, which loses file names.)"""
+        click.echo(f"Error: {self.format_message()}", file=file or sys.stderr)
+
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

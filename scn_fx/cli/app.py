@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from quant.console import one_line, tidy_warnings
+from quant.console import tidy_warnings
+from quant.options import Refusal
 from scn_fx import __version__
 from scn_fx.errors import MissingPackageError, ScnError
 
@@ -65,19 +66,18 @@ class _Group(click.Group):
             with tidy_warnings():
                 return super().invoke(ctx)
         except ScnError as error:
-            raise click.ClickException(one_line(str(error))) from error
+            raise Refusal(str(error)) from error
         except ModuleNotFoundError as error:
             package = (error.name or "").partition(".")[0]
             if package not in _EXTRAS:
                 raise
             missing = MissingPackageError.of(package, _EXTRAS[package], f"scn-fx {ctx.invoked_subcommand}")
-            raise click.ClickException(str(missing)) from error
+            raise Refusal(str(missing)) from error
         except BrokenPipeError:
             raise  # the reader has seen enough (`| head`): click ends quietly
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            text = one_line(f"{where}{error.strerror or error}. Check the path.")
-            raise click.ClickException(text) from error
+            raise Refusal(f"{where}{error.strerror or error}. Check the path.") from error
 
 
 @click.group(
