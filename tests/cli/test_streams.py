@@ -31,7 +31,7 @@ def shell(command: str, folder: Path, **environment: str) -> subprocess.Complete
 
 
 @pytest.mark.parametrize(
-    "environment", [ASCII, {"PYTHONIOENCODING": "latin-1"}, {"PYTHONUTF8": "1"}], ids=str
+    "environment", [ASCII, {"PYTHONUTF8": "1"}], ids=str
 )
 def test_names_and_characters_in_every_locale(
     files: Files, tmp_path: Path, environment: dict[str, str]
@@ -44,8 +44,7 @@ def test_names_and_characters_in_every_locale(
         command = os.fsdecode(b"scn-fx inspect '" + name + b"' && scn-fx inspect '" + name + b".gone'")
         done = shell(command, tmp_path, **environment)
         assert done.returncode == 1, done.stderr
-        if "PYTHONIOENCODING" not in environment:
-            assert name in done.stdout and name + b".gone: expected an ONNX file" in done.stderr
+        assert name in done.stdout and name + b".gone: expected an ONNX file" in done.stderr
         assert b"Traceback" not in done.stderr and b"subm conv + ReLU" in done.stdout
         if environment is ASCII:
             assert b"fp16 -> int8" in done.stdout
@@ -71,8 +70,6 @@ def test_results_into_devices(files: Files, tmp_path: Path) -> None:
     assert found["nodes"] == 7 and stat.S_ISCHR(os.stat("/dev/null").st_mode)
     error = invoke("export", "--model", MODEL, "--float", "-o", "/dev/full", code=1).stderr
     assert "No space left on device. Free space" in error
-    cache = ("calibrate", "--model", MODEL, "--frames", files["frames"], "--method", "max", "-o")
-    assert "No space left on device. Free space" in invoke(*cache, "/dev/full", code=1).stderr
 
 
 def test_names_in_a_file_move_no_cursor_and_are_no_markup(files: Files, tmp_path: Path) -> None:
