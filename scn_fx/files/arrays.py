@@ -46,6 +46,9 @@ class _Stream(Protocol):
     def read(self, count: int, /) -> bytes:
         """The next bytes, fewer than `count` at the end alone."""
 
+    def readinto(self, memory: memoryview, /) -> int:
+        """Fills `memory` from its start with the next bytes; how many these are, 0 at the end alone."""
+
 
 def read_npy(path: Path, error: type[ScnError]) -> Array:
     """The array of a `.npy` file.
@@ -127,11 +130,13 @@ def _array(stream: _Stream, size: int, source: SourceFile, what: str) -> Array:
         ) from error
     filled = 0
     while filled < nbytes:
-        piece = _read(stream, min(_PIECE, nbytes - filled), source, what)
-        if not piece:
+        try:
+            count = stream.readinto(flat.data[filled : filled + _PIECE])
+        except OSError as error:
+            raise _broken(source, what, error) from error
+        if not count:
             raise source.error(f"{what}expected {nbytes} bytes of values, got {filled}. {_ADVICE}")
-        flat[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
-        filled += len(piece)
+        filled += count
     return made
 
 
@@ -139,9 +144,11 @@ def _read(stream: _Stream, count: int, source: SourceFile, what: str) -> bytes:
     try:
         return stream.read(count)
     except OSError as error:
-        raise source.error(
-            f"{what}it cannot be read to its end: {error.strerror or error}. Copy it again."
-        ) from error
+        raise _broken(source, what, error) from error
+
+
+def _broken(source: SourceFile, what: str, error: OSError) -> ScnError:
+    return source.error(f"{what}it cannot be read to its end: {error.strerror or error}. Copy it again.")
 
 
 def _header(

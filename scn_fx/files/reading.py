@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
+from io import BufferedReader
 
 from scn_fx.errors import ScnError
 from scn_fx.files.descriptors import own_descriptor
@@ -47,7 +47,7 @@ class SourceFile:
 
     path: Path
     kind: FileKind
-    stream: BinaryIO
+    stream: BufferedReader
     size: int
     """Bytes at the time of opening."""
 

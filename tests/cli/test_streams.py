@@ -30,9 +30,7 @@ def shell(command: str, folder: Path, **environment: str) -> subprocess.Complete
     return subprocess.run(["bash", "-c", start + command], cwd=folder, capture_output=True, env=variables)
 
 
-@pytest.mark.parametrize(
-    "environment", [ASCII, {"PYTHONUTF8": "1"}], ids=str
-)
+@pytest.mark.parametrize("environment", [ASCII, {"PYTHONUTF8": "1"}], ids=str)
 def test_names_and_characters_in_every_locale(
     files: Files, tmp_path: Path, environment: dict[str, str]
 ) -> None:
