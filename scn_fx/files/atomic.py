@@ -137,10 +137,6 @@ class _Target:
             ):
                 raise
             raise self._error(error.errno, error.strerror or str(error)) from error
-        except ValueError as error:
-            if "null" not in str(error) and not isinstance(error, UnicodeError):
-                raise
-            raise WriteError(f"{self.path!r} is no path of a file: {error}. Check the path.") from error
 
     @property
     def _folder(self) -> str:
@@ -152,8 +148,19 @@ class _Target:
         made.errno = number
         return made
 
+    def _check_name(self) -> None:
+        try:
+            possible = b"\0" not in os.fsencode(self.path)
+        except UnicodeEncodeError:
+            possible = False
+        if not possible:
+            raise WriteError(
+                f"{self.path!r} is no path: it has characters that no file name has. Name another."
+            )
+
     def check(self) -> os.stat_result | None:
         """What is there now; None if nothing. Raises what stands against writing there."""
+        self._check_name()
         if own_descriptor(self.path) is None:
             self._real = os.path.realpath(self.path)
         try:

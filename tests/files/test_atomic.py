@@ -152,8 +152,10 @@ def test_long_and_odd_names(tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes() == b"x"
     with pytest.raises(WriteError, match="Choose a shorter name"):
         write_file(tmp_path / ("n" * 256), b"x")
-    with pytest.raises(WriteError, match="no path of a file"):
+    with pytest.raises(WriteError, match="is no path: it has characters that no file name has"):
         write_file(tmp_path / "a\0b", b"x")
+    with pytest.raises(ValueError, match="null"), replaced(tmp_path / "x"):
+        raise ValueError("null")
 
 
 def test_what_stands_in_the_way_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
