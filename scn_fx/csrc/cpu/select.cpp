@@ -36,12 +36,23 @@ bool may_use_amx() {
 #endif
 }
 
+#if defined(__x86_64__)
+/// Whether the instructions of kAvx2Kernels run here; after __builtin_cpu_init().
+bool has_avx2() {
+  // Clang 14's __builtin_cpu_supports does not know "f16c": leaf 1, ECX bit 29. That the operating system
+  // saves AVX registers is part of what it says about AVX2.
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  const bool f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & (1u << 29));
+  return f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+#endif
+
 /// The tables that this processor runs, best first.
 std::vector<const Kernels*> usable_tables() {
   std::vector<const Kernels*> tables;
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) {
+  if (has_avx2()) {
     if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
       if (may_use_amx()) tables.push_back(&kAmxKernels);
@@ -65,7 +76,7 @@ bool has_avxvnni() {
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
     if (!__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) || !(eax & (1u << 4))) return false;
     __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    return has_avx2();
   }();
   return has;
 }

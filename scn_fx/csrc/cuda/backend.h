@@ -94,9 +94,10 @@ class CudaStaging {
   const void* upload(int slot, const void* host, int64_t bytes, void* stream);
 
  private:
-  int device_;
-  void* memory_[2] = {nullptr, nullptr};
-  int64_t capacity_[2] = {0, 0};
+  // builds without CUDA use none of them
+  [[maybe_unused]] int device_;
+  [[maybe_unused]] void* memory_[2] = {nullptr, nullptr};
+  [[maybe_unused]] int64_t capacity_[2] = {0, 0};
 };
 
 }  // namespace scn
