@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // AMX int8 tiles (Sapphire Rapids onwards). What tiles do not do comes from the AVX-512 table.
-#if defined(__AMX_INT8__) || defined(SCN_FX_EMULATE_AMX)
+// __AMXINT8__: the same in older versions of Clang
+#if defined(__AMX_INT8__) || defined(__AMXINT8__) || defined(SCN_FX_EMULATE_AMX)
 #include <cstdint>
 #include <cstring>
 
