@@ -18,8 +18,6 @@ extern "C" __attribute__((weak)) size_t LLVMFuzzerMutate(uint8_t* data, size_t s
 namespace fuzz {
 namespace {
 
-constexpr uint32_t kChoices = 2047;
-
 std::string random_bytes(unsigned seed, size_t size) {
   std::minstd_rand random(seed + 1);
   std::string out(size, '\0');

@@ -8,7 +8,10 @@
 
 namespace fuzz {
 
-/// Choices of options and frames that a file carries in its field 2047, or that follow from its bytes.
+/// The field of a file that holds the choices of its options and frames; onnx.proto has none of that number.
+constexpr uint32_t kChoices = 2047;
+
+/// Choices of options and frames that a file carries, or that follow from its bytes.
 std::string frame_choices(const std::string& onnx);
 
 /// As LLVMFuzzerCustomMutator: changes `data` in place, returns its new size.

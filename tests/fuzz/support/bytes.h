@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <iterator>
+#include <string>
 
 namespace fuzz {
 
@@ -13,7 +14,8 @@ class Bytes {
  public:
   Bytes(const uint8_t* data, size_t size) : at_(data), end_(data + size) {}
 
-  bool done() const { return at_ == end_; }
+  /// What has not been read yet.
+  std::string rest() const { return std::string(at_, end_); }
 
   uint8_t byte() { return at_ == end_ ? uint8_t(0) : *at_++; }
 

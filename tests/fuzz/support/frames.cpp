@@ -25,7 +25,7 @@ void point_at(Frame& frame, int32_t channels, bool half) {
 // The field appears with the engine's limit of memory; without it there is nothing to set.
 template <typename Options>
 auto limit_memory(Options& options, int) -> decltype(options.memory_limit, void()) {
-  options.memory_limit = int64_t(256) << 20;
+  options.memory_limit = int64_t(64) << 20;
 }
 template <typename Options>
 void limit_memory(Options&, long) {}

@@ -80,8 +80,8 @@ class Drawing {
     Triple out;
     for (int32_t& n : out) n = bytes_.between(1, 12);
     const uint32_t kind = bytes_.below(8);
-    if (kind == 0) bytes_.pick(out) = bytes_.between(60, 200);  // crosses words of a bitmap
-    if (kind == 1) out = {1100, 1000, 1000};                    // beyond a bitmap: sorted cells
+    if (kind == 0) bytes_.pick(out) = bytes_.between(60, 200);     // crosses words of a bitmap
+    if (kind == 1 && bytes_.chance(40)) out = {1100, 1000, 1000};  // beyond a bitmap: sorted cells
     if (extreme_ && bytes_.chance(40)) bytes_.pick(out) = bytes_.edge32(1);
     return out;
   }
@@ -134,8 +134,10 @@ class Drawing {
     model_.tensors.push_back(std::move(t));
   }
 
+  // Values are passed as copies: what is appended may move those in the list.
+
   /// Appends a convolution; returns its value, or x where the grid would vanish.
-  Value convolution(const Value& x, const std::string& kind, int32_t out_channels = 0) {
+  Value convolution(Value x, const std::string& kind, int32_t out_channels = 0) {
     Triple kernel{bytes_.between(1, 3), bytes_.between(1, 3), bytes_.between(1, 3)};
     if (bytes_.chance(5)) kernel = {1, 1, bytes_.between(4, 70)};  // masks of two words
     const bool subm = kind == "subm", transposed = kind == "transposed";
@@ -178,7 +180,7 @@ class Drawing {
     return y;
   }
 
-  void inverse(const Value& x) {
+  void inverse(Value x) {
     for (const Strided& s : strided_) {
       if (s.to != x.sites) continue;
       const Value y{new_name("inverse"), channels(), s.from.grid, s.from.sites};
@@ -188,7 +190,7 @@ class Drawing {
     convolution(x, "strided");
   }
 
-  Node& append(const Value& x, const Value& y, const Triple& kernel, const std::string& rulebook) {
+  Node& append(Value x, Value y, const Triple& kernel, const std::string& rulebook) {
     tensor(y.name + ".weight", {y.channels, kernel[0], kernel[1], kernel[2], x.channels},
            1.0f / std::sqrt(float(x.channels)));
     tensor(y.name + ".bias", {y.channels}, 0.5f);
@@ -204,7 +206,7 @@ class Drawing {
     return n;
   }
 
-  void add(const Value& x) {
+  void add(Value x) {
     std::vector<Value> same;
     for (const Value& v : values_) {
       if (v.sites == x.sites && v.channels == x.channels) same.push_back(v);
@@ -219,14 +221,14 @@ class Drawing {
     if (bytes_.chance(50)) relu(y);
   }
 
-  void relu(const Value& x) {
+  void relu(Value x) {
     const Value y{new_name("relu"), x.channels, x.grid, x.sites};
     node("Relu", y.name, {x.name});
     values_.push_back(y);
   }
 
   /// ScatterDense with or without what follows it; returns the last value.
-  std::string dense(const Value& x) {
+  std::string dense(Value x) {
     Triple grid = x.grid;
     if (bytes_.chance(20)) bytes_.pick(grid) += extreme_ ? 0 : 1;
     if (extreme_ && bytes_.chance(30)) bytes_.pick(grid) = bytes_.edge32(1);
