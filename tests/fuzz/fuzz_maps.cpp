@@ -11,6 +11,7 @@
 #include "bytes.h"
 #include "check.h"
 #include "error.h"
+#include "maps/geometry.h"
 #include "maps/kernel_map.h"
 #include "tally.h"
 
@@ -19,7 +20,11 @@ namespace {
 using fuzz::Bytes;
 using Cell = std::tuple<int32_t, int32_t, int32_t, int32_t>;
 
-constexpr int64_t kMostAxis = 1 << 14;  // tables of an axis are as long
+/// Whether a bitmap of these cells would take long to clear; more cells than these need none.
+bool slow_bitmap(const scn::Triple& shape, int32_t batch) {
+  const double cells = double(batch) * shape[0] * shape[1] * shape[2];
+  return cells > double(1 << 22) && cells <= double(1 << 30);
+}
 
 Cell cell_of(const scn::Site& s) { return {s.batch, s.z, s.y, s.x}; }
 
@@ -31,14 +36,9 @@ int64_t output_of(const scn::ConvGeometry& g, size_t axis, int64_t in, int64_t k
   return out >= 0 && out < g.output_shape[axis] ? out : -1;
 }
 
-struct Drawn {
-  scn::ConvGeometry geometry;
-  bool usable = true;
-};
-
-Drawn draw_geometry(Bytes& bytes, const scn::Triple& grid) {
-  Drawn drawn;
-  scn::ConvGeometry& g = drawn.geometry;
+/// A geometry on this grid; one of extreme numbers may be none.
+scn::ConvGeometry draw_geometry(Bytes& bytes, const scn::Triple& grid) {
+  scn::ConvGeometry g;
   const uint32_t kind = bytes.below(3);
   g.subm = kind == 0;
   g.transposed = kind == 1;
@@ -47,24 +47,16 @@ Drawn draw_geometry(Bytes& bytes, const scn::Triple& grid) {
     return bytes.chance(5) ? bytes.edge32(least) : bytes.between(low, high);
   };
   for (size_t i = 0; i < 3; ++i) {
-    g.kernel[i] = bytes.between(1, bytes.chance(5) ? 70 : 3);
-    g.dilation[i] = number(1, 2, 1);
-    const int64_t k = g.kernel[i], d = g.dilation[i], n = grid[i];
-    if (g.subm) {
-      const int64_t padding = k / 2 * d;
-      drawn.usable = drawn.usable && padding <= INT32_MAX;
-      g.padding[i] = int32_t(std::min<int64_t>(padding, INT32_MAX));
-      continue;
-    }
-    g.stride[i] = number(1, 3, 1);
-    g.padding[i] = number(0, 2, 0);
-    const int64_t s = g.stride[i], p = g.padding[i];
-    const int64_t size =
-        g.transposed ? (n - 1) * s - 2 * p + d * (k - 1) + 1 : (n + 2 * p - d * (k - 1) - 1) / s + 1;
-    drawn.usable = drawn.usable && size >= 1 && size <= kMostAxis;
-    g.output_shape[i] = int32_t(std::min<int64_t>(std::max<int64_t>(size, 1), kMostAxis));
+    g.kernel[i] = bytes.chance(1) ? bytes.edge32(0) : bytes.between(1, bytes.chance(5) ? 70 : 3);
+    g.dilation[i] = number(1, 2, 0);
+    if (!g.subm) g.stride[i] = number(1, 3, 0);
+    const int64_t middle = int64_t(g.kernel[i] / 2) * g.dilation[i];
+    g.padding[i] = g.subm ? int32_t(std::min<int64_t>(middle, INT32_MAX)) : number(0, 2, -1);
+    if (g.subm || g.stride[i] < 1 || g.dilation[i] < 1) continue;
+    const int64_t size = scn::output_extent(g, i, 0);
+    g.output_shape[i] = int32_t(std::min<int64_t>(std::max<int64_t>(size, 0), INT32_MAX));
   }
-  return drawn;
+  return g;
 }
 
 std::vector<scn::Site> draw_sites(Bytes& bytes, const scn::Triple& grid, int32_t batch) {
@@ -72,9 +64,12 @@ std::vector<scn::Site> draw_sites(Bytes& bytes, const scn::Triple& grid, int32_t
   std::set<Cell> taken;
   for (int count = bytes.between(0, 40); count > 0; --count) {
     scn::Site s{bytes.between(0, batch - 1), 0, 0, 0};
-    s.z = int32_t(bytes.below(uint32_t(grid[0])));
-    s.y = int32_t(bytes.below(uint32_t(grid[1])));
-    s.x = int32_t(bytes.below(uint32_t(grid[2])));
+    // near the beginning, where sites have neighbours, or at the end of a long axis
+    for (int32_t* const axis : {&s.z, &s.y, &s.x}) {
+      const int32_t size = std::max(1, grid[axis == &s.z ? 0 : axis == &s.y ? 1 : 2]);
+      *axis = int32_t(bytes.below(uint32_t(std::min(size, 140))));
+      if (size > 140 && bytes.chance(30)) *axis = size - 1 - *axis;
+    }
     if (bytes.chance(1)) s.x = bytes.edge32(INT32_MIN);
     if (bytes.chance(1)) s.batch = bytes.edge32(INT32_MIN);
     if (taken.insert(cell_of(s)).second || bytes.chance(2)) sites.push_back(s);
@@ -152,10 +147,13 @@ void run(Bytes& bytes) {
   scn::Triple grid{bytes.between(1, 6), bytes.between(1, 9), bytes.between(1, 9)};
   const uint32_t kind = bytes.below(8);
   if (kind == 0) grid[2] = bytes.between(60, 140);
-  if (kind == 1 && bytes.chance(30)) grid = {1100, 1000, 1000};
+  if (kind == 1) grid = {1100, 1000, 1000};
+  if (kind == 2) bytes.pick(grid) = bytes.edge32(-1);
+  const auto longest = std::max_element(grid.begin(), grid.end());
+  if (*longest > scn::kMostExtent) *longest = scn::kMostExtent;
   const int32_t batch = bytes.chance(3) ? bytes.edge32(INT32_MIN) : bytes.between(1, 3);
   const std::vector<scn::Site> sites = draw_sites(bytes, grid, std::max(1, std::min(batch, 3)));
-  if (batch > 3 && double(batch) * grid[0] * grid[1] * grid[2] <= double(1 << 30)) return;  // a slow bitmap
+  if (slow_bitmap(grid, batch)) return;
   static scn::ThreadPool one(1), two(2);
   scn::ThreadPool& pool = bytes.chance(10) ? two : one;
   static scn::SiteSet input, output;  // used again, as an engine does
@@ -165,7 +163,9 @@ void run(Bytes& bytes) {
     scn::index_sites(sites.data(), int64_t(sites.size()), grid, batch, "sites", pool, &input,
                      ordered ? &order : nullptr);
   } catch (const scn::Error&) {
-    FUZZ_CHECK(batch > 3 || !valid(sites, grid, batch), "%zu good sites were refused", sites.size());
+    const bool numbered = batch > 0 && *std::min_element(grid.begin(), grid.end()) > 0 &&
+                          double(batch) * grid[0] * grid[1] * grid[2] < 9e18;
+    FUZZ_CHECK(!numbered || !valid(sites, grid, batch), "%zu good sites were refused", sites.size());
     ++fuzz::tally().refused;
     return;
   }
@@ -177,9 +177,14 @@ void run(Bytes& bytes) {
     FUZZ_CHECK(input.row(input.index.cell(s)) == int32_t(row), "the look-up of row %zu", row);
     FUZZ_CHECK(!ordered || !row || cell_of(input.sites[row - 1]) < cell_of(s), "the order of row %zu", row);
   }
-  const Drawn drawn = draw_geometry(bytes, grid);
-  if (!drawn.usable) return;
-  const scn::ConvGeometry& g = drawn.geometry;
+  const scn::ConvGeometry g = draw_geometry(bytes, grid);
+  try {
+    scn::check_geometry(g, scn::ErrorKind::kArgument, "geometry");
+  } catch (const scn::Error&) {
+    ++fuzz::tally().refused;
+    return;
+  }
+  if (slow_bitmap(g.output_shape, batch) || g.volume() > 4096) return;
   const scn::Reach reach = scn::make_reach(g);
   std::vector<scn::Site> outputs = input.sites;
   if (!g.subm) {
@@ -210,7 +215,7 @@ void run(Bytes& bytes) {
   }
   FUZZ_CHECK(map == expected_map(g, input.sites, outputs), "the map");
   static scn::KernelMap compressed;
-  compressed.assign(map.data(), int64_t(outputs.size()), volume, pool);
+  compressed.assign(map.data(), int64_t(outputs.size()), volume, int64_t(sites.size()), "map", pool);
   std::vector<int32_t> again(map.size());
   compressed.expand(pool, again.data());
   FUZZ_CHECK(again == map, "a map, compressed and expanded");

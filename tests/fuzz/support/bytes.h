@@ -72,10 +72,12 @@ class Bytes {
     return int64_t(chance(25) ? 0 - value : value);
   }
 
-  /// The same within [low, 2^31).
+  /// The same within [low, 2^31); mostly not the ends themselves, which are refused early.
   int32_t edge32(int32_t low) {
+    static constexpr int32_t others[] = {INT32_MAX, 1 << 30, (1 << 30) - 1, 1 << 29,
+                                         1 << 24,   46341,   65537,         3000};
     const int64_t value = edge();
-    return value < low || value > INT32_MAX ? (chance(50) ? INT32_MAX : low) : int32_t(value);
+    return value >= low && value <= INT32_MAX ? int32_t(value) : chance(20) ? low : pick(others);
   }
 
   float edge_float() {

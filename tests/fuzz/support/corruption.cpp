@@ -69,10 +69,10 @@ void corrupt_integers(std::vector<int64_t>& values, Bytes& bytes) {
 
 void corrupt_attribute(Attribute& a, Bytes& bytes) {
   switch (bytes.below(6)) {
-    case 0:
+    case 5:
       a.type = bytes.chance(50) ? int32_t(bytes.below(12)) : int32_t(bytes.edge());
       break;
-    case 1:
+    case 4:
       a.name = bytes.chance(50) ? word(bytes) : "stride";
       break;
     default:
@@ -92,7 +92,7 @@ void corrupt_node(Model& model, Bytes& bytes) {
     bytes.pick(names) = name_of(model, bytes);
   };
   switch (bytes.below(8)) {
-    case 0:
+    case 7:
       node.op_type = word(bytes);
       break;
     case 1:
@@ -140,16 +140,21 @@ void corrupt_tensor(Tensor& tensor, Bytes& bytes) {
 }  // namespace
 
 void corrupt(Model& model, Bytes& bytes) {
+  // zero is what bytes say that are used up: the most fruitful kind comes first
   const uint32_t kind = bytes.below(16);
-  if (kind == 0) return rearrange(model.nodes, bytes);
-  if (kind == 1) return rearrange(model.tensors, bytes);
-  if (kind == 2) return rearrange(bytes.chance(50) ? model.outputs : model.inputs, bytes);
-  if (kind == 3) return model.outputs.push_back(name_of(model, bytes));
-  if (kind < 6) {
+  if (kind < 10) {
+    if (!model.nodes.empty()) corrupt_node(model, bytes);
+  } else if (kind < 12) {
     if (!model.tensors.empty()) corrupt_tensor(bytes.pick(model.tensors), bytes);
-    return;
+  } else if (kind == 12) {
+    rearrange(model.nodes, bytes);
+  } else if (kind == 13) {
+    rearrange(model.tensors, bytes);
+  } else if (kind == 14) {
+    rearrange(bytes.chance(50) ? model.outputs : model.inputs, bytes);
+  } else {
+    model.outputs.push_back(name_of(model, bytes));
   }
-  if (!model.nodes.empty()) corrupt_node(model, bytes);
 }
 
 }  // namespace fuzz

@@ -10,7 +10,9 @@
 namespace fuzz {
 namespace {
 
-constexpr int64_t kMostDense = 1 << 16;  // values of a dense map, so that an execution stays short
+// so that an execution stays short
+constexpr int64_t kMostDense = 1 << 14;    // values of a dense map
+constexpr int32_t kMostWeights = 1 << 12;  // of a convolution
 
 /// A sparse value: its tensor, channels, grid, and the convolution that made its sites.
 struct Value {
@@ -36,7 +38,7 @@ class Drawing {
   Model model() {
     batch_ = bytes_.between(1, 3);
     values_.push_back({"features", channels(), grid(), "input"});
-    if (!bytes_.chance(15)) convolution(values_[0], "subm");
+    if (!bytes_.chance(4)) convolution(values_[0], "subm");
     for (int block = bytes_.between(0, 7); block > 0; --block) {
       const Value x = bytes_.chance(60) ? values_.back() : bytes_.pick(values_);
       switch (bytes_.below(8)) {
@@ -140,6 +142,8 @@ class Drawing {
   Value convolution(Value x, const std::string& kind, int32_t out_channels = 0) {
     Triple kernel{bytes_.between(1, 3), bytes_.between(1, 3), bytes_.between(1, 3)};
     if (bytes_.chance(5)) kernel = {1, 1, bytes_.between(4, 70)};  // masks of two words
+    const int32_t out = out_channels ? out_channels : channels();
+    if (kernel[0] * kernel[1] * kernel[2] * out * x.channels > kMostWeights) kernel = {1, 1, 1};
     const bool subm = kind == "subm", transposed = kind == "transposed";
     const Triple dilation = bytes_.chance(20) ? triple(1, 3, 1) : Triple{1, 1, 1};
     const Triple stride = subm ? Triple{1, 1, 1} : triple(1, 3, 1);
@@ -147,7 +151,7 @@ class Drawing {
     for (size_t i = 0; i < 3; ++i) padding[i] = int32_t(int64_t(kernel[i] / 2) * dilation[i]);
     if (!subm && bytes_.chance(30)) padding = triple(0, 2, 0);
     const Triple extra = transposed && bytes_.chance(30) ? triple(0, 1, 0) : Triple{0, 0, 0};
-    Value y{new_name(kind.c_str()), out_channels ? out_channels : channels(), x.grid, x.sites};
+    Value y{new_name(kind.c_str()), out, x.grid, x.sites};
     if (!subm) {
       y.sites = y.name;
       for (size_t i = 0; i < 3; ++i) {
