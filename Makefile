@@ -3,6 +3,8 @@
 # make test   set up everything and run the tests
 # make lint   formatting, lint and types
 # make ext    rebuild only the compiled module, into the source tree (for work on the engine)
+# make fuzz   look for inputs that break the engine, MINUTES=10 (needs Clang)
+# make asan, make ubsan, make tsan   the C++ and CPU tests under a sanitizer
 #
 # SCN_FX_CUDA=auto|on|off and SCN_FX_CUDA_ARCHS choose the CUDA backend, see cmake/cuda.cmake.
 # The environment lives in $(VENV). SCN_FX_DATA may name a folder of real LiDAR frames; demo and test use them too.
@@ -15,10 +17,11 @@ DEMO_OUTPUT ?= demo_output
 
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
-CXX_FILES := $(shell find scn_fx/csrc docs/examples -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
-SOURCES := pyproject.toml CMakeLists.txt cmake/cuda.cmake $(filter scn_fx/%,$(CXX_FILES))
+MINUTES ?= 10
+CXX_FILES := $(shell find scn_fx/csrc docs/examples tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+SOURCES := pyproject.toml CMakeLists.txt cmake/cuda.cmake cmake/checks.cmake $(filter scn_fx/%,$(CXX_FILES))
 
-.PHONY: demo test lint format ext clean
+.PHONY: demo test lint format ext fuzz asan ubsan tsan clean
 
 demo: $(READY)
 	$(BIN)/scn-fx demo --output-dir $(DEMO_OUTPUT)
@@ -49,6 +52,12 @@ ext:
 	@cmake -S . -B build/dev -DPython_EXECUTABLE=$$(realpath -s $(BIN)/python) -DCMAKE_BUILD_TYPE=Release \
 	  -DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$$PWD/scn_fx >build/configure.log || (cat build/configure.log; exit 1)
 	cmake --build build/dev --parallel
+
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
+
+asan ubsan tsan: $(READY)
+	$(BIN)/python -m tests.sanitizers $@
 
 clean:
 	rm -rf build $(VENV) $(DEMO_OUTPUT) scn_fx/_core*.so

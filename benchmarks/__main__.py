@@ -2,6 +2,7 @@
 """`python -m benchmarks`: everything that can be measured, the tables, and which goals are reached.
 
 `scn-fx bench` measures the same with fewer words; this driver adds the goals and keeps the report.
+`python -m benchmarks soak` runs many frames instead, see benchmarks.soak.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ from scn_fx.files.atomic import write_file
 
 def main(arguments: list[str] | None = None) -> int:
     """Run it; the exit code is 0 if no goal is missed, 1 if one is or on an error."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["soak"]:
+        from benchmarks.soak.__main__ import main as soak  # the tests' oracle is needed there alone
+
+        return soak(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
     parser.add_argument("--frames", type=Path, help="folder of real frames (default: SCN_FX_DATA)")
     parser.add_argument("--frame", action="append", default=[], help="only this frame; repeatable")

@@ -3,11 +3,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,35 +12,18 @@ import pytest
 
 import scn_fx
 from scn_fx.lidar import write_tensor
+from tests import cpp_programs
 from tests.oracle.builder import add, build_onnx, convolution, node
 from tests.oracle.frames import random_sites
 
-ROOT = Path(__file__).parents[1]
 GRID = (9, 12, 14)
 HALVED = (5, 6, 7)
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def program() -> Path:
     """The example, built by CMake as the page says, with the C++ compiler of this machine."""
-    build = tmp_path_factory.mktemp("cpp")
-    cmake = shutil.which(
-        "cmake", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    )
-    assert cmake is not None, "CMake is missing; the extra 'test' brings it: pip install 'scn-fx[test]'"
-    options = [
-        "-DSCN_FX_PYTHON=OFF",
-        "-DSCN_FX_EXAMPLES=ON",
-        "-DCMAKE_BUILD_TYPE=Release",
-        "-DSCN_FX_CUDA=off",
-    ]
-    for command in (
-        [cmake, "-S", ROOT, "-B", build, *options],
-        [cmake, "--build", build, "--parallel", "2"],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    return build / "run_onnx"
+    return cpp_programs.program("run_onnx")
 
 
 @pytest.fixture(scope="module")
@@ -99,16 +79,8 @@ def described(array: np.ndarray) -> str:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_frames_take_memory_for_their_results_only(
-    program: Path, files: dict[str, Path], tmp_path: Path, threads: int
-) -> None:
-    counter = tmp_path / "allocations"
-    sources = [ROOT / "tests" / "core" / "allocations.cpp", program.with_name("libscn_engine.a")]
-    options = ["-std=c++17", "-O1", "-pthread", "-Wall", "-Wextra", "-I", ROOT / "scn_fx" / "csrc"]
-    built = subprocess.run(
-        [os.environ.get("CXX", "c++"), *options, *sources, "-o", counter], capture_output=True, text=True
-    )
-    assert built.returncode == 0, built.stderr
+def test_frames_take_memory_for_their_results_only(files: dict[str, Path], threads: int) -> None:
+    counter = cpp_programs.program("allocations")
     # four chunks of rows, so that all threads take part; the bounds of the file hold as many outputs
     done = run(counter, files["scn.onnx"], 1000, 2, 5, *GRID, threads)
     assert done.returncode == 0, done.stderr

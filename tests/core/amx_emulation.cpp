@@ -62,8 +62,8 @@ bool agree(const Layer& layer, std::mt19937& random) {
   scn::ThreadPool pool(1);
   scn::KernelMap pairs;
   pairs.assign(map.data(), layer.rows, layer.offsets, pool);
-  const scn::GatherGemm g{pairs.view(), x.data(), stride,  padded_in, packed.data(),
-                          padded_out,   false,    nullptr, nullptr, nullptr, false};
+  const scn::GatherGemm g{pairs.view(), x.data(), stride,  padded_in, packed.data(), padded_out,
+                          false,        nullptr,  nullptr, nullptr,   false};
   if (sums_of(scn::kAmxKernels, g, layer.rows) == sums_of(scn::kPortableKernels, g, layer.rows)) return true;
   std::printf("%d to %d channels, %d offsets, %lld rows, density %g: other sums\n", layer.in, layer.out,
               layer.offsets, static_cast<long long>(layer.rows), layer.density);

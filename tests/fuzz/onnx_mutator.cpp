@@ -131,7 +131,7 @@ size_t put(const std::string& from, uint8_t* out, size_t most) {
 
 /// A model of the builder, with choices for its frames.
 std::string built(Bytes& bytes, unsigned seed) {
-  std::string onnx = write_onnx(any_model(bytes));
+  std::string onnx = write_onnx(bytes.chance(70) ? random_model(bytes, false) : any_model(bytes));
   append_bytes(onnx, kChoices, random_bytes(seed + 2, 48));
   return onnx;
 }
@@ -152,12 +152,12 @@ size_t mutate_onnx(uint8_t* data, size_t size, size_t most, unsigned seed) {
   Bytes bytes = bytes_of(random);
   const uint32_t kind = bytes.below(16);
   if (kind == 0 && LLVMFuzzerMutate) return LLVMFuzzerMutate(data, size, most);
-  if (kind == 1 || size == 0) {
+  if (kind < 4 || size == 0) {
     const std::string onnx = built(bytes, seed);
     if (onnx.size() <= most) return put(onnx, data, most);
   }
   std::vector<Field> model = parse(std::string(reinterpret_cast<const char*>(data), size), Content::kModel);
-  if (kind < 4) {  // other options and frames for the same file
+  if (kind < 7) {  // other options and frames for the same file
     model.erase(
         std::remove_if(model.begin(), model.end(), [](const Field& f) { return f.number == kChoices; }),
         model.end());

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m tests.sanitizers asan|ubsan|tsan`: builds everything with it and runs the tests.
+
+ASan and UBSan run the tests of the engine, its operators and its runtime in Python, whose module is the
+instrumented one, and all C++ test programs. TSan runs the C++ programs: many callers on shared and on own
+engines, failing allocations on three threads, and all seeds of the fuzz targets.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.cpp_programs import ROOT, find_cmake
+from tests.fuzz.seeds import CORPUS, TARGETS
+
+SANITIZERS = {"asan": "address", "ubsan": "undefined", "tsan": "thread"}
+TESTS = ["tests/core", "tests/runtime", "tests/ops", "tests/fuzz", "tests/test_cpp_example.py"]
+OPTIONS = {
+    # Python itself leaks; what the engine leaves behind, allocation_failures and the fuzz targets look for.
+    "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:allocator_may_return_null=1",
+    "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+    "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1",
+}
+
+
+def _nanobind() -> str:
+    """Where nanobind's CMake files are; it is a requirement of the build, not of the package."""
+    command = [sys.executable, "-m", "nanobind", "--cmake_dir"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"The module needs nanobind: {sys.executable} -m pip install nanobind")
+    return done.stdout.strip()
+
+
+def build(name: str) -> Path:
+    """Build with the sanitizer; the folder is kept, so that the next run builds what changed."""
+    folder = ROOT / "build" / name
+    python = name != "tsan"
+    options = [
+        "-DCMAKE_BUILD_TYPE=Release",
+        f"-DSCN_FX_SANITIZE={SANITIZERS[name]}",
+        "-DSCN_FX_CUDA=off",
+        "-DSCN_FX_CHECKS=ON",
+        "-DSCN_FX_EXAMPLES=ON",
+        f"-DSCN_FX_PYTHON={'ON' if python else 'OFF'}",
+        f"-DPython_EXECUTABLE={sys.executable}",
+    ]
+    if python:
+        options.append(f"-Dnanobind_DIR={_nanobind()}")
+    for command in (
+        [find_cmake(), "-S", str(ROOT), "-B", str(folder), *options],
+        [find_cmake(), "--build", str(folder), "--parallel", str(os.cpu_count())],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{done.stdout}\n{done.stderr}")
+    return folder
+
+
+def _library(name: str) -> str:
+    """A runtime library of the compiler that built the module, to be loaded before Python."""
+    compiler = os.environ.get("CXX", "c++")
+    return subprocess.run(
+        [compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def run_python(name: str, folder: Path, arguments: list[str]) -> int:
+    """The tests in Python, with the instrumented module in every process that they start."""
+    (core,) = folder.glob("_core*.so")
+    preload = [_library("libasan.so"), _library("libstdc++.so")] if name == "asan" else []
+    environment = {
+        **os.environ,
+        **OPTIONS,
+        "SCN_FX_CORE": str(core),
+        "SCN_FX_CPP_BUILD": str(folder),
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "sanitizers" / "site"), str(ROOT)]),
+        "SCN_FX_EXAMPLES": "10",
+        "LD_PRELOAD": " ".join(preload),
+    }
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(arguments or TESTS)]
+    return subprocess.run(command, cwd=ROOT, env=environment).returncode
+
+
+def run_programs(folder: Path) -> int:
+    """The C++ programs alone."""
+    networks = sorted(str(p) for p in (CORPUS / "onnx").glob("*.onnx") if "-frames" not in p.name)
+    mixed = [p for p in networks if not p.endswith("bound.onnx")]
+    commands = [[str(folder / "many_threads"), "3", *networks]]
+    commands += [[str(folder / "allocation_failures"), "3", *mixed]]
+    commands += [[str(folder / f"replay_{t}"), str(CORPUS / t)] for t in TARGETS]
+    wrong = 0
+    # addresses as this kernel places them may not fit TSan's map of memory
+    fixed = ["setarch", "-R"] if shutil.which("setarch") else []
+    for command in commands:
+        print(f"== {Path(command[0]).name}", flush=True)
+        wrong += subprocess.run([*fixed, *command], env={**os.environ, **OPTIONS}).returncode != 0
+    return wrong
+
+
+def main() -> int:
+    """Build and run; 0 if the sanitizer has nothing to say."""
+    if len(sys.argv) < 2 or sys.argv[1] not in SANITIZERS:
+        raise SystemExit(f"usage: python -m tests.sanitizers {'|'.join(SANITIZERS)} [pytest arguments]")
+    name = sys.argv[1]
+    folder = build(name)
+    return run_programs(folder) if name == "tsan" else run_python(name, folder, sys.argv[2:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
