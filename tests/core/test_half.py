@@ -29,7 +29,7 @@ def _through_engine(features: npt.NDArray[np.generic], channels: int) -> npt.NDA
     padded[: len(features)] = features
     rows = padded.reshape(-1, channels)
     sites = np.stack(np.unravel_index(np.arange(len(rows)), (1, *GRID)), axis=1).astype(np.int32)
-    ((values, _),) = Engine(onnx)(rows, sites)
+    values, _ = Engine(onnx)(rows, sites)
     return values.ravel()[: len(features)]
 
 
