@@ -17,7 +17,7 @@ __all__ = ["BATCH", "GRID", "MOST_SITES", "SoakFrame", "draw_frame", "largest_fr
 GRID = (9, 24, 24)
 BATCH = 2
 CHANNELS = 5
-MOST_SITES = 3000
+MOST_SITES = 2000
 BAD_SHARE = 0.03
 
 Ints = npt.NDArray[np.int32]
@@ -75,7 +75,7 @@ def largest_frame(rng: np.random.Generator) -> SoakFrame:
 
 def draw_frame(rng: np.random.Generator) -> SoakFrame:
     """A random frame: none to thousands of sites, small ones more often; a few of them are wrong."""
-    frame = _frame(rng, int(MOST_SITES * rng.random() ** 2))
+    frame = _frame(rng, int(MOST_SITES * rng.random() ** 3))
     if not len(frame.features) or rng.random() >= BAD_SHARE:
         return frame
     features, indices = frame.features.copy(), frame.indices.copy()
