@@ -8,6 +8,7 @@ targets are bytes, which decide what they draw.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -164,13 +165,34 @@ def _networks() -> Iterator[tuple[str, bytes]]:
     yield "dense-features", _Network(20, 3).conv("subm", 3, ONES).add("features").dense(3).onnx()
 
 
+def _edges() -> Iterator[tuple[str, bytes]]:
+    """Names and files whose numbers lie at the edges of what they are stored in; few of them load."""
+    last = 2**31 - 1
+    yield "edge-grid", _Network(30, 2, (1, 2, last)).conv("subm", 2, ONES).onnx()
+    yield "edge-batch", _Network(31, 2).conv("subm", 2, ONES).dense(last).onnx()
+    yield "edge-dense", _Network(32, 2, (2**20, 2**20, 2**20)).conv("subm", 2, ONES).dense(8).onnx()
+    yield "edge-dilation", _Network(33, 2).conv("subm", 2, dilation=(1, 1, last)).onnx()
+    yield "edge-stride", _Network(34, 2).conv("strided", 2, stride=(1, last, 1)).onnx()
+    yield "edge-transposed", _Network(35, 2).conv("transposed", 2, stride=(2**28, 1, 1)).onnx()
+    wraps = [2**32, 2**32, 420]  # 2^64 times 420: zero in 64 bits
+    yield "edge-reshape", _Network(36, 2).conv("subm", 2).dense().node("Reshape", dims=wraps).onnx()
+    minus = [-1, -1, 2, 5, 7, 6]
+    yield "edge-negative", _Network(37, 2).conv("subm", 2).dense().node("Reshape", dims=minus).onnx()
+    yield (
+        "edge-range",
+        _Network(38, 2)
+        .conv("subm", 2, precision="int8", input_range=1e-38, weight_ranges=[3e38, 3e38])
+        .onnx(),
+    )
+
+
 def seeds(target: str) -> dict[str, bytes]:
     """Names and contents of a target's seeds."""
     rng = np.random.default_rng(TARGETS.index(target))
     if target == "onnx":
         # every network with frames that follow from its bytes, and with chosen ones
         chosen = {}
-        for name, onnx in _networks():
+        for name, onnx in chain(_networks(), _edges()):
             choices = rng.bytes(48)
             chosen[f"{name}.onnx"] = onnx
             chosen[f"{name}-frames.onnx"] = onnx + _varint(CHOICES << 3 | 2) + _varint(48) + choices
