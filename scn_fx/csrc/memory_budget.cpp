@@ -52,8 +52,19 @@ MemoryLimits MemoryLimits::of(int64_t limit, size_t file_bytes) {
 
 MemoryBudget::MemoryBudget(int64_t limit) : limit_(limit ? limit : default_memory_limit()) {}
 
+MemoryBudget MemoryBudget::of_operator() {
+  MemoryBudget budget(0);
+  budget.of_engine_ = false;
+  return budget;
+}
+
 void MemoryBudget::take(Size bytes, const std::string& layer, const char* what) {
   const Size all = taken_ + bytes;
+  if (all > limit_ && !of_engine_) {
+    fail(ErrorKind::kMemory, layer, ": ", what, " would take ", bytes.text(), " bytes, ", all.text(),
+         " with what comes before it, but an operator may take ", limit_,
+         ", half of what this process may use. Use a smaller grid, batch or kernel, or fewer sites.");
+  }
   if (all > limit_) {
     fail(ErrorKind::kMemory, layer, ": ", what, " would take ", bytes.text(), " bytes, ", all.text(),
          " with what comes before it, but this engine may take ", limit_,

@@ -28,6 +28,8 @@ class MemoryBudget {
  public:
   /// `limit` in bytes; 0: default_memory_limit().
   explicit MemoryBudget(int64_t limit);
+  /// Of one call of an operator, whose caller can pass no limit.
+  static MemoryBudget of_operator();
 
   /// Counts `bytes` for `what`, as "its kernel map", of `layer`.
   void take(Size bytes, const std::string& layer, const char* what);
@@ -39,6 +41,7 @@ class MemoryBudget {
 
  private:
   int64_t limit_;
+  bool of_engine_ = true;
   Size taken_ = 0;
 };
 

@@ -4,10 +4,15 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
+#include <limits>
 #include <vector>
 
 #include "error.h"
+#include "maps/geometry.h"
 #include "maps/kernel_map.h"
+#include "ranges.h"
+#include "sizes.h"
 
 namespace scn {
 namespace {
@@ -28,13 +33,54 @@ Finish float_rows(const float* rows, int32_t channels) {
   return f;
 }
 
-/// int8 has neither NaN nor infinity.
-void check_finite(const float* x, int64_t count, const std::string& what, ThreadPool& pool) {
+/// The range as float32, in which kernels compute.
+float checked_range(double amax, const char* what, const std::string& layer) {
+  const float range = std::fabs(amax) <= double(std::numeric_limits<float>::max())
+                          ? float(amax)
+                          : std::numeric_limits<float>::infinity();
+  if (!usable_range(range))
+    fail(ErrorKind::kArgument, layer, ": ", what, " must be ", kUsableRange, ", got ", amax, ".");
+  return range;
+}
+
+struct Int8Rows {
+  std::unique_ptr<int8_t[]> data;  // int8_row(channels) apart
+  bool nonnegative;                // then the faster kernels for such features serve
+};
+
+Size int8_bytes(int64_t rows, int32_t channels) { return Size(rows) * int8_row(channels); }
+
+/// Values of a few rows at a time, so that they stay in a nearby cache.
+int64_t rows_at_hand(int32_t channels) { return std::max<int64_t>(1, (int64_t(1) << 14) / channels); }
+Size bytes_at_hand(int32_t channels) { return Size(rows_at_hand(channels)) * channels * sizeof(float); }
+
+/// q(x, amax) of float rows. int8 has neither NaN nor infinity: they are looked for in the copy of a few rows
+/// that is quantised, not in the caller's memory.
+Int8Rows quantise_rows(const Kernels& kernels, const float* x, int64_t rows, int32_t channels, float amax,
+                       const std::string& what, ThreadPool& pool) {
+  Int8Rows out{std::unique_ptr<int8_t[]>(new int8_t[int8_bytes(rows, channels).count()]), true};
+  const Emission e = emission(Emission::kInt8, out.data.get(), int8_row(channels), false, 127.0f / amax);
   std::atomic<int64_t> wrong{0};
-  pool.for_each(count, int64_t(1) << 16, [&](int64_t begin, int64_t end, int) {
+  std::atomic<bool> negative{false};
+  pool.reserve_scratch(bytes_at_hand(channels).value());
+  pool.for_each(rows, rows_at_hand(channels), [&](int64_t begin, int64_t end, int thread) {
+    float* const held = static_cast<float*>(pool.scratch(thread));
+    const int64_t count = (end - begin) * channels;
+    std::memcpy(held, x + begin * channels, size_t(count) * sizeof(float));
     int64_t found = 0;
-    for (int64_t i = begin; i < end; ++i) found += !std::isfinite(x[i]);
-    wrong += found;
+    for (int64_t i = 0; i < count; ++i) found += !std::isfinite(held[i]);
+    if (found) {
+      wrong += found;
+      return;
+    }
+    Finish f = float_rows(held, channels);
+    f.emissions = &e;
+    f.emission_count = 1;
+    kernels.finish(f, begin, end);
+    int8_t signs = 0;
+    for (int64_t i = begin * int8_row(channels); i < end * int8_row(channels); ++i)
+      signs |= out.data[size_t(i)];
+    if (signs < 0) negative = true;
   });
   if (wrong) {
     fail(
@@ -42,99 +88,133 @@ void check_finite(const float* x, int64_t count, const std::string& what, Thread
         " values that are NaN or infinite, which int8 cannot hold. Clean the features, or look for the layer "
         "that makes them.");
   }
-}
-
-/// q(x, amax) of float rows, padded to int8 rows.
-std::vector<int8_t> quantise_rows(const Kernels& kernels, const float* x, int64_t rows, int32_t channels,
-                                  float amax, ThreadPool& pool) {
-  std::vector<int8_t> out(size_t(rows * int8_row(channels)));
-  const Emission e = emission(Emission::kInt8, out.data(), int8_row(channels), false, 127.0f / amax);
-  Finish f = float_rows(x, channels);
-  f.emissions = &e;
-  f.emission_count = 1;
-  run_finish(kernels, f, rows, pool);
+  out.nonnegative = !negative;
   return out;
 }
 
-/// Whether no entry is below zero: then the faster kernels for such features serve.
-bool is_nonnegative(const std::vector<int8_t>& rows, ThreadPool& pool) {
-  std::atomic<bool> negative{false};
-  pool.for_each(int64_t(rows.size()), int64_t(1) << 16, [&](int64_t begin, int64_t end, int) {
-    int8_t signs = 0;
-    for (int64_t i = begin; i < end; ++i) signs |= rows[size_t(i)];
-    if (signs < 0) negative = true;
-  });
-  return !negative;
+std::unique_ptr<float[]> float_result(int64_t rows, int64_t channels, const std::string& layer,
+                                      MemoryBudget& budget) {
+  const Size count = Size(rows) * channels;
+  budget.take(count * sizeof(float), layer, "its result");
+  return std::unique_ptr<float[]>(new float[count.count()]);
 }
 
 }  // namespace
 
-void convolve(const ConvCall& call, ThreadPool& pool, float* y) {
+std::string operator_label(const std::string& layer, const char* kind) {
+  return layer.empty() ? std::string("This ") + kind : layer;
+}
+
+void check_rows(int64_t rows, int64_t channels, const std::string& layer) {
+  if (channels < 1 || channels > kMostChannels) {
+    fail(ErrorKind::kSite, layer, ": features must have 1 to ", kMostChannels, " channels, got ", channels,
+         ".");
+  }
+  if (rows < 0 || rows > std::numeric_limits<int32_t>::max())
+    fail(ErrorKind::kSite, layer, ": ", rows, " rows of features are more than 32 bits can number.");
+}
+
+std::unique_ptr<float[]> convolve(const ConvCall& call, ThreadPool& pool, MemoryBudget& budget) {
+  const std::string& layer = call.layer;
+  check_rows(call.in_sites, call.in_channels, layer);
+  check_rows(call.out_sites, call.out_channels, layer);
+  if (call.offsets < 1 || call.offsets > kMostOffsets) {
+    fail(ErrorKind::kSite, layer, ": a kernel has 1 to ", kMostOffsets, " offsets, the weight has ",
+         call.offsets, ".");
+  }
+  const bool int8 = call.precision == Precision::kInt8, half = call.precision == Precision::kFloat16;
+  const int32_t in = int32_t(call.in_channels), out = int32_t(call.out_channels),
+                offsets = int32_t(call.offsets);
+  const float amax = int8 ? checked_range(call.input_amax, "the dynamic range of its input", layer) : 0.0f;
+  // as they are prepared: rounded, and once more as int8
+  budget.take(
+      Size(out) * offsets * in * (sizeof(float) + 1) + prepared_bytes(call.precision, out, offsets, in),
+      layer, "its weight");
+  budget.take(KernelMap::bytes_for(call.out_sites, offsets), layer, "its kernel map");
+  budget.take(convolution_scratch(out, offsets, in) * pool.size(), layer, "the sums of its output channels");
+  const Size half_count = Size(call.in_sites) * half_row(in) + kHalfPadding;
+  if (int8) budget.take(int8_bytes(call.in_sites, in) + bytes_at_hand(in) * pool.size(), layer, "its input");
+  if (half) budget.take(half_count * sizeof(uint16_t), layer, "its input");
+  std::unique_ptr<float[]> y = float_result(call.out_sites, out, layer, budget);
+
   const Kernels& kernels = select_kernels();
-  const WeightSource& s = call.weights;
-  const PreparedWeights weights = prepare_weights(s);
+  const PreparedWeights weights = prepare_weights(
+      {call.weight, call.bias, out, offsets, in, call.precision, amax, call.weight_amax, layer});
   KernelMap map;
-  map.assign(call.map, call.out_sites, s.offsets, call.in_sites, s.layer, pool);
-  std::vector<int8_t> int8;
-  std::vector<uint16_t> half;
-  FeatureRows x{call.features, s.in_channels, false, false};
-  if (s.precision == Precision::kInt8) {
-    check_finite(call.features, call.in_sites * s.in_channels, s.layer + ": its input", pool);
-    int8 = quantise_rows(kernels, call.features, call.in_sites, s.in_channels, s.input_amax, pool);
-    x = {int8.data(), int8_row(s.in_channels), is_nonnegative(int8, pool), false};
-  } else if (s.precision == Precision::kFloat16) {
-    half.resize(size_t(call.in_sites * half_row(s.in_channels) + kHalfPadding));
-    const Emission e = emission(Emission::kFloat16, half.data(), half_row(s.in_channels), true);
-    Finish f = float_rows(call.features, s.in_channels);
+  map.assign(call.map, call.out_sites, offsets, call.in_sites, layer, pool);
+  Int8Rows quantised;
+  std::vector<uint16_t> rounded;
+  FeatureRows x{call.features, in, false, false};
+  if (int8) {
+    quantised = quantise_rows(kernels, call.features, call.in_sites, in, amax, layer + ": its input", pool);
+    x = {quantised.data.get(), int8_row(in), quantised.nonnegative, false};
+  } else if (half) {
+    rounded.resize(half_count.count());
+    const Emission e = emission(Emission::kFloat16, rounded.data(), half_row(in), true);
+    Finish f = float_rows(call.features, in);
     f.emissions = &e;
     f.emission_count = 1;
-    fail_if_lost(run_finish(kernels, f, call.in_sites, pool), s.layer + " (its input)");
-    x = {half.data(), half_row(s.in_channels), false, true};
+    fail_if_lost(run_finish(kernels, f, call.in_sites, pool), layer + " (its input)");
+    x = {rounded.data(), half_row(in), false, true};
   }
-  const Emission e = emission(Emission::kFloat32, y, s.out_channels, call.round_output);
+  const Emission e = emission(Emission::kFloat32, y.get(), out, call.round_output);
   Finish f{};
   f.relu = call.relu;
   f.emissions = &e;
   f.emission_count = 1;
-  fail_if_lost(run_convolution(kernels, weights, x, map.view(), call.out_sites, f, pool), s.layer);
+  fail_if_lost(run_convolution(kernels, weights, x, map.view(), call.out_sites, f, pool), layer);
+  return y;
 }
 
-void add(const AddCall& call, ThreadPool& pool, float* y) {
+std::unique_ptr<float[]> add(const AddCall& call, ThreadPool& pool, MemoryBudget& budget) {
+  const std::string& layer = call.layer;
+  check_rows(call.rows, call.channels, layer);
+  const int32_t channels = int32_t(call.channels);
+  std::unique_ptr<float[]> y = float_result(call.rows, channels, layer, budget);
   const Kernels& kernels = select_kernels();
-  Finish f = float_rows(call.a, call.channels);
-  Emission e = emission(Emission::kFloat32, y, call.channels, call.round_output);
+  Emission e = emission(Emission::kFloat32, y.get(), channels, call.round_output);
   e.relu = call.relu;
-  f.emissions = &e;
-  f.emission_count = 1;
-  std::vector<int8_t> other;
-  std::vector<float> rounded;
-  Residual& r = f.residual;
+  Finish f{};
+  Residual r{};
+  Int8Rows first, second;
+  std::unique_ptr<float[]> rounded;
   if (call.precision == Precision::kInt8) {
-    check_finite(call.a, call.rows * call.channels, call.layer + ": its first input", pool);
-    check_finite(call.b, call.rows * call.channels, call.layer + ": its second input", pool);
-    other = quantise_rows(kernels, call.b, call.rows, call.channels, call.amax1, pool);
+    const float amax0 = checked_range(call.amax0, "the dynamic range of its first input", layer);
+    const float amax1 = checked_range(call.amax1, "the dynamic range of its second input", layer);
+    budget.take(int8_bytes(call.rows, channels) * 2 + bytes_at_hand(channels) * pool.size(), layer,
+                "its inputs");
+    first = quantise_rows(kernels, call.a, call.rows, channels, amax0, layer + ": its first input", pool);
+    second = quantise_rows(kernels, call.b, call.rows, channels, amax1, layer + ": its second input", pool);
+    f.self_int8 = first.data.get();
+    f.stride = int8_row(channels);
+    f.channels = channels;
     r.kind = Residual::kInt8;
-    r.other = other.data();
-    r.stride = int8_row(call.channels);
-    r.self_factor = 127.0f / call.amax0;
-    r.self_scale = call.amax0 / 127.0f;
-    r.other_scale = call.amax1 / 127.0f;
+    r.other = second.data.get();
+    r.stride = int8_row(channels);
+    r.self_factor = 127.0f / amax0;
+    r.self_scale = amax0 / 127.0f;
+    r.other_scale = amax1 / 127.0f;
   } else {
+    f = float_rows(call.a, channels);
     r.kind = Residual::kFloat32;
     r.other = call.b;
-    r.stride = call.channels;
+    r.stride = channels;
     if (call.precision == Precision::kFloat16) {
-      rounded.resize(size_t(call.rows * call.channels));
-      const Emission half = emission(Emission::kFloat32, rounded.data(), call.channels, true);
-      Finish g = float_rows(call.b, call.channels);
+      rounded = float_result(call.rows, channels, layer, budget);
+      const Emission half = emission(Emission::kFloat32, rounded.get(), channels, true);
+      Finish g = float_rows(call.b, channels);
       g.emissions = &half;
       g.emission_count = 1;
-      fail_if_lost(run_finish(kernels, g, call.rows, pool), call.layer + " (its second input)");
-      r.other = rounded.data();
+      fail_if_lost(run_finish(kernels, g, call.rows, pool), layer + " (its second input)");
+      r.other = rounded.get();
       r.through_half = true;
     }
   }
-  fail_if_lost(run_finish(kernels, f, call.rows, pool), call.layer);
+  f.residual = r;
+  f.emissions = &e;
+  f.emission_count = 1;
+  fail_if_lost(run_finish(kernels, f, call.rows, pool), layer);
+  return y;
 }
 
 }  // namespace scn

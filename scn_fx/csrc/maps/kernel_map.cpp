@@ -319,6 +319,11 @@ int64_t KernelMap::pairs() const {
 
 namespace {
 
+[[noreturn]] void fail_map_entry(int32_t entry, int64_t input_rows, const std::string& layer) {
+  fail(ErrorKind::kSite, layer, ": the kernel map reads input row ", entry, ", but there are ", input_rows,
+       " input rows. Build the map from the same sites as the features.");
+}
+
 /// Writes the mask of a row and appends its neighbours; returns where the next row's begin. Entries are read
 /// once; `wrong` becomes one that is no input row, if there is any.
 int32_t* compress_row(const int32_t* dense, int32_t offsets, int64_t input_rows, uint64_t* mask,
@@ -479,10 +484,7 @@ void KernelMap::assign(const int32_t* dense, int64_t rows, int32_t offsets, int6
     }
     if (own_wrong != -1) wrong = own_wrong;
   });
-  if (wrong != -1) {
-    fail(ErrorKind::kSite, layer, ": the kernel map reads input row ", wrong.load(), ", but there are ",
-         input_rows, " input rows. Build the map from the same sites as the features.");
-  }
+  if (wrong != -1) fail_map_entry(wrong, input_rows, layer);
 }
 
 void KernelMap::expand(ThreadPool& pool, int32_t* dense) const {
@@ -569,17 +571,22 @@ void conv_map(const SiteSet& input, const SiteSet& output, const ConvGeometry& g
   expand_rows(compressed, input, pool, map);
 }
 
-void inverse_map(const int32_t* map, int64_t outputs, int32_t volume, int64_t input_sites, int32_t* inverse) {
+void inverse_map(const int32_t* map, int64_t outputs, int32_t volume, int64_t input_sites,
+                 const std::string& layer, int32_t* inverse) {
   std::fill(inverse, inverse + input_sites * volume, -1);
   for (int64_t out = 0; out < outputs; ++out) {
     for (int32_t k = 0; k < volume; ++k) {
-      const int32_t in = map[out * volume + k];
-      if (in < 0) continue;
-      if (in >= input_sites) {
-        fail(ErrorKind::kSite, "The kernel map reads input row ", in, ", but its input has ", input_sites,
-             " sites.");
+      const int32_t in = *static_cast<const volatile int32_t*>(map + out * volume + k);
+      if (in == -1) continue;
+      if (in < 0 || in >= input_sites) fail_map_entry(in, input_sites, layer);
+      int32_t& place = inverse[int64_t(in) * volume + k];
+      if (place >= 0) {
+        fail(ErrorKind::kSite, layer, ": at kernel offset ", k, ", output rows ", place, " and ", out,
+             " of the kernel map both read input row ", in,
+             ", so that it has no inverse. Pass the map that "
+             "conv_map made.");
       }
-      inverse[int64_t(in) * volume + k] = int32_t(out);
+      place = int32_t(out);
     }
   }
 }

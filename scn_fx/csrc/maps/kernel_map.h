@@ -154,7 +154,9 @@ void inverse_map(const KernelMap& map, int64_t input_sites, KernelMap* inverse);
 void subm_map(const SiteSet& sites, const ConvGeometry& geometry, ThreadPool& pool, int32_t* map);
 void conv_map(const SiteSet& input, const SiteSet& output, const ConvGeometry& geometry, const Reach& reach,
               ThreadPool& pool, int32_t* map);
-/// `map` is [outputs, volume], `inverse` [input_sites, volume].
-void inverse_map(const int32_t* map, int64_t outputs, int32_t volume, int64_t input_sites, int32_t* inverse);
+/// `map` is [outputs, volume] of a caller, `inverse` [input_sites, volume]. Throws for entries that are no
+/// input row and for pairs that two outputs claim; entries are read once.
+void inverse_map(const int32_t* map, int64_t outputs, int32_t volume, int64_t input_sites,
+                 const std::string& layer, int32_t* inverse);
 
 }  // namespace scn

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "error.h"
-#include "half.h"
+#include "sizes.h"
 #include "types.h"
 
 namespace scn::python {
@@ -72,30 +72,13 @@ const int32_t* int32_rows(const A& a, size_t columns, const char* what) {
   return static_cast<const int32_t*>(a.data());
 }
 
-/// A float16 or float32 array as float32: a view, or a widened copy kept alive here.
-class FloatView {
- public:
-  FloatView(const Array& a, const char* what) {
-    size_ = a.size();
-    if (is_float(a, 32)) {
-      data_ = static_cast<const float*>(a.data());
-    } else if (is_float(a, 16)) {
-      const uint16_t* half = static_cast<const uint16_t*>(a.data());
-      copy_.resize(size_);
-      for (size_t i = 0; i < size_; ++i) copy_[i] = half_to_float(half[i]);
-      data_ = copy_.data();
-    } else {
-      fail(ErrorKind::kSite, what, " must be float16 or float32, got ", dtype_name(a), ". Convert it first.");
-    }
-  }
-  const float* data() const { return data_; }
-  size_t size() const { return size_; }
-
- private:
-  const float* data_ = nullptr;
-  size_t size_ = 0;
-  std::vector<float> copy_;
-};
+/// What an array holds, as nanobind and numpy count it.
+template <typename A>
+Size element_count(const A& a) {
+  Size count = 1;
+  for (size_t axis = 0; axis < a.ndim(); ++axis) count *= Size(a.shape(axis));
+  return count;
+}
 
 /// Hands memory over to a new numpy array.
 template <typename T>

@@ -12,6 +12,7 @@
 #include "python/cuda_binding.h"
 #include "python/engine_binding.h"
 #include "python/functions_binding.h"
+#include "python/tools_binding.h"
 
 namespace nb = nanobind;
 
@@ -53,6 +54,7 @@ NB_MODULE(_core, m) {
     }
   });
   scn::python::bind_functions(m);
+  scn::python::bind_tools(m);
   scn::python::bind_engine(m);
   scn::python::bind_cuda(m);
 }
