@@ -8,19 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from scn_fx.errors import CalibrationError, OverflowedError
 from scn_fx.graph import Layer, layers, set_metadata
+from scn_fx.ranges import SMALLEST_RANGE, USABLE_RANGE, to_float32, usable_range
 
 if TYPE_CHECKING:
     import torch
     from torch.fx import GraphModule
 
 __all__ = ["LayerRanges", "checked_range", "quantizable", "read_ranges", "weight_ranges", "write_ranges"]
-
-# Below this, 127 / amax or the product of two scales leaves the range of normal float32 numbers.
-SMALLEST_RANGE = 2.0**-100
 
 # Range given to an output channel whose weights are all zero: every positive range represents it exactly.
 ZERO_CHANNEL_RANGE = 1.0
@@ -46,14 +42,18 @@ def quantizable(graph: GraphModule) -> list[Layer]:
 
 def checked_range(value: float, what: str) -> float:
     """`value` rounded to float32, if it can serve as a range; CalibrationError naming `what` otherwise."""
-    with np.errstate(over="ignore"):
-        amax = float(np.float32(value))
+    amax = to_float32(value)
     if not math.isfinite(amax):
         raise CalibrationError(f"{what}: the range must be a finite number, got {value}.")
     if amax < SMALLEST_RANGE:
         raise CalibrationError(
-            f"{what}: the range must be positive (at least {SMALLEST_RANGE:.2g}), got {value}. All values "
-            "that it was taken from were zero or next to zero."
+            f"{what}: the range must be positive ({USABLE_RANGE}), got {value}. All values that it was taken "
+            "from were zero or next to zero."
+        )
+    if not usable_range(amax):
+        raise CalibrationError(
+            f"{what}: the range must be {USABLE_RANGE}, got {value}. Rescale the model, or exclude the "
+            "layer from quantisation."
         )
     return amax
 

@@ -6,19 +6,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from operator import index
 
 from scn_fx.errors import SiteError
 
-__all__ = ["ConvGeometry", "Triple", "output_spatial_shape"]
+__all__ = [
+    "MOST_CHANNELS",
+    "MOST_EXTENT",
+    "MOST_OFFSETS",
+    "ConvGeometry",
+    "Triple",
+    "output_spatial_shape",
+    "triple",
+]
 
 Triple = tuple[int, int, int]
 
+# What the compiled side can number: csrc/maps/geometry.h has the same limits.
+MOST_EXTENT = 2**30  # that no coordinate reaches, nor padding, or what a kernel spans, added to one
+MOST_OFFSETS = 2**15  # of a kernel
+MOST_CHANNELS = 2**20  # of a layer
 
-def _triple(value: Sequence[int], what: str, least: int) -> Triple:
-    values = tuple(int(v) for v in value)
-    if len(values) != 3 or min(values) < least:
-        raise SiteError(f"{what} must be three integers >= {least} (z, y, x), got {list(value)}.")
-    return values[0], values[1], values[2]
+
+def triple(value: Sequence[int], what: str, least: int) -> Triple:
+    """`value` as (z, y, x); SiteError unless it is three integers from `least` to MOST_EXTENT."""
+    try:
+        z, y, x = (index(v) for v in value)
+    except (TypeError, ValueError):
+        z = y = x = least - 1
+    if min(z, y, x) < least or max(z, y, x) > MOST_EXTENT:
+        raise SiteError(
+            f"{what} must be three integers from {least} to {MOST_EXTENT} (z, y, x), got {_text(value)}."
+        )
+    return z, y, x
+
+
+def _text(value: object) -> str:
+    return str(list(value)) if isinstance(value, Sequence) and not isinstance(value, str) else repr(value)
 
 
 def output_spatial_shape(
@@ -83,9 +107,31 @@ class ConvGeometry:
             ("kernel_size", 1), ("stride", 1), ("padding", 0), ("dilation", 1), ("output_padding", 0),
             ("input_spatial_shape", 1), ("output_spatial_shape", 1),
         ):  # fmt: skip
-            object.__setattr__(self, name, _triple(getattr(self, name), name, least))
+            object.__setattr__(self, name, triple(getattr(self, name), name, least))
         if self.subm + self.inverse + self.transposed > 1:
             raise SiteError("A convolution is submanifold, inverse or transposed: at most one of the three.")
+        if self.volume > MOST_OFFSETS:
+            raise SiteError(
+                f"kernel_size {list(self.kernel_size)} has {self.volume} offsets; a kernel has "
+                f"{MOST_OFFSETS} at most."
+            )
+        self._check_reach()
+
+    def _check_reach(self) -> None:
+        """Coordinates, and what kernels compute from them on the way, must fit in 32 bits."""
+        # The side whose coordinates are multiplied by the stride: the input of a transposed convolution, or
+        # of an inverse one.
+        sides = self.output_spatial_shape, self.input_spatial_shape
+        coarse, fine = reversed(sides) if self.transposed or self.inverse else sides
+        for axis in range(3):
+            reach = self.dilation[axis] * self.kernel_size[axis] + 2 * self.padding[axis]
+            if max(coarse[axis] * self.stride[axis], fine[axis]) + reach > MOST_EXTENT:
+                raise SiteError(
+                    f"kernel_size {list(self.kernel_size)}, stride {list(self.stride)}, padding "
+                    f"{list(self.padding)} and dilation {list(self.dilation)} reach further from a grid of "
+                    f"{list(self.input_spatial_shape)} than can be numbered ({MOST_EXTENT} cells along "
+                    "an axis)."
+                )
 
     @property
     def volume(self) -> int:
@@ -97,9 +143,9 @@ class ConvGeometry:
         cls, shape: Sequence[int], kernel_size: Sequence[int], dilation: Sequence[int]
     ) -> ConvGeometry:
         """Geometry of a submanifold convolution over a grid of `shape` (z, y, x)."""
-        kernel, spread = _triple(kernel_size, "kernel_size", 1), _triple(dilation, "dilation", 1)
+        kernel, spread = triple(kernel_size, "kernel_size", 1), triple(dilation, "dilation", 1)
         padding = tuple((k // 2) * d for k, d in zip(kernel, spread, strict=True))
-        grid = _triple(shape, "spatial shape", 1)
+        grid = triple(shape, "spatial shape", 1)
         return cls(kernel, (1, 1, 1), padding, spread, (0, 0, 0), grid, grid, subm=True)  # type: ignore[arg-type]
 
     @classmethod
@@ -115,9 +161,9 @@ class ConvGeometry:
         transposed: bool = False,
     ) -> ConvGeometry:
         """Geometry of a strided (or transposed) convolution over a grid of `shape` (z, y, x)."""
-        grid = _triple(shape, "spatial shape", 1)
-        k, s = _triple(kernel_size, "kernel_size", 1), _triple(stride, "stride", 1)
-        p, d = _triple(padding, "padding", 0), _triple(dilation, "dilation", 1)
-        extra = _triple(output_padding, "output_padding", 0)
+        grid = triple(shape, "spatial shape", 1)
+        k, s = triple(kernel_size, "kernel_size", 1), triple(stride, "stride", 1)
+        p, d = triple(padding, "padding", 0), triple(dilation, "dilation", 1)
+        extra = triple(output_padding, "output_padding", 0)
         out = output_spatial_shape(grid, k, s, p, d, output_padding=extra, transposed=transposed)
         return cls(k, s, p, d, extra, grid, out, transposed=transposed)

@@ -64,8 +64,8 @@ def check_exportable(graph: fx.GraphModule) -> list[Layer]:
         raise ExportError("Expected a graph from scn_fx.capture(model, args), got a graph without layers.")
     for layer in found:
         if layer.kind == "convolution" and layer.precision == "int8":
-            check_range(layer.name, "input_dynamic_range", layer.input_dynamic_range)
-            check_channel_ranges(layer.name, layer.weight_dynamic_ranges, layer.weight.shape[0])
+            amax = check_range(layer.name, "input_dynamic_range", layer.input_dynamic_range)
+            check_channel_ranges(layer.name, layer.weight_dynamic_ranges, layer.weight.shape[0], amax)
         elif layer.kind == "add" and layer.precision == "int8":
             check_range(layer.name, "input0_dynamic_range", layer.input0_dynamic_range)
             check_range(layer.name, "input1_dynamic_range", layer.input1_dynamic_range)

@@ -18,7 +18,7 @@ from scn_fx.ops.checks import (
     result_dtype,
     shape_text,
 )
-from scn_fx.ops.dispatch import array, core, define, only_shapes_matter
+from scn_fx.ops.dispatch import array, core, define, fake, only_shapes_matter
 
 __all__ = ["add"]
 
@@ -91,7 +91,7 @@ def add(
     return torch.from_numpy(result)
 
 
-@add.register_fake
+@fake(add)
 def _(
     a: torch.Tensor,
     b: torch.Tensor,

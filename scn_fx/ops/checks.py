@@ -3,34 +3,48 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from math import prod
+from typing import Any
 
-import numpy as np
 import torch
 
-from scn_fx.errors import CalibrationError, OverflowedError, ScnError, SiteError
+from scn_fx.errors import (
+    ArgumentError,
+    CalibrationError,
+    MemoryLimitError,
+    OverflowedError,
+    ScnError,
+    SiteError,
+)
+from scn_fx.geometry import MOST_CHANNELS, MOST_OFFSETS, ConvGeometry, Triple
+from scn_fx.ranges import LARGEST_RANGE, SMALLEST_RANGE, USABLE_RANGE, sum_scale, usable_range, usable_scale
 
 __all__ = [
     "ACTIVATIONS",
     "PRECISIONS",
     "check_activation",
+    "check_batch",
+    "check_bound",
     "check_channel_ranges",
+    "check_channels",
+    "check_dense",
     "check_features",
     "check_kernel_map",
     "check_precisions",
     "check_range",
     "check_sites",
+    "geometry_of",
     "reject_integer_backward",
     "relu_gradient",
     "result_dtype",
     "shape_text",
     "to_half",
-    "usable_range",
 ]
 
 ACTIVATIONS = ("None", "ReLU")
 PRECISIONS = ("fp32", "fp16", "int8")
+MOST_GRIDS = 2**31 - 1  # of a batch
 
 
 def shape_text(tensor: torch.Tensor) -> str:
@@ -63,6 +77,46 @@ def check_features(
             f"Layer {name!r}: {what} must have {channels} channels, as the layer's weight does, got "
             f"{shape_text(features)}. Give it features of the width that the model was captured with."
         )
+    check_channels(name, what, features.shape[1])
+
+
+def check_channels(name: str, what: str, channels: int) -> None:
+    """`what` must have a number of channels that kernels take; one that only a run knows passes."""
+    if isinstance(channels, int) and not 1 <= channels <= MOST_CHANNELS:
+        raise SiteError(f"Layer {name!r}: {what} must have 1 to {MOST_CHANNELS} channels, got {channels}.")
+
+
+def check_batch(name: str, batch_size: int) -> None:
+    """`batch_size` counts grids: batch indices are int32."""
+    if not 1 <= batch_size <= MOST_GRIDS:
+        raise ArgumentError(
+            f"Layer {name!r}: batch_size must be 1 to {MOST_GRIDS}, got {batch_size}. It counts the frames "
+            "whose sites the indices hold."
+        )
+
+
+def check_bound(name: str, output_bound: int) -> None:
+    """`output_bound` counts sites."""
+    if output_bound < 0:
+        raise ArgumentError(f"Layer {name!r}: output_bound must not be negative, got {output_bound}.")
+
+
+def check_dense(name: str, batch_size: int, channels: int, shape: Triple) -> None:
+    """A dense map needs a size that can be numbered; whether the machine has the memory, a run finds out."""
+    cells = batch_size * prod(shape) * (channels if isinstance(channels, int) else 1)
+    if cells * 4 >= 2**63:
+        raise MemoryLimitError(
+            f"Layer {name!r}: a dense map [{batch_size}, {channels}, {', '.join(map(str, shape))}] has more "
+            "bytes than 63 bits can number. Use larger voxels, a smaller range or a smaller batch."
+        )
+
+
+def geometry_of(name: str, **numbers: Any) -> ConvGeometry:
+    """The geometry with these numbers; SiteError with the layer's name for impossible ones."""
+    try:
+        return ConvGeometry(**{"output_padding": (0, 0, 0), **numbers})
+    except SiteError as error:
+        raise SiteError(f"Layer {name!r}: {error}") from error
 
 
 def check_kernel_map(name: str, kernel_map: torch.Tensor, offsets: int | None = None) -> None:
@@ -77,6 +131,12 @@ def check_kernel_map(name: str, kernel_map: torch.Tensor, offsets: int | None = 
             f"Layer {name!r}: the kernel map must be int32 [M, {width}] (a column per kernel offset), got "
             f"{shape_text(kernel_map)}. Use the map that subm_map, conv_map or inverse_map made for this "
             "kernel."
+        )
+    columns = kernel_map.shape[1]
+    if isinstance(columns, int) and not 1 <= columns <= MOST_OFFSETS:
+        raise SiteError(
+            f"Layer {name!r}: a kernel map has 1 to {MOST_OFFSETS} columns, one per kernel offset, got "
+            f"{shape_text(kernel_map)}."
         )
 
 
@@ -100,12 +160,6 @@ def check_precisions(name: str, precision: str, output_precision: str) -> None:
         )
 
 
-def usable_range(amax: float) -> bool:
-    """Whether `amax` is finite, positive and large enough that 127 / amax is finite, all in float32."""
-    value = float(np.float32(amax)) if math.isfinite(amax) and abs(amax) < 3.4e38 else math.inf
-    return 0.0 < value < math.inf and 127.0 / value <= float(np.finfo(np.float32).max)
-
-
 def check_range(name: str, what: str, amax: float | None) -> float:
     """The range `amax` of one tensor, or CalibrationError when it is missing or unusable."""
     if amax is None:
@@ -115,14 +169,15 @@ def check_range(name: str, what: str, amax: float | None) -> float:
         )
     if not usable_range(amax):
         raise CalibrationError(
-            f"Node {name!r}: {what} must be finite and > 0, got {amax!r}. Its calibration frames gave only "
-            "zeros or non-finite values there: calibrate with real frames, or give the node precision 'fp16'."
+            f"Node {name!r}: {what} must be {USABLE_RANGE}, got {amax!r}. Its calibration frames gave next "
+            "to nothing but zeros, or values that are not finite: calibrate with real frames, or give the "
+            "node precision 'fp16'."
         )
     return float(amax)
 
 
-def check_channel_ranges(name: str, ranges: Sequence[float] | None, channels: int) -> None:
-    """The weight ranges of a convolution: one usable range per output channel."""
+def check_channel_ranges(name: str, ranges: Sequence[float] | None, channels: int, input_amax: float) -> None:
+    """The weight ranges of a convolution: one per output channel, usable alone and with the input's."""
     if ranges is None:
         check_range(name, "weight_dynamic_ranges", None)
         return
@@ -132,10 +187,17 @@ def check_channel_ranges(name: str, ranges: Sequence[float] | None, channels: in
             f"{len(ranges)}. Calibrate this graph again: the ranges belong to another one."
         )
     for channel, amax in enumerate(ranges):
-        if not usable_range(amax):
+        if not (SMALLEST_RANGE <= amax <= LARGEST_RANGE or usable_range(amax)):
             raise CalibrationError(
-                f"Node {name!r}: weight_dynamic_ranges[{channel}] must be finite and > 0, got {amax!r}. A "
-                "channel whose weights are all zero gives the same integers with any positive range: use 1.0."
+                f"Node {name!r}: weight_dynamic_ranges[{channel}] must be {USABLE_RANGE}, got {amax!r}. A "
+                "channel whose weights are all zero gives the same integers with any of them: use 1.0."
+            )
+    for amax in (min(ranges), max(ranges)):
+        if not usable_scale(sum_scale(input_amax, amax)):
+            raise CalibrationError(
+                f"Node {name!r}: the dynamic ranges of its input, {input_amax:.7g}, and of its weight for "
+                f"output channel {list(ranges).index(amax)}, {amax:.7g}, have a product that float32 cannot "
+                "scale sums by. Calibrate the graph again."
             )
 
 

@@ -17,18 +17,21 @@ import torch
 from scn_fx.errors import BoundError, ScnError, SiteError
 from scn_fx.ops.checks import (
     check_activation,
+    check_bound,
     check_channel_ranges,
+    check_channels,
     check_features,
     check_kernel_map,
     check_precisions,
     check_range,
+    geometry_of,
     reject_integer_backward,
     relu_gradient,
     result_dtype,
     shape_text,
     to_half,
 )
-from scn_fx.ops.dispatch import array, core, define, only_shapes_matter
+from scn_fx.ops.dispatch import array, core, define, fake, only_shapes_matter
 
 __all__ = ["convolution"]
 
@@ -40,13 +43,16 @@ def _check(
     kernel_map: torch.Tensor,
     name: str,
     activation: str,
-    kernel_size: Sequence[int],
+    output_bound: int,
     precision: str,
     output_precision: str,
     input_dynamic_range: float | None,
     weight_dynamic_ranges: Sequence[float] | None,
+    **numbers: Any,
 ) -> None:
     """Everything that can be checked without looking at values or at the number of sites."""
+    kernel_size = geometry_of(name, **numbers).kernel_size
+    check_bound(name, output_bound)
     floats = (torch.float16, torch.float32)
     if weight.dim() != 5 or list(weight.shape[1:4]) != list(kernel_size) or weight.dtype not in floats:
         raise ScnError(
@@ -54,6 +60,7 @@ def _check(
             f"in] for a kernel of {list(kernel_size)}, got {shape_text(weight)}."
         )
     out_channels, in_channels = int(weight.shape[0]), int(weight.shape[4])
+    check_channels(name, "the weight's output", out_channels)
     if bias is not None and (list(bias.shape) != [out_channels] or bias.dtype not in floats):
         raise ScnError(
             f"Layer {name!r}: bias must be float16 or float32 [{out_channels}], got {shape_text(bias)}."
@@ -63,8 +70,8 @@ def _check(
     check_activation(name, activation)
     check_precisions(name, precision, output_precision)
     if precision == "int8":
-        check_range(name, "input_dynamic_range", input_dynamic_range)
-        check_channel_ranges(name, weight_dynamic_ranges, out_channels)
+        amax = check_range(name, "input_dynamic_range", input_dynamic_range)
+        check_channel_ranges(name, weight_dynamic_ranges, out_channels, amax)
 
 
 @define(
@@ -108,9 +115,28 @@ def convolution(
     BoundError for more than `output_bound` rows, OverflowedError where float16 cannot hold a value.
     """
     _check(
-        features, weight, bias, kernel_map, name, activation, kernel_size, precision, output_precision,
-        input_dynamic_range, weight_dynamic_ranges,
-    )  # fmt: skip
+        features,
+        weight,
+        bias,
+        kernel_map,
+        name,
+        activation,
+        output_bound,
+        precision,
+        output_precision,
+        input_dynamic_range,
+        weight_dynamic_ranges,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        output_padding=output_padding,
+        input_spatial_shape=input_spatial_shape,
+        output_spatial_shape=output_spatial_shape,
+        subm=subm,
+        inverse=inverse,
+        transposed=transposed,
+    )
     rows = kernel_map.shape[0]
     if only_shapes_matter():
         return features.new_zeros((rows, weight.shape[0]), dtype=result_dtype(output_precision))
@@ -146,7 +172,7 @@ def convolution(
     return torch.from_numpy(result)
 
 
-@convolution.register_fake
+@fake(convolution)
 def _(
     features: torch.Tensor,
     weight: torch.Tensor,
@@ -154,17 +180,18 @@ def _(
     kernel_map: torch.Tensor,
     *,
     name: str,
+    rulebook: str,
     activation: str,
-    kernel_size: Sequence[int],
+    output_bound: int,
     precision: str = "fp32",
     output_precision: str = "fp32",
     input_dynamic_range: float | None = None,
     weight_dynamic_ranges: Sequence[float] | None = None,
-    **geometry: Any,
+    **numbers: Any,
 ) -> torch.Tensor:
     _check(
-        features, weight, bias, kernel_map, name, activation, kernel_size, precision, output_precision,
-        input_dynamic_range, weight_dynamic_ranges,
+        features, weight, bias, kernel_map, name, activation, output_bound, precision, output_precision,
+        input_dynamic_range, weight_dynamic_ranges, **numbers,
     )  # fmt: skip
     return features.new_empty((kernel_map.shape[0], weight.shape[0]), dtype=result_dtype(output_precision))
 

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from scn_fx.errors import ScnError, SiteError
-from scn_fx.ops.checks import check_features, check_sites, shape_text
-from scn_fx.ops.dispatch import array, core, define, only_shapes_matter
+from scn_fx.geometry import triple
+from scn_fx.ops.checks import check_batch, check_dense, check_features, check_sites, shape_text
+from scn_fx.ops.dispatch import array, core, define, fake, only_shapes_matter
 
 __all__ = ["reshape", "scatter_dense", "transpose"]
 
@@ -19,16 +20,20 @@ FORMATS = ("zyx", "xyz")
 
 
 def _check_scatter(
-    features: torch.Tensor, indices: torch.Tensor, name: str, format: str, spatial_shape: Sequence[int]
+    features: torch.Tensor,
+    indices: torch.Tensor,
+    name: str,
+    format: str,
+    batch_size: int,
+    spatial_shape: Sequence[int],
 ) -> None:
     check_features(name, features)
     check_sites(name, indices)
     if format not in FORMATS:
         raise ScnError(f"Layer {name!r}: format must be one of {', '.join(FORMATS)}, got {format!r}.")
-    if len(spatial_shape) != 3 or min(spatial_shape) < 1:
-        raise SiteError(
-            f"Layer {name!r}: spatial_shape must be three integers >= 1, got {list(spatial_shape)}."
-        )
+    check_batch(name, batch_size)
+    grid = triple(spatial_shape, f"Layer {name!r}: spatial_shape", 1)
+    check_dense(name, batch_size, features.shape[1], grid)
 
 
 @define(
@@ -49,7 +54,7 @@ def scatter_dense(
 
     `format` names the order of the spatial axes, both of `indices` and of the map.
     """
-    _check_scatter(features, indices, name, format, spatial_shape)
+    _check_scatter(features, indices, name, format, batch_size, spatial_shape)
     if only_shapes_matter():
         return features.new_zeros((batch_size, features.shape[1], *spatial_shape))
     if features.shape[0] != indices.shape[0]:
@@ -58,11 +63,11 @@ def scatter_dense(
             f"indices {shape_text(indices)}. Pass features and indices of the same frame."
         )
     return torch.from_numpy(
-        core().scatter_dense(array(features), array(indices), batch_size, list(spatial_shape))
+        core().scatter_dense(array(features), array(indices), batch_size, list(spatial_shape), name=name)
     )
 
 
-@scatter_dense.register_fake
+@fake(scatter_dense)
 def _(
     features: torch.Tensor,
     indices: torch.Tensor,
@@ -72,7 +77,7 @@ def _(
     batch_size: int,
     spatial_shape: Sequence[int],
 ) -> torch.Tensor:
-    _check_scatter(features, indices, name, format, spatial_shape)
+    _check_scatter(features, indices, name, format, batch_size, spatial_shape)
     return features.new_empty((batch_size, features.shape[1], *spatial_shape))
 
 
@@ -110,7 +115,7 @@ def reshape(x: torch.Tensor, *, name: str, dims: Sequence[int]) -> torch.Tensor:
     return x.reshape(_reshaped(x, name, dims)).clone(memory_format=torch.contiguous_format)
 
 
-@reshape.register_fake
+@fake(reshape)
 def _(x: torch.Tensor, *, name: str, dims: Sequence[int]) -> torch.Tensor:
     return x.new_empty(_reshaped(x, name, dims))
 
@@ -144,7 +149,7 @@ def transpose(x: torch.Tensor, *, name: str, dims: Sequence[int]) -> torch.Tenso
     return x.permute(_permutation(x, name, dims)).clone(memory_format=torch.contiguous_format)
 
 
-@transpose.register_fake
+@fake(transpose)
 def _(x: torch.Tensor, *, name: str, dims: Sequence[int]) -> torch.Tensor:
     return x.new_empty([x.shape[axis] for axis in _permutation(x, name, dims)])
 

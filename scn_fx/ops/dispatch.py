@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
 
-from scn_fx.errors import ScnError
+from scn_fx.errors import ArgumentError, ScnError
+from scn_fx.ops.tensors import check_tensors, tensor_owner
 
-__all__ = ["Operator", "array", "core", "define", "only_shapes_matter", "refuse_cuda"]
+__all__ = ["Operator", "array", "core", "define", "fake", "only_shapes_matter", "refuse_cuda"]
 
 Operator = Any
 """A torch.library.CustomOpDef, whose module is private in some of the supported torch releases."""
+
+_library = torch.library.Library("scn_fx", "FRAGMENT")
 
 
 def refuse_cuda(operator: str, layer: str | None = None) -> NoReturn:
@@ -27,18 +31,44 @@ def refuse_cuda(operator: str, layer: str | None = None) -> NoReturn:
 
 
 def define(name: str, schema: str) -> Callable[[Callable[..., Any]], Operator]:
-    """Register the decorated function as the CPU kernel of ``scn_fx::name``; refuse CUDA tensors."""
+    """Register the decorated function as the CPU kernel of ``scn_fx::name``; refuse all other tensors."""
 
     def register(kernel: Callable[..., Any]) -> Operator:
+        @functools.wraps(kernel)
+        def on_cpu(*args: Any, **kwargs: Any) -> Any:
+            check_tensors(name, args, kwargs, in_memory=True)
+            return kernel(*args, **kwargs)
+
         operator = torch.library.custom_op(
-            f"scn_fx::{name}", kernel, mutates_args=(), device_types="cpu", schema=schema
+            f"scn_fx::{name}", on_cpu, mutates_args=(), device_types="cpu", schema=schema
         )
 
         def on_cuda(*args: object, **kwargs: Any) -> NoReturn:
             refuse_cuda(name, kwargs.get("name"))
 
+        def elsewhere(*args: Any, **kwargs: Any) -> NoReturn:
+            check_tensors(name, args, kwargs, in_memory=True)
+            raise ArgumentError(f"{tensor_owner(name, kwargs)}: there is no kernel for tensors of this kind.")
+
         operator.register_kernel("cuda", on_cuda)
+        operator.register_kernel(None, elsewhere)
+        _library.impl(name, elsewhere, "NestedTensorCPU")
         return operator
+
+    return register
+
+
+def fake(operator: Operator) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the decorated function as the kernel of `operator` that knows shapes only."""
+
+    def register(kernel: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(kernel)
+        def on_shapes(*args: Any, **kwargs: Any) -> Any:
+            check_tensors(operator._name.removeprefix("scn_fx::"), args, kwargs, in_memory=False)
+            return kernel(*args, **kwargs)
+
+        operator.register_fake(on_shapes)
+        return kernel
 
     return register
 
@@ -65,4 +95,4 @@ def only_shapes_matter() -> bool:
 
 def array(tensor: torch.Tensor) -> Any:
     """`tensor` as a contiguous numpy array, sharing memory where it is contiguous already."""
-    return tensor.detach().contiguous().numpy()
+    return tensor.detach().resolve_neg().contiguous().numpy()

@@ -9,10 +9,17 @@ from math import prod
 import torch
 
 from scn_fx.errors import SiteError
+from scn_fx.geometry import Triple, triple
 from scn_fx.ops.checks import shape_text
-from scn_fx.ops.dispatch import define
+from scn_fx.ops.dispatch import define, fake
 
 __all__ = ["input_sites"]
+
+
+def _grid(features: torch.Tensor, spatial_shape: Sequence[int]) -> Triple | None:
+    if features.dim() < 1:
+        raise SiteError(f"Expected features [N, C], got {shape_text(features)}.")
+    return triple(spatial_shape, "spatial_shape", 1) if spatial_shape else None
 
 
 @define("input_sites", "(Tensor features, *, int[] spatial_shape=[]) -> Tensor")
@@ -24,8 +31,8 @@ def input_sites(features: torch.Tensor, *, spatial_shape: Sequence[int] = ()) ->
     (z, y, x) with x fastest; without one they form a row along x.
     """
     count = features.shape[0]
-    grid = list(spatial_shape) or [1, 1, max(count, 1)]
-    if len(grid) != 3 or count > prod(grid):
+    grid = list(_grid(features, spatial_shape) or (1, 1, max(count, 1)))
+    if count > min(prod(grid), 2**31 - 1):
         raise SiteError(
             f"Expected at most {prod(grid)} sites on a grid of {grid}, got features {shape_text(features)}."
         )
@@ -34,6 +41,7 @@ def input_sites(features: torch.Tensor, *, spatial_shape: Sequence[int] = ()) ->
     return torch.stack([torch.zeros_like(row), rest // grid[1], rest % grid[1], x], 1).to(torch.int32)
 
 
-@input_sites.register_fake
+@fake(input_sites)
 def _(features: torch.Tensor, *, spatial_shape: Sequence[int] = ()) -> torch.Tensor:
+    _grid(features, spatial_shape)
     return features.new_empty((features.shape[0], 4), dtype=torch.int32)

@@ -9,16 +9,32 @@ graph.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from typing import Any
 
 import torch
 
-from scn_fx.errors import SiteError
+from scn_fx.errors import ArgumentError, SiteError
 from scn_fx.geometry import ConvGeometry
-from scn_fx.ops.checks import check_kernel_map, check_sites
-from scn_fx.ops.dispatch import array, core, define, only_shapes_matter
+from scn_fx.ops.checks import check_batch, check_bound, check_kernel_map, check_sites, geometry_of
+from scn_fx.ops.dispatch import array, core, define, fake, only_shapes_matter
 
 __all__ = ["conv_map", "inverse_map", "subm_map"]
+
+
+def _check_subm(
+    indices: torch.Tensor,
+    name: str,
+    batch_size: int,
+    spatial_shape: Sequence[int],
+    kernel_size: Sequence[int],
+    dilation: Sequence[int],
+) -> ConvGeometry:
+    check_sites(name, indices)
+    check_batch(name, batch_size)
+    try:
+        return ConvGeometry.submanifold(spatial_shape, kernel_size, dilation)
+    except SiteError as error:
+        raise SiteError(f"Layer {name!r}: {error}") from error
 
 
 @define(
@@ -39,17 +55,16 @@ def subm_map(
 
     `indices` is int32 [N, 4] (batch, z, y, x). SiteError for sites out of range or given twice.
     """
-    check_sites(name, indices)
-    ConvGeometry.submanifold(spatial_shape, kernel_size, dilation)
+    geometry = _check_subm(indices, name, batch_size, spatial_shape, kernel_size, dilation)
     if only_shapes_matter():
-        return indices.new_full((indices.shape[0], prod(kernel_size)), -1)
+        return indices.new_full((indices.shape[0], geometry.volume), -1)
     made = core().subm_map(
         array(indices), batch_size, list(spatial_shape), list(kernel_size), list(dilation), name=name
     )
     return torch.from_numpy(made)
 
 
-@subm_map.register_fake
+@fake(subm_map)
 def _(
     indices: torch.Tensor,
     *,
@@ -59,35 +74,18 @@ def _(
     kernel_size: Sequence[int],
     dilation: Sequence[int],
 ) -> torch.Tensor:
-    check_sites(name, indices)
-    geometry = ConvGeometry.submanifold(spatial_shape, kernel_size, dilation)
+    geometry = _check_subm(indices, name, batch_size, spatial_shape, kernel_size, dilation)
     return indices.new_empty((indices.shape[0], geometry.volume))
 
 
-def _geometry(
-    name: str,
-    input_spatial_shape: Sequence[int],
-    output_spatial_shape: Sequence[int],
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    transposed: bool,
+def _check_conv(
+    indices: torch.Tensor, name: str, batch_size: int, output_bound: int, **numbers: Any
 ) -> ConvGeometry:
     """Geometry of a strided or transposed map; the output grid is given: a transposed one is not unique."""
-    try:
-        return ConvGeometry(
-            tuple(kernel_size),  # type: ignore[arg-type]
-            tuple(stride),  # type: ignore[arg-type]
-            tuple(padding),  # type: ignore[arg-type]
-            tuple(dilation),  # type: ignore[arg-type]
-            (0, 0, 0),
-            tuple(input_spatial_shape),  # type: ignore[arg-type]
-            tuple(output_spatial_shape),  # type: ignore[arg-type]
-            transposed=transposed,
-        )
-    except SiteError as error:
-        raise SiteError(f"Layer {name!r}: {error}") from error
+    check_sites(name, indices)
+    check_batch(name, batch_size)
+    check_bound(name, output_bound)
+    return geometry_of(name, **numbers)
 
 
 @define(
@@ -115,9 +113,18 @@ def conv_map(
     Every site that at least one input reaches is an output site; they ascend by (batch, z, y, x). SiteError
     for sites out of range or given twice, BoundError for more than `output_bound` output sites.
     """
-    check_sites(name, indices)
-    geometry = _geometry(
-        name, input_spatial_shape, output_spatial_shape, kernel_size, stride, padding, dilation, transposed
+    geometry = _check_conv(
+        indices,
+        name,
+        batch_size,
+        output_bound,
+        input_spatial_shape=input_spatial_shape,
+        output_spatial_shape=output_spatial_shape,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        transposed=transposed,
     )
     if only_shapes_matter():
         return indices.clone(), indices.new_full((indices.shape[0], geometry.volume), -1)
@@ -137,7 +144,7 @@ def conv_map(
     return torch.from_numpy(sites), torch.from_numpy(made)
 
 
-@conv_map.register_fake
+@fake(conv_map)
 def _(
     indices: torch.Tensor,
     *,
@@ -152,12 +159,27 @@ def _(
     transposed: bool,
     output_bound: int,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    check_sites(name, indices)
-    geometry = _geometry(
-        name, input_spatial_shape, output_spatial_shape, kernel_size, stride, padding, dilation, transposed
+    geometry = _check_conv(
+        indices,
+        name,
+        batch_size,
+        output_bound,
+        input_spatial_shape=input_spatial_shape,
+        output_spatial_shape=output_spatial_shape,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        transposed=transposed,
     )
     # The count depends on the data. A minimum of 2 keeps torch from specialising on the sizes 0 and 1.
-    count = torch.library.get_ctx().new_dynamic_size(min=2)
+    try:
+        count = torch.library.get_ctx().new_dynamic_size(min=2)
+    except RuntimeError as error:
+        raise ArgumentError(
+            f"Layer {name!r}: how many sites a strided convolution has depends on their coordinates, which "
+            "tensors on the device 'meta' do not have. Pass real ones, or trace with torch.export."
+        ) from error
     return indices.new_empty((count, 4)), indices.new_empty((count, geometry.volume))
 
 
@@ -173,10 +195,10 @@ def inverse_map(kernel_map: torch.Tensor, indices: torch.Tensor, *, name: str) -
     check_kernel_map(name, kernel_map)
     if only_shapes_matter():
         return kernel_map.new_full((indices.shape[0], kernel_map.shape[1]), -1)
-    return torch.from_numpy(core().inverse_map(array(kernel_map), indices.shape[0]))
+    return torch.from_numpy(core().inverse_map(array(kernel_map), indices.shape[0], name=name))
 
 
-@inverse_map.register_fake
+@fake(inverse_map)
 def _(kernel_map: torch.Tensor, indices: torch.Tensor, *, name: str) -> torch.Tensor:
     check_sites(name, indices)
     check_kernel_map(name, kernel_map)

@@ -7,20 +7,31 @@ from typing import Any
 
 import torch
 
-from scn_fx.ops.checks import relu_gradient
-from scn_fx.ops.dispatch import define
+from scn_fx.errors import SiteError
+from scn_fx.ops.checks import relu_gradient, shape_text
+from scn_fx.ops.dispatch import define, fake
 
 __all__ = ["relu"]
+
+
+def _check(x: torch.Tensor, name: str) -> None:
+    if x.dtype not in (torch.float16, torch.float32):
+        raise SiteError(
+            f"Layer {name!r}: features must be float16 or float32, got {shape_text(x)}. Convert them first: "
+            ".float()."
+        )
 
 
 @define("relu", "(Tensor x, *, str name) -> Tensor")
 def relu(x: torch.Tensor, *, name: str) -> torch.Tensor:
     """``max(x, 0)``, same shape and dtype; NaN stays NaN, and -0 becomes +0 (which torch.relu leaves)."""
+    _check(x, name)
     return torch.where(x <= 0, x.new_zeros(()), x)
 
 
-@relu.register_fake
+@fake(relu)
 def _(x: torch.Tensor, *, name: str) -> torch.Tensor:
+    _check(x, name)
     return x.new_empty(x.shape)
 
 

@@ -179,12 +179,27 @@ def _range(value: float | None, weights: list[float] | None) -> dict[str, Any]:
             r"'conv' computes in int8 but has no input_dynamic_range.*quant\.calibrate",
         ),
         (_range(1.0, None), r"'conv' computes in int8 but has no weight_dynamic_ranges.*quant\.calibrate"),
-        (_range(0.0, [1.0] * 8), r"'conv'.*input_dynamic_range must be finite and > 0, got 0\.0"),
-        (_range(float("nan"), [1.0] * 8), "input_dynamic_range must be finite and > 0, got nan"),
-        (_range(float("inf"), [1.0] * 8), "input_dynamic_range must be finite and > 0, got inf"),
-        (_range(1e-60, [1.0] * 8), "input_dynamic_range must be finite and > 0"),
-        (_range(1e-37, [1.0] * 8), "input_dynamic_range must be finite and > 0"),  # 127 / amax overflows
-        (_range(1.0, [1.0] * 7 + [0.0]), r"weight_dynamic_ranges\[7\] must be finite and > 0.*use 1\.0"),
+        (
+            _range(0.0, [1.0] * 8),
+            r"'conv'.*input_dynamic_range must be a number from 7\.9e-31 to .*, got 0\.0",
+        ),
+        (
+            _range(float("nan"), [1.0] * 8),
+            r"input_dynamic_range must be a number from 7\.9e-31 to .*, got nan",
+        ),
+        (
+            _range(float("inf"), [1.0] * 8),
+            r"input_dynamic_range must be a number from 7\.9e-31 to .*, got inf",
+        ),
+        (_range(1e-60, [1.0] * 8), "input_dynamic_range must be a number from 7.9e-31"),
+        (
+            _range(1e-37, [1.0] * 8),
+            "input_dynamic_range must be a number from 7.9e-31",
+        ),  # 127 / amax overflows
+        (
+            _range(1.0, [1.0] * 7 + [0.0]),
+            r"weight_dynamic_ranges\[7\] must be a number from 7.9e-31.*use 1\.0",
+        ),
         (_range(1.0, [1.0] * 7), r"one range per output channel \(8\), got 7"),
     ],
 )

@@ -105,19 +105,19 @@ std::string operator_label(const std::string& layer, const char* kind) {
   return layer.empty() ? std::string("This ") + kind : layer;
 }
 
-void check_rows(int64_t rows, int64_t channels, const std::string& layer) {
+void check_rows(int64_t rows, int64_t channels, const std::string& layer, const char* what) {
   if (channels < 1 || channels > kMostChannels) {
-    fail(ErrorKind::kSite, layer, ": features must have 1 to ", kMostChannels, " channels, got ", channels,
+    fail(ErrorKind::kSite, layer, ": ", what, " must have 1 to ", kMostChannels, " channels, got ", channels,
          ".");
   }
   if (rows < 0 || rows > std::numeric_limits<int32_t>::max())
-    fail(ErrorKind::kSite, layer, ": ", rows, " rows of features are more than 32 bits can number.");
+    fail(ErrorKind::kSite, layer, ": ", rows, " rows of ", what, " are more than 32 bits can number.");
 }
 
 std::unique_ptr<float[]> convolve(const ConvCall& call, ThreadPool& pool, MemoryBudget& budget) {
   const std::string& layer = call.layer;
   check_rows(call.in_sites, call.in_channels, layer);
-  check_rows(call.out_sites, call.out_channels, layer);
+  check_rows(call.out_sites, call.out_channels, layer, "its result");
   if (call.offsets < 1 || call.offsets > kMostOffsets) {
     fail(ErrorKind::kSite, layer, ": a kernel has 1 to ", kMostOffsets, " offsets, the weight has ",
          call.offsets, ".");
@@ -125,6 +125,8 @@ std::unique_ptr<float[]> convolve(const ConvCall& call, ThreadPool& pool, Memory
   const bool int8 = call.precision == Precision::kInt8, half = call.precision == Precision::kFloat16;
   const int32_t in = int32_t(call.in_channels), out = int32_t(call.out_channels),
                 offsets = int32_t(call.offsets);
+  if (int8 && !call.weight_amax)
+    fail(ErrorKind::kArgument, layer, ": int8 needs the dynamic ranges of the weight.");
   const float amax = int8 ? checked_range(call.input_amax, "the dynamic range of its input", layer) : 0.0f;
   // as they are prepared: rounded, and once more as int8
   budget.take(

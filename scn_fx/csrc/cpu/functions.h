@@ -18,8 +18,8 @@ namespace scn {
 /// What an operator's messages call it: its layer, if that has a name.
 std::string operator_label(const std::string& layer, const char* kind);
 
-/// Throws unless features have a number of rows and channels that kernels can number.
-void check_rows(int64_t rows, int64_t channels, const std::string& layer);
+/// Throws unless `what`, as "features", have a number of rows and channels that kernels can number.
+void check_rows(int64_t rows, int64_t channels, const std::string& layer, const char* what = "features");
 
 /// One convolution over float32 arrays, with the arithmetic of its precision.
 struct ConvCall {

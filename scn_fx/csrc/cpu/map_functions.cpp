@@ -27,6 +27,10 @@ int32_t checked_batch(int64_t batch, const std::string& layer) {
 void index_given(const GivenSites& given, const Triple& shape, const std::string& layer, ThreadPool& pool,
                  MemoryBudget& budget, SiteSet* set) {
   const int32_t batch = checked_batch(given.batch, layer);
+  if ((Size::of(shape) * batch).too_large()) {
+    fail(ErrorKind::kSite, layer, ": a grid of ", to_string(shape), " with batch ", batch,
+         " has more cells than 63 bits can number. Use larger voxels or a smaller range.");
+  }
   budget.take(SiteIndex::bitmap_bytes(shape, batch), layer, "the index of its grid");
   // copies in two orders, the rows of each, and cells as they are sorted
   budget.take(Size(given.count) * (4 * sizeof(Site) + 3 * sizeof(int64_t)), layer, "its sites");
@@ -83,9 +87,14 @@ StridedMap make_conv_map(const GivenSites& given, const ConvGeometry& g, int64_t
   budget.take(SiteIndex::bitmap_bytes(g.output_shape, input.index.batch()), layer, "the index of its grid");
   // a list that grows is copied
   budget.take(cells_to_sort(input, g, reach) * (3 * sizeof(int64_t)), layer, "the cells that it reaches");
-  output_sites(input, g, reach, std::min(output_bound, kMostRows), layer, pool, &output);
+  const int64_t bound = std::min(output_bound, kMostRows);
+  Size most = Size::of(g.output_shape) * input.index.batch();
+  for (const Size other : {Size(input.size()) * g.volume(), Size(bound)}) {
+    if (most > other) most = other;
+  }
+  budget.take(most * sizeof(Site), layer, "its sites");
+  output_sites(input, g, reach, bound, layer, pool, &output);
   StridedMap out;
-  budget.take(Size(output.size()) * sizeof(Site), layer, "its sites");
   out.sites = int_rows(output.size(), 4, layer, "its sites", budget);
   std::copy(output.sites.begin(), output.sites.end(), reinterpret_cast<Site*>(out.sites.data.get()));
   out.map = map_rows(output.size(), g, layer, budget);

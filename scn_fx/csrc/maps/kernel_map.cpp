@@ -281,7 +281,7 @@ void output_sites(const SiteSet& input, const ConvGeometry& geometry, const Reac
       });
     }
   }
-  const int64_t count = index.finish(pool, &output->sites);
+  const int64_t count = index.finish(pool, &output->sites, output_bound);
   if (count > output_bound) {
     fail(ErrorKind::kBound, layer, ": ", count, " output sites, but output_bound is ", output_bound,
          ". Capture the model again with output_bound=", count + count / 4, " or more.");

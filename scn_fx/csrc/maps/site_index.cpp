@@ -68,10 +68,11 @@ void SiteIndex::reset(const Triple& shape, int32_t batch, ThreadPool& pool) {
   cells_.clear();
 }
 
-int64_t SiteIndex::finish(ThreadPool& pool, std::vector<Site>* sites) {
+int64_t SiteIndex::finish(ThreadPool& pool, std::vector<Site>* sites, int64_t most) {
   if (!bitmap_) {
     std::sort(cells_.begin(), cells_.end());
     cells_.erase(std::unique(cells_.begin(), cells_.end()), cells_.end());
+    if (int64_t(cells_.size()) > most) return int64_t(cells_.size());
     sites->resize(cells_.size());
     for (size_t i = 0; i < cells_.size(); ++i) (*sites)[i] = site_of(cells_[i]);
     return size_ = int64_t(cells_.size());
@@ -93,6 +94,7 @@ int64_t SiteIndex::finish(ThreadPool& pool, std::vector<Site>* sites) {
     count = total;
     total += own;
   }
+  if (total > most) return total;
   sites->resize(total);
   pool.for_each(groups, kGroupsPerChunk, [&](int64_t begin, int64_t end, int) {
     uint32_t row = counts_[size_t(begin / kGroupsPerChunk)];

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "parallel.h"
@@ -51,8 +52,9 @@ class SiteIndex {
   }
 
   /// Must be called after the last insert and before the first rank: numbers the sites and lists them in
-  /// ascending order. Returns how many there are.
-  int64_t finish(ThreadPool& pool, std::vector<Site>* sites);
+  /// ascending order. Returns how many there are; more than `most` are only counted.
+  int64_t finish(ThreadPool& pool, std::vector<Site>* sites,
+                 int64_t most = std::numeric_limits<int64_t>::max());
 
   /// Memory held, in bytes.
   int64_t bytes() const {

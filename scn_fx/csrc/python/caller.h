@@ -46,7 +46,7 @@ inline void check_memory(const AnyArray& a, const std::string& layer, const char
   }
   if (!contiguous) {
     fail(ErrorKind::kSite, layer, ": ", what, " ", shape_name(a),
-         " must lie without gaps in C order. Pass numpy.ascontiguousarray(…) of it.");
+         " must lie without gaps in C order. Pass numpy.ascontiguousarray(array).");
   }
 }
 
