@@ -30,8 +30,9 @@ def input_sites(features: torch.Tensor, *, spatial_shape: Sequence[int] = ()) ->
     indices with this operator, whose ONNX translation emits nothing. The sites fill the grid `spatial_shape`
     (z, y, x) with x fastest; without one they form a row along x.
     """
+    given = _grid(features, spatial_shape)
     count = features.shape[0]
-    grid = list(_grid(features, spatial_shape) or (1, 1, max(count, 1)))
+    grid = list(given or (1, 1, max(count, 1)))
     if count > min(prod(grid), 2**31 - 1):
         raise SiteError(
             f"Expected at most {prod(grid)} sites on a grid of {grid}, got features {shape_text(features)}."
