@@ -9,7 +9,7 @@ import sys
 import pytest
 
 CALLS = {
-    "scatter_dense": "c.scatter_dense(x, sites, 1, (16, 16, 16))",
+    "scatter_dense": "c.scatter_dense(x, sites, 1, (64, 64, 64))",
     "subm_map": "c.subm_map(sites, 1, (16, 16, 16), (3, 3, 3), (1, 1, 1))",
     "conv_map": "c.conv_map(sites, 1, *numbers, False, 4096)",
     "inverse_map": "c.inverse_map(rows, 2000)",
@@ -21,7 +21,7 @@ CALLS = {
 }
 
 CODE = """
-import threading
+import threading, time
 import numpy as np
 from scn_fx import _core as c
 from scn_fx.errors import ScnError
@@ -39,13 +39,15 @@ good = [a.copy() for a in (sites, rows, x, x2, weight, bias, ranges)]
 over = False
 
 def scribble():
-    wild = np.array([-1, 2**31 - 1, -2**31, 2**30, 4000], np.int32)
+    wild = np.array([-1, 2**31 - 1, -2**31, 2**30, 4000, 0x7fc00000], np.int32)
     while not over:
+        for array in (sites, rows, x, x2, weight, bias, ranges):
+            at = rng.integers(0, array.size, 200)
+            array.reshape(-1).view(np.int32)[at] = rng.choice(wild, 200)
+        time.sleep(0.001)
         for array, fine in zip((sites, rows, x, x2, weight, bias, ranges), good):
-            at = rng.integers(0, array.size, 50)
-            bits = array.reshape(-1).view(np.int32)
-            bits[at] = rng.choice(wild, 50) if rng.random() < 0.5 else 0x7fc00000
             array[...] = fine
+        time.sleep(0.001)
 
 thread = threading.Thread(target=scribble)
 thread.start()

@@ -30,10 +30,10 @@ CALLS = {
     # took what memory there is
     "dense map": (f"scatter_dense(np.ones((1, 64), np.float32), {SITE}, 4, (2**10, 2**14, 2**14))",
                   "MemoryLimitError: scatter_dense: its dense map would take"),
-    "kernel": ("subm_map(np.stack([np.zeros(300000)] * 3 + [np.arange(300000)], 1).astype(np.int32), 1, "
+    "kernel": ("subm_map(LINE, 1, "
                "(2000, 2000, 300000), (21, 21, 23), (1, 1, 1))",
                "MemoryLimitError: subm_map: its kernel map would take"),
-    "reached cells": ("conv_map(np.stack([np.zeros(300000)] * 3 + [np.arange(300000)], 1).astype(np.int32), 1, "
+    "reached cells": ("conv_map(LINE, 1, "
                       "(512, 512, 2**21), (512, 512, 2**21), (31, 31, 31), ONE, (31, 31, 31), ONE, False, 9)",
                       "MemoryLimitError: conv_map: the cells that it reaches would take"),
     # were taken for something else
@@ -71,6 +71,7 @@ from scn_fx.errors import ScnError
 resource.setrlimit(resource.RLIMIT_AS, (10 << 30, 10 << 30))
 NONE, ONE, THREE, FOUR = ((n,) * 3 for n in (0, 1, 3, 4))
 ROW = np.zeros((1, 1), np.int32)
+LINE = np.stack([np.zeros(300000)] * 3 + [np.arange(300000)], 1).astype(np.int32)
 try:
     _core.{call}
 except ScnError as error:
