@@ -14,6 +14,8 @@
 namespace scn {
 namespace {
 
+// An operator that takes no more than this does not ask the system, which takes longer than a small operator.
+constexpr int64_t kNotAsked = int64_t(1) << 26;
 constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
 
 /// The number that a file of the system holds; kUnknown without the file, or if it holds a word as "max".
@@ -53,13 +55,14 @@ MemoryLimits MemoryLimits::of(int64_t limit, size_t file_bytes) {
 MemoryBudget::MemoryBudget(int64_t limit) : limit_(limit ? limit : default_memory_limit()) {}
 
 MemoryBudget MemoryBudget::of_operator() {
-  MemoryBudget budget(0);
+  MemoryBudget budget(kNotAsked);
   budget.of_engine_ = false;
   return budget;
 }
 
 void MemoryBudget::take(Size bytes, const std::string& layer, const char* what) {
   const Size all = taken_ + bytes;
+  if (all > limit_ && !of_engine_ && limit_ == kNotAsked) limit_ = default_memory_limit();
   if (all > limit_ && !of_engine_) {
     fail(ErrorKind::kMemory, layer, ": ", what, " would take ", bytes.text(), " bytes, ", all.text(),
          " with what comes before it, but an operator may take ", limit_,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -39,6 +40,7 @@ __all__ = [
     "relu_gradient",
     "result_dtype",
     "shape_text",
+    "submanifold_of",
     "to_half",
 ]
 
@@ -111,10 +113,31 @@ def check_dense(name: str, batch_size: int, channels: int, shape: Triple) -> Non
         )
 
 
+@lru_cache(maxsize=1024)  # a graph asks for the same few at each run
+def _geometry(numbers: tuple[tuple[str, Any], ...]) -> ConvGeometry:
+    return ConvGeometry(**{"output_padding": (0, 0, 0), **dict(numbers)})
+
+
+@lru_cache(maxsize=1024)
+def _submanifold(shape: Triple, kernel_size: Triple, dilation: Triple) -> ConvGeometry:
+    return ConvGeometry.submanifold(shape, kernel_size, dilation)
+
+
+def submanifold_of(
+    name: str, shape: Sequence[int], kernel_size: Sequence[int], dilation: Sequence[int]
+) -> ConvGeometry:
+    """The same of a submanifold convolution."""
+    try:
+        return _submanifold(tuple(shape), tuple(kernel_size), tuple(dilation))
+    except SiteError as error:
+        raise SiteError(f"Layer {name!r}: {error}") from error
+
+
 def geometry_of(name: str, **numbers: Any) -> ConvGeometry:
     """The geometry with these numbers; SiteError with the layer's name for impossible ones."""
+    given = tuple((key, tuple(n) if isinstance(n, Sequence) else n) for key, n in numbers.items())
     try:
-        return ConvGeometry(**{"output_padding": (0, 0, 0), **numbers})
+        return _geometry(given)
     except SiteError as error:
         raise SiteError(f"Layer {name!r}: {error}") from error
 

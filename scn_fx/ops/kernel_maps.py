@@ -13,9 +13,16 @@ from typing import Any
 
 import torch
 
-from scn_fx.errors import ArgumentError, SiteError
+from scn_fx.errors import ArgumentError
 from scn_fx.geometry import ConvGeometry
-from scn_fx.ops.checks import check_batch, check_bound, check_kernel_map, check_sites, geometry_of
+from scn_fx.ops.checks import (
+    check_batch,
+    check_bound,
+    check_kernel_map,
+    check_sites,
+    geometry_of,
+    submanifold_of,
+)
 from scn_fx.ops.dispatch import array, core, define, fake, only_shapes_matter
 
 __all__ = ["conv_map", "inverse_map", "subm_map"]
@@ -31,10 +38,7 @@ def _check_subm(
 ) -> ConvGeometry:
     check_sites(name, indices)
     check_batch(name, batch_size)
-    try:
-        return ConvGeometry.submanifold(spatial_shape, kernel_size, dilation)
-    except SiteError as error:
-        raise SiteError(f"Layer {name!r}: {error}") from error
+    return submanifold_of(name, spatial_shape, kernel_size, dilation)
 
 
 @define(

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -21,36 +21,39 @@ def tensor_owner(operator: str, kwargs: dict[str, Any]) -> str:
 
 def check_tensors(operator: str, args: Sequence[Any], kwargs: dict[str, Any], *, in_memory: bool) -> None:
     """Tensor arguments must be dense and on one device; `in_memory`: this machine's, and really there."""
-    owner = tensor_owner(operator, kwargs)
     tensors = [value for value in args if isinstance(value, torch.Tensor)]
+
+    def refuse(text: str) -> NoReturn:
+        raise ArgumentError(f"{tensor_owner(operator, kwargs)}: {text}")
+
     for tensor in tensors:
         if tensor.is_nested or tensor.is_quantized or tensor.layout != torch.strided:
             kind = "nested" if tensor.is_nested else tensor.dtype if tensor.is_quantized else tensor.layout
-            raise ArgumentError(
-                f"{owner}: expected dense tensors, got a {str(kind).removeprefix('torch.')} one. Convert it "
-                "first: .to_dense(), or .dequantize() if it is quantised."
+            refuse(
+                f"expected dense tensors, got a {str(kind).removeprefix('torch.')} one. Convert it first: "
+                ".to_dense(), or .dequantize() if it is quantised."
             )
-    if len({tensor.device for tensor in tensors}) > 1:
-        raise ArgumentError(
-            f"{owner}: all tensors must lie on one device, got "
-            f"{', '.join(str(tensor.device) for tensor in tensors)}. Move them to one: features.cpu(), "
+    if any(tensor.device != tensors[0].device for tensor in tensors[1:]):
+        devices = ", ".join(str(tensor.device) for tensor in tensors)
+        refuse(
+            f"all tensors must lie on one device, got {devices}. Move them to one: features.cpu(), "
             "indices.cpu(), graph.cpu()."
         )
     if not in_memory:
         return
     for tensor in tensors:
         if tensor.device.type != "cpu":
-            raise ArgumentError(
-                f"{owner}: expected CPU tensors, got one on {tensor.device}. Move it there first: .cpu()."
-            )
+            refuse(f"expected CPU tensors, got one on {tensor.device}. Move it there first: .cpu().")
         held = tensor.untyped_storage().nbytes()
         if tensor.numel() and _bytes_needed(tensor) > held:
-            raise ArgumentError(
-                f"{owner}: a tensor of shape {list(tensor.shape)} has lost its memory: its storage holds "
-                f"{held} bytes. Pass tensors whose storage was not resized."
+            refuse(
+                f"a tensor of shape {list(tensor.shape)} has lost its memory: its storage holds {held} bytes. "
+                "Pass tensors whose storage was not resized."
             )
 
 
 def _bytes_needed(tensor: torch.Tensor) -> int:
+    if tensor.is_contiguous():
+        return int(tensor.storage_offset() + tensor.numel()) * tensor.element_size()
     last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
     return int(tensor.storage_offset() + last + 1) * tensor.element_size()

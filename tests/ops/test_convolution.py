@@ -263,6 +263,30 @@ def test_a_kernel_map_of_another_kernel() -> None:
         OPS.convolution(x, w, b, kernel_map, **conv_arguments())
 
 
+def test_gradients_of_gradients_equal_those_of_a_dense_convolution() -> None:
+    operands = [t.requires_grad_() for t in _operands()]
+    sites = random_sites()
+
+    def second(y: Tensor) -> tuple[Tensor, ...]:
+        first = torch.autograd.grad(y.square().sum(), operands, create_graph=True)
+        return torch.autograd.grad(sum((g.square().sum() for g in first), y.new_zeros(())), operands)
+
+    x, w, b = operands
+    dense = at_sites(F.conv3d(to_dense(x, sites), torch_weight(w), b, padding=1), sites)
+    for one, other in zip(second(_submanifold(*operands)), second(dense), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
+
+
+def test_a_map_that_changed_before_the_gradient_is_taken() -> None:
+    """Indexing out of range is refused by torch itself: nothing is read or written beyond the features."""
+    operands = [t.requires_grad_() for t in _operands()]
+    kernel_map = OPS.subm_map(random_sites(), **subm_arguments())
+    y = OPS.convolution(*operands, kernel_map, **conv_arguments())
+    kernel_map.numpy()[3, 2] = 2**30
+    with pytest.raises((IndexError, RuntimeError), match="out of"):
+        y.sum().backward()
+
+
 def test_integer_arithmetic_has_no_gradient() -> None:
     operands = [t.requires_grad_() for t in _operands()]
     y = _submanifold(*operands, precision="fp16", output_precision="fp16")

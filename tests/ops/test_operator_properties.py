@@ -36,7 +36,7 @@ counts = st.integers(0, 12)
 
 def _sites(draw: st.DrawFn, shape: list[int], batch: int, count: int) -> np.ndarray:
     """Some sites of the grid, often distinct, now and then none of it at all."""
-    top = [min(max(n, 1), 6) for n in [batch, *(shape + [1, 1, 1])[:3]]]
+    top = [min(max(n, 1), 6) for n in [batch, *[*shape, 1, 1, 1][:3]]]
     rows = draw(
         st.lists(st.tuples(*(st.integers(0, n - 1) for n in top)), max_size=count, unique=draw(st.booleans()))
     )

@@ -17,18 +17,25 @@
 namespace scn::python {
 namespace {
 
-/// Runs body(pool) without the interpreter's lock.
+/// Runs body() without the interpreter's lock.
 template <typename Body>
-auto run(const std::string& layer, Integer threads, const Body& body) {
+auto run(const std::string& layer, const Body& body) {
   const GilRelease release;
-  SharedPool pool(threads.number);
   try {
-    return body(pool.get());
+    return body();
   } catch (const std::bad_alloc&) {
     fail(ErrorKind::kMemory, layer,
-         ": this process gets no more memory. Use a smaller grid, batch or kernel, "
-         "or fewer sites.");
+         ": this process gets no more memory. Use a smaller grid, batch or kernel, or fewer sites.");
   }
+}
+
+/// Runs body(pool) on that many threads.
+template <typename Body>
+auto run(const std::string& layer, Integer threads, const Body& body) {
+  return run(layer, [&] {
+    SharedPool pool(threads.number);
+    return body(pool.get());
+  });
 }
 
 nb::object int_array(IntRows rows) {
@@ -73,7 +80,7 @@ nb::tuple conv_map_numpy(const AnyArray& indices, Integer batch_size, const Inte
 nb::object inverse_map_numpy(const AnyArray& map, Integer input_sites, const std::string& name) {
   const std::string layer = operator_label(name, "inverse map");
   const int32_t* const entries = int32_matrix(map, 0, layer, "kernel_map");
-  return int_array(run(layer, Integer{1}, [&](ThreadPool&) {
+  return int_array(run(layer, [&] {
     MemoryBudget budget = MemoryBudget::of_operator();
     return make_inverse_map(entries, int64_t(map.shape(0)), int64_t(map.shape(1)), input_sites.number, layer,
                             budget);
