@@ -47,8 +47,8 @@ def check_tensors(operator: str, args: Sequence[Any], kwargs: dict[str, Any], *,
         held = tensor.untyped_storage().nbytes()
         if tensor.numel() and _bytes_needed(tensor) > held:
             refuse(
-                f"a tensor of shape {list(tensor.shape)} has lost its memory: its storage holds {held} bytes. "
-                "Pass tensors whose storage was not resized."
+                f"a tensor of shape {list(tensor.shape)} has lost its memory: its storage holds {held} "
+                "bytes. Pass tensors whose storage was not resized."
             )
 
 

@@ -176,9 +176,9 @@ def test_convolution(data: st.DataObject) -> None:
     many = draw(st.one_of(st.just([3.0] * out), st.lists(ranges.filter(bool), max_size=18), st.none()))
 
     def reference() -> Any:
-        operands = _as(x, np.float32), _as(w, np.float32), _as(b, np.float32) if b is not None else None
+        operands = _as(x, np.float32), _as(w, np.float32), np.zeros(out) if b is None else _as(b, np.float32)
         if precision == "int8":
-            half = [None if a is None else a.astype(np.float16) for a in operands[1:]]
+            half = [a.astype(np.float16) for a in operands[1:]]
             y = numerics.convolution_int8(
                 operands[0], *half, _as(kernel_map, np.int32), amax, np.float32(many)
             )
