@@ -106,6 +106,9 @@ def _reshaped(x: torch.Tensor, name: str, dims: Sequence[int]) -> list[int]:
             f"Layer {name!r}: expected a shape of {given} values (at most one of them -1) to reshape "
             f"{list(x.shape)}, got {list(dims)}."
         )
+    # without values too: steps along its axes are computed from all others
+    if not given and prod(max(d, 1) for d in wanted) * 8 >= 2**63:
+        raise ScnError(f"Layer {name!r}: a tensor of shape {list(dims)} is more than 63 bits can number.")
     return wanted
 
 

@@ -33,11 +33,12 @@ Finish float_rows(const float* rows, int32_t channels) {
   return f;
 }
 
+constexpr float kMostFloat = std::numeric_limits<float>::max();
+
 /// The range as float32, in which kernels compute.
 float checked_range(double amax, const char* what, const std::string& layer) {
-  const float range = std::fabs(amax) <= double(std::numeric_limits<float>::max())
-                          ? float(amax)
-                          : std::numeric_limits<float>::infinity();
+  const float range =
+      std::fabs(amax) <= double(kMostFloat) ? float(amax) : std::numeric_limits<float>::infinity();
   if (!usable_range(range))
     fail(ErrorKind::kArgument, layer, ": ", what, " must be ", kUsableRange, ", got ", amax, ".");
   return range;
@@ -51,7 +52,7 @@ struct Int8Rows {
 Size int8_bytes(int64_t rows, int32_t channels) { return Size(rows) * int8_row(channels); }
 
 /// Values of a few rows at a time, so that they stay in a nearby cache.
-int64_t rows_at_hand(int32_t channels) { return std::max<int64_t>(1, (int64_t(1) << 14) / channels); }
+int64_t rows_at_hand(int32_t channels) { return std::max<int64_t>(1, (int64_t(1) << 13) / channels); }
 Size bytes_at_hand(int32_t channels) { return Size(rows_at_hand(channels)) * channels * sizeof(float); }
 
 /// q(x, amax) of float rows. int8 has neither NaN nor infinity: they are looked for in the copy of a few rows
@@ -67,8 +68,8 @@ Int8Rows quantise_rows(const Kernels& kernels, const float* x, int64_t rows, int
     float* const held = static_cast<float*>(pool.scratch(thread));
     const int64_t count = (end - begin) * channels;
     std::memcpy(held, x + begin * channels, size_t(count) * sizeof(float));
-    int64_t found = 0;
-    for (int64_t i = 0; i < count; ++i) found += !std::isfinite(held[i]);
+    int32_t found = 0;
+    for (int64_t i = 0; i < count; ++i) found += !(std::fabs(held[i]) <= kMostFloat);
     if (found) {
       wrong += found;
       return;
