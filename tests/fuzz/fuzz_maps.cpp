@@ -129,14 +129,14 @@ void check_inverse(Bytes& bytes, const std::vector<int32_t>& map, int64_t output
     if (map[size_t(i)] >= 0)
       expected[size_t(map[size_t(i)] * int64_t(volume) + i % volume)] = int32_t(i / volume);
   }
-  scn::inverse_map(map.data(), outputs, volume, inputs, inverse.data());
+  scn::inverse_map(map.data(), outputs, volume, inputs, "inverse", inverse.data());
   FUZZ_CHECK(inverse == expected, "the inverse map");
   if (map.empty()) return;
   std::vector<int32_t> wrong = map;
   bytes.pick(wrong) = bytes.edge32(INT32_MIN);
   const bool readable = std::all_of(wrong.begin(), wrong.end(), [&](int32_t in) { return in < inputs; });
   try {
-    scn::inverse_map(wrong.data(), outputs, volume, inputs, inverse.data());
+    scn::inverse_map(wrong.data(), outputs, volume, inputs, "inverse", inverse.data());
     FUZZ_CHECK(readable, "a map that reads beyond its input was taken");
   } catch (const scn::Error&) {
     ++fuzz::tally().refused;
