@@ -61,7 +61,7 @@ bool agree(const Layer& layer, std::mt19937& random) {
   }
   scn::ThreadPool pool(1);
   scn::KernelMap pairs;
-  pairs.assign(map.data(), layer.rows, layer.offsets, pool);
+  pairs.assign(map.data(), layer.rows, layer.offsets, kSources, "layer", pool);
   const scn::GatherGemm g{pairs.view(), x.data(), stride,  padded_in, packed.data(), padded_out,
                           false,        nullptr,  nullptr, nullptr,   false};
   if (sums_of(scn::kAmxKernels, g, layer.rows) == sums_of(scn::kPortableKernels, g, layer.rows)) return true;
