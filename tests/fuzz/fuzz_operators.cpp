@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #include "bytes.h"
@@ -13,13 +14,15 @@
 #include "cpu/functions.h"
 #include "error.h"
 #include "half.h"
+#include "memory_budget.h"
 #include "tally.h"
 
 namespace {
 
 using fuzz::Bytes;
 
-constexpr int32_t kFixedOrderChannels = 8;  // up to these an fp16 sum has one order
+constexpr int64_t kMemory = int64_t(16) << 20;
+constexpr size_t kFixedOrderChannels = 8;  // up to these an fp16 sum has one order
 
 scn::ThreadPool& draw_pool(Bytes& bytes) {
   static scn::ThreadPool one(1), two(2);
@@ -43,6 +46,14 @@ float draw_range(Bytes& bytes) {
   return bytes.chance(15) ? bytes.edge_float() : 0.25f + 0.1f * bytes.below(40);
 }
 
+/// Makes a size one that no caller can mean: then nothing may be read.
+bool impossible_size(Bytes& bytes, int64_t& size) {
+  const int64_t edge = bytes.edge();
+  if (edge >= 0 && edge <= INT32_MAX) return false;
+  size = edge;
+  return true;
+}
+
 float rounded(float v) { return scn::half_to_float(scn::float_to_half(v)); }
 
 int32_t quantised(float v, float amax) {
@@ -63,21 +74,21 @@ void convolve(Bytes& bytes) {
   call.out_channels = bytes.pick(channels);
   call.in_channels = bytes.pick(channels);
   // few weights, so that an execution stays short
-  const int64_t most = std::max<int64_t>(1, 8192 / (call.out_channels * call.in_channels));
-  call.offsets = std::min<int64_t>(most, bytes.chance(5) ? bytes.between(1, 80) : bytes.between(1, 27));
+  const int32_t most = std::max(1, int32_t(8192 / (call.out_channels * call.in_channels)));
+  call.offsets = std::min(most, bytes.chance(5) ? bytes.between(1, 80) : bytes.between(1, 27));
   call.precision = bytes.pick(precisions);
   call.layer = "layer";
   call.in_sites = bytes.between(0, 20);
   call.out_sites = bytes.between(0, 20);
-  const bool half = call.precision == scn::Precision::kFloat16;
-  const std::vector<float> weight =
-      draw_values(bytes, size_t(call.out_channels) * size_t(call.offsets) * size_t(call.in_channels), half);
-  const std::vector<float> bias = draw_values(bytes, size_t(call.out_channels), half);
-  const std::vector<float> features =
-      draw_values(bytes, size_t(call.in_sites) * size_t(call.in_channels), half);
-  std::vector<float> ranges(size_t(call.out_channels), draw_range(bytes));
+  const size_t in = size_t(call.in_channels), out = size_t(call.out_channels), offsets = size_t(call.offsets);
+  const bool half = call.precision == scn::Precision::kFloat16,
+             int8 = call.precision == scn::Precision::kInt8;
+  const std::vector<float> weight = draw_values(bytes, out * offsets * in, half);
+  const std::vector<float> bias = draw_values(bytes, out, half);
+  const std::vector<float> features = draw_values(bytes, size_t(call.in_sites) * in, half);
+  std::vector<float> ranges(out, draw_range(bytes));
   bytes.pick(ranges) = draw_range(bytes);
-  std::vector<int32_t> map(size_t(call.out_sites) * size_t(call.offsets));
+  std::vector<int32_t> map(size_t(call.out_sites) * offsets);
   uint32_t state = bytes.byte();
   for (int32_t& row : map) {
     state = state * 1664525u + 1013904223u;
@@ -87,42 +98,45 @@ void convolve(Bytes& bytes) {
   call.weight = weight.data();
   call.bias = bytes.chance(80) ? bias.data() : nullptr;
   const float input_amax = draw_range(bytes);
-  call.input_amax = double(input_amax);
+  call.input_amax = input_amax;
   call.weight_amax = ranges.data();
   call.features = features.data();
   call.map = map.data();
   call.round_output = bytes.chance(50);
   call.relu = bytes.chance(50);
+  const int64_t out_sites = call.out_sites;
+  int64_t* const sizes[] = {&call.in_sites, &call.in_channels, &call.out_channels, &call.offsets,
+                            &call.out_sites};
+  const bool impossible = bytes.chance(5) && impossible_size(bytes, *bytes.pick(sizes));
   std::unique_ptr<float[]> y;
-  scn::MemoryBudget budget(int64_t(1) << 28);
   try {
+    scn::MemoryBudget budget(kMemory);
     y = scn::convolve(call, draw_pool(bytes), budget);
   } catch (const scn::Error&) {
     ++fuzz::tally().refused;
     return;
   }
+  FUZZ_CHECK(!impossible, "an impossible size was taken");
   ++fuzz::tally().frames;
-  const bool fixed = half && call.in_channels <= kFixedOrderChannels;
-  for (size_t i = 0; i < size_t(call.out_sites * call.out_channels); ++i) {
-    const size_t row = i / size_t(call.out_channels), n = i % size_t(call.out_channels);
+  const bool fixed = half && in <= kFixedOrderChannels;
+  for (size_t i = 0; i < size_t(out_sites) * out; ++i) {
+    const size_t row = i / out, n = i % out;
     float sum = 0.0f;
     int64_t total = 0;
-    for (size_t k = 0; k < size_t(call.offsets); ++k) {
-      const int32_t in = map[row * size_t(call.offsets) + k];
-      FUZZ_CHECK(in >= -1 && in < call.in_sites, "a map that reads row %d of %lld was taken", in,
+    for (size_t k = 0; k < offsets; ++k) {
+      const int32_t from = map[row * offsets + k];
+      FUZZ_CHECK(from >= -1 && from < call.in_sites, "a map that reads row %d of %lld was taken", from,
                  (long long)call.in_sites);
-      for (size_t c = 0; in >= 0 && c < size_t(call.in_channels); ++c) {
-        const float x = features[size_t(in) * size_t(call.in_channels) + c];
-        const float v = weight[(n * size_t(call.offsets) + k) * size_t(call.in_channels) + c];
-        if (call.precision == scn::Precision::kInt8)
-          total += quantised(x, input_amax) * quantised(rounded(v), ranges[n]);
+      for (size_t c = 0; from >= 0 && c < in; ++c) {
+        const float x = features[size_t(from) * in + c], v = weight[(n * offsets + k) * in + c];
+        if (int8) total += quantised(x, input_amax) * quantised(rounded(v), ranges[n]);
         sum = std::fmaf(rounded(x), rounded(v), sum);
       }
     }
-    float expected = sum + (call.bias ? rounded(bias[n]) : 0.0f);
-    if (call.precision == scn::Precision::kInt8) {
-      const float scale = input_amax / 127.0f * (ranges[n] / 127.0f);
-      expected = std::fmaf(float(total), scale, call.bias ? rounded(bias[n]) : 0.0f);
+    const float added = call.bias ? rounded(bias[n]) : 0.0f;
+    float expected = sum + added;
+    if (int8) {
+      expected = std::fmaf(float(total), input_amax / 127.0f * (ranges[n] / 127.0f), added);
     } else if (!fixed) {
       continue;
     }
@@ -148,17 +162,20 @@ void add(Bytes& bytes) {
   call.round_output = bytes.chance(50);
   call.relu = bytes.chance(50);
   const float amax0 = draw_range(bytes), amax1 = draw_range(bytes);
-  call.amax0 = double(amax0);
-  call.amax1 = double(amax1);
+  call.amax0 = amax0;
+  call.amax1 = amax1;
   call.layer = "layer";
+  const bool impossible =
+      bytes.chance(5) && impossible_size(bytes, bytes.chance(50) ? call.rows : call.channels);
   std::unique_ptr<float[]> y;
-  scn::MemoryBudget budget(int64_t(1) << 28);
   try {
+    scn::MemoryBudget budget(kMemory);
     y = scn::add(call, draw_pool(bytes), budget);
   } catch (const scn::Error&) {
     ++fuzz::tally().refused;
     return;
   }
+  FUZZ_CHECK(!impossible, "an impossible size was taken");
   ++fuzz::tally().frames;
   for (size_t i = 0; i < count; ++i) {
     float expected = a[i] + b[i];
