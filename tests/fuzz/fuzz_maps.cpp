@@ -215,6 +215,7 @@ void run(Bytes& bytes) {
                "%zu outputs, expected %zu", outputs.size(), cells.size());
   }
   const int32_t volume = g.volume();
+  if (outputs.size() * size_t(volume) > size_t(1) << 22) return;  // the loops' own maps take memory too
   std::vector<int32_t> map(outputs.size() * size_t(volume));
   if (g.subm) {
     scn::subm_map(input, g, pool, map.data());

@@ -227,11 +227,12 @@ def test_a_map_too_large_for_memory_is_refused(frame: tuple[Array, Array]) -> No
 def test_memory_that_the_system_does_not_give_is_refused(frame: tuple[Array, Array]) -> None:
     engine = Engine(DATA, memory_limit=2**50)
     expected = Engine(DATA)(*frame, batch_size=2)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limits = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (1 << 36, limits[1]))
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, limits[1]))
     try:
         with pytest.raises(MemoryLimitError, match=r"dense: there is no memory for a dense map of \d+ bytes"):
-            engine(*frame, batch_size=2**26)
+            engine(*frame, batch_size=2**23)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
     assert np.array_equal(engine(*frame, batch_size=2), expected)
