@@ -151,6 +151,9 @@ class CudaBackend:
             names = ["in GPU memory" if place else "in host memory" for place in places]
             raise SiteError(f"features lie {names[0]}, but indices {names[1]}. Move them to one place.")
         on_gpu = places[0]
+        if on_gpu:
+            device_arrays.check_device(features, self._number, "features")
+            device_arrays.check_device(indices, self._number, "indices")
         if stream is not None:
             handle = device_arrays.stream_handle(stream)
         else:

@@ -18,6 +18,7 @@ __all__ = [
     "INDEX_ALIGNMENT",
     "DeviceArray",
     "capsule",
+    "check_device",
     "current_stream",
     "lies_on_gpu",
     "makes_copies",
@@ -82,6 +83,20 @@ def lies_on_gpu(array: Any, what: str) -> bool:
     if kind not in _HOST + _GPU:
         raise SiteError(f"{what} lies on a device of DLPack type {kind}; expected the CPU or CUDA (2).")
     return kind in _GPU
+
+
+def check_device(array: Any, number: int, what: str) -> None:
+    """Nothing if a GPU array lies on GPU `number`, or in managed memory, which every GPU reads.
+
+    Raises:
+        SiteError: it lies on another one. Libraries refuse to hand such arrays over, each in its own words.
+    """
+    kind, found = (_GPU[0], array.get_device()) if is_torch(array) else array.__dlpack_device__()
+    if int(kind) == _GPU[0] and int(found) != number:
+        raise SiteError(
+            f"{what} lie on cuda:{int(found)}, but this engine runs on cuda:{number}. Move them there, or "
+            "make an engine for that device."
+        )
 
 
 def stream_handle(stream: Any) -> int:

@@ -11,7 +11,14 @@ import pytest
 from scn_fx import Engine, _core
 from scn_fx.errors import ArgumentError, SiteError
 from scn_fx.runtime.array_kinds import FEATURES
-from scn_fx.runtime.device_arrays import DeviceArray, capsule, current_stream, lies_on_gpu, stream_handle
+from scn_fx.runtime.device_arrays import (
+    DeviceArray,
+    capsule,
+    check_device,
+    current_stream,
+    lies_on_gpu,
+    stream_handle,
+)
 from tests.gpu.networks import GRID, small_network
 from tests.oracle.frames import random_sites
 
@@ -103,6 +110,13 @@ def test_where_arrays_lie() -> None:
         lies_on_gpu(Foreign(10), "features")
     with pytest.raises(SiteError, match="got list"):
         lies_on_gpu([1, 2], "features")
+
+
+def test_arrays_of_another_gpu_are_refused() -> None:
+    check_device(Foreign(2), 0, "features")
+    check_device(Foreign(13), 1, "features")  # managed memory
+    with pytest.raises(SiteError, match=r"features lie on cuda:0, but this engine runs on cuda:1\. Move"):
+        check_device(Foreign(2), 1, "features")
 
 
 def test_streams_of_torch_cupy_and_numbers() -> None:

@@ -189,7 +189,11 @@ void run_file(const std::string& onnx, Bytes& bytes) {
       scn::EngineOptions alone = options;
       alone.threads = 1;
       scn::Engine fresh(model, alone);
-      compare(used, run(fresh, frame));
+      const Outcome expected = run(fresh, frame);
+      // Each thread has sums of its own, which count against the limit.
+      const bool memory = used.error == scn::ErrorKind::kMemory || expected.error == scn::ErrorKind::kMemory;
+      if (memory && options.threads > 1) continue;
+      compare(used, expected);
     }
     engine.buffer_bytes();
   } catch (const scn::Error& error) {
