@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks.soak.run import PRECISIONS, Outcome, soak
 from scn_fx.errors import ScnError
+from scn_fx.files.atomic import write_file
 
 HEAD = "precision   device     frames        sites  refused  compared  growth KiB  GPU KiB  seconds  wrong"
 
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{outcome.precision}: {text}", file=sys.stderr)
     if given.json:
         text = json.dumps([outcome.as_json() for outcome in outcomes], indent=1)
-        given.json.write_text(text, encoding="utf-8")
+        write_file(given.json, text)
     return int(any(outcome.wrong for outcome in outcomes))
 
 

@@ -20,8 +20,8 @@ from tests.fuzz.seeds import CORPUS, TARGETS
 
 SANITIZERS = {"asan": "address", "ubsan": "undefined", "tsan": "thread"}
 TESTS = ["tests/core", "tests/runtime", "tests/ops", "tests/fuzz", "tests/test_cpp_example.py"]
-LIMITED = "not system_does_not_give and not hostile_files and not limit_of_threads"
-"""Not the tests that limit the address space: ASan's shadow memory does not fit into it."""
+LIMITED = "not system_does_not_give and not limit_of_threads and not take_memory_for_their_results_only"
+"""Not the tests that count allocations, or limit the address space, where its shadow does not fit."""
 OPTIONS = {
     # Python itself leaks; what the engine leaves behind, allocation_failures and the fuzz targets look for.
     "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:allocator_may_return_null=1",
