@@ -154,14 +154,13 @@ def open_archive(source: SourceFile) -> Iterator[Archive]:
     entries = _directory_entries(source)
     try:
         archive = zipfile.ZipFile(source.stream)
-    except Exception as error:  # BadZipFile, struct.error, NotImplementedError, UnicodeDecodeError, …
+    except Exception as error:  # zipfile lets errors of its own and of what it calls through
         raise source.error(
             f"it is no complete zip archive ({error or type(error).__name__}). {_DAMAGED}"
         ) from error
     with archive:
-        if (
-            len(archive.infolist()) != entries
-        ):  # Python's reader does not count: a wrong length hides the next ones
+        # Python's reader does not count: a wrong length hides the next ones.
+        if len(archive.infolist()) != entries:
             raise source.error(
                 f"its zip directory should have {entries} entries, got {len(archive.infolist())}. {_DAMAGED}"
             )
