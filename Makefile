@@ -27,7 +27,7 @@ demo: $(READY)
 	$(BIN)/scn-fx demo --output-dir $(DEMO_OUTPUT)
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 lint: $(READY)
 	$(BIN)/ruff check .

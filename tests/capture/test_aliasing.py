@@ -21,7 +21,7 @@ from scn_fx.capture import capture
 from scn_fx.errors import CaptureError
 from tests.capture.frames import GRID, frame, ordered, relative, spconv_is_reliable
 
-SEEDS = 240
+SEEDS = 110
 CHANNELS = 4
 
 ALIASES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -159,7 +159,7 @@ def test_random_programs_compute_what_the_model_computes() -> None:
         assert relative(found, wanted) <= 1e-5, (seed, program)
         assert torch.equal(given, other), "a graph does not write into its inputs"
         equal += 1
-    assert equal >= 200, refused
+    assert equal >= 90, refused
 
 
 @pytest.mark.parametrize("name", [*ALIASES, *IDLE])
