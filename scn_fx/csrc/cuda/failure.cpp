@@ -3,6 +3,7 @@
 
 #include "cpu/convolution.h"
 #include "error.h"
+#include "maps/site_errors.h"
 
 namespace scn::cuda {
 namespace {
@@ -12,9 +13,7 @@ void check_bounds(const Network& net, const std::vector<int32_t>& status) {
     if (map.partner >= 0) continue;
     const int64_t found = status[size_t(kFound + map.output_set)];
     if (found <= map.bound) continue;
-    fail(ErrorKind::kBound, map.layer, ": ", found, map.geometry.subm ? " sites" : " output sites",
-         ", but output_bound is ", map.bound,
-         ". Capture the model again with output_bound=", found + found / 4, " or more.");
+    fail_bound(found, map.bound, map.geometry.subm ? "sites" : "output sites", map.layer);
   }
 }
 
@@ -29,19 +28,10 @@ void throw_failure(const Plan& plan, const FailureHeader& header, const std::vec
          entry(kFirstNonFinite), ". Clean the points before voxelising them.");
   }
   if (entry(kOutside)) {
-    const Site& s = header.outside;
-    fail(ErrorKind::kSite, "The input: ", entry(kOutside), " of ", header.sites,
-         " sites lie outside the grid; the first is (batch, z, y, x) = (", s.batch, ", ", s.z, ", ", s.y,
-         ", ", s.x, ") in row ", entry(kFirstOutside), ", expected batch < ", header.batch, " and z, y, x < ",
-         to_string(net.sets[0].shape),
-         ". Check the voxel range, the order of the columns and the batch size.");
+    fail_outside(entry(kOutside), header.sites, header.outside, entry(kFirstOutside), header.batch,
+                 net.sets[0].shape, "The input");
   }
-  if (entry(kDuplicates)) {
-    const Site& s = header.duplicate;
-    fail(ErrorKind::kSite, "The input: site (batch, z, y, x) = (", s.batch, ", ", s.z, ", ", s.y, ", ", s.x,
-         ") in row ", entry(kFirstDuplicate),
-         " is a duplicate. Each voxel may occur once; merge the points of a voxel before calling.");
-  }
+  if (entry(kDuplicates)) fail_duplicate(header.duplicate, entry(kFirstDuplicate), "The input");
   check_bounds(net, status);
   const int32_t first = kFound + int32_t(net.sets.size());
   for (size_t i = 0; i < plan.steps.size(); ++i) {

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "error.h"
+#include "maps/site_errors.h"
 
 namespace scn {
 namespace {
@@ -28,12 +29,6 @@ void for_each_output(const Reach& reach, ReachRows& rows, const Site& site, cons
   }
 }
 
-[[noreturn]] void fail_duplicate(const Site& s, int64_t row, const std::string& layer) {
-  fail(ErrorKind::kSite, layer, ": site (batch, z, y, x) = (", s.batch, ", ", s.z, ", ", s.y, ", ", s.x,
-       ") in row ", row,
-       " is a duplicate. Each voxel may occur once; merge the points of a voxel before calling.");
-}
-
 /// Indexes the sites that lie inside the grid, and throws if there are others.
 void insert_sites(const Site* indices, int64_t count, const std::string& layer, ThreadPool& pool,
                   SiteIndex* index) {
@@ -54,11 +49,7 @@ void insert_sites(const Site* indices, int64_t count, const std::string& layer, 
     }
   });
   if (!wrong) return;
-  const Site& s = indices[first];
-  fail(ErrorKind::kSite, layer, ": ", wrong.load(), " of ", count,
-       " sites lie outside the grid; the first is (batch, z, y, x) = (", s.batch, ", ", s.z, ", ", s.y, ", ",
-       s.x, ") in row ", first.load(), ", expected batch < ", index->batch(), " and z, y, x < ",
-       to_string(index->shape()), ". Check the voxel range, the order of the columns and the batch size.");
+  fail_outside(wrong, count, indices[first], first, index->batch(), index->shape(), layer);
 }
 
 }  // namespace
@@ -282,10 +273,7 @@ void output_sites(const SiteSet& input, const ConvGeometry& geometry, const Reac
     }
   }
   const int64_t count = index.finish(pool, &output->sites, output_bound);
-  if (count > output_bound) {
-    fail(ErrorKind::kBound, layer, ": ", count, " output sites, but output_bound is ", output_bound,
-         ". Capture the model again with output_bound=", count + count / 4, " or more.");
-  }
+  if (count > output_bound) fail_bound(count, output_bound, "output sites", layer);
   output->row_of_rank.clear();
 }
 
@@ -318,11 +306,6 @@ int64_t KernelMap::pairs() const {
 }
 
 namespace {
-
-[[noreturn]] void fail_map_entry(int32_t entry, int64_t input_rows, const std::string& layer) {
-  fail(ErrorKind::kSite, layer, ": the kernel map reads input row ", entry, ", but there are ", input_rows,
-       " input rows. Build the map from the same sites as the features.");
-}
 
 /// Writes the mask of a row and appends its neighbours; returns where the next row's begin. Entries are read
 /// once; `wrong` becomes one that is no input row, if there is any.
@@ -588,12 +571,7 @@ void inverse_map(const int32_t* map, int64_t outputs, int32_t volume, int64_t in
   // afterwards, in order: looking at each place before it is taken costs more than all the rest
   int64_t taken = 0;
   for (int64_t i = 0; i < places; ++i) taken += inverse[i] >= 0;
-  if (taken != pairs) {
-    fail(ErrorKind::kSite, layer, ": ", pairs - taken, " of ", pairs,
-         " pairs of the kernel map read an input row at an offset at which another output row reads it, so "
-         "that "
-         "the map has no inverse. Pass the map that conv_map made.");
-  }
+  if (taken != pairs) fail_no_inverse(pairs - taken, pairs, layer);
 }
 
 }  // namespace scn
