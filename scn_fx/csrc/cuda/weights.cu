@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
+// Weights in the order in which the kernels read them: rounded, quantised and packed on the device, one
+// element a thread.
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 
+#include "cuda/finish.cuh"
+#include "cuda/geometry_common.cuh"
 #include "cuda/tensor_params.h"
-#include "half.h"
 
 namespace scn::cuda {
 namespace {
+
+constexpr int kThreads = 256;
+constexpr int64_t kMostBlocks = 1 << 16;
 
 /// Output channels that the kernels compute: every stored form of the result fits (see row_bytes).
 int32_t padded_channels(int32_t channels) {
@@ -15,68 +19,138 @@ int32_t padded_channels(int32_t channels) {
   return channels <= 16 ? 16 : channels <= 32 ? 32 : 64;
 }
 
-/// Elements in the order in which the lanes of mma.sync read them, output channels as its rows. `value(n, k,
-/// c)` gives a weight, zero beyond the real channels and offsets.
-template <typename Element, typename Value>
-std::vector<char> pack_fragments(int32_t padded, const KOrder& order, const Value& value) {
-  const int32_t size = int32_t(sizeof(Element)), block = std::min(padded, kLargestBlock);
-  const int32_t units = order.units(tensor_block(block, unit_parts(order.row_bytes)));
-  std::vector<char> packed((Size(padded) * units * order.unit_bytes()).count());
-  Element* out = reinterpret_cast<Element*>(packed.data());
-  for (int32_t n0 = 0; n0 < padded; n0 += block) {
-    for (int32_t unit = 0; unit < units; ++unit) {
-      for (int32_t step = 0; step < order.steps(); ++step) {
-        for (int32_t n16 = 0; n16 < block; n16 += 16) {
-          for (int32_t lane = 0; lane < 32; ++lane) {
-            for (int32_t word = 0; word < 4; ++word) {  // two halves of K x two halves of the rows
-              const int32_t n = n0 + channel_of_row(n16 + word % 2 * 8 + lane / 4, block);
-              for (int32_t byte = 0; byte < 4; byte += size) {
-                const KOrder::Source from = order.source(unit, step, lane % 4, word / 2 * 4 + byte);
-                *out++ = value(n, from.offset, from.byte / size);
-              }
-            }
-          }
-        }
-      }
-    }
-  }
-  return packed;
+/// Which weight an element of the packed ones is; beyond the real channels and offsets: none.
+struct Origin {
+  int32_t channel, offset, in_channel;
+};
+
+/// Takes the last index of a packed array off `at`.
+__device__ __forceinline__ int32_t take_index(int64_t& at, int32_t extent) {
+  const int64_t rest = at / extent;
+  const int32_t index = int32_t(at - rest * extent);
+  at = rest;
+  return index;
 }
 
-/// Elements in the order in which wgmma reads them from shared memory: blocks of 8 columns x 16 bytes, the
-/// two halves of a 32-byte step side by side, then the next columns, then the next step; units are padded to
-/// whole blocks.
-template <typename Element, typename Value>
-std::vector<char> pack_blocks(int32_t padded, const KOrder& order, const Value& value) {
-  const int32_t size = int32_t(sizeof(Element)), block = kLargestBlock;
-  const int32_t units = order.units(hopper_block(order.units()));
-  std::vector<char> packed((Size(padded) * units * order.unit_bytes()).count());
-  Element* out = reinterpret_cast<Element*>(packed.data());
-  for (int32_t n0 = 0; n0 < padded; n0 += block) {
-    for (int32_t unit = 0; unit < units; ++unit) {
-      for (int32_t step = 0; step < order.steps(); ++step) {
-        for (int32_t n8 = 0; n8 < block; n8 += 8) {
-          for (int32_t half = 0; half < 2; ++half) {
-            for (int32_t column = n8; column < n8 + 8; ++column) {
-              for (int32_t byte = 0; byte < 16; byte += size) {
-                const KOrder::Source from = order.source(unit, step, byte / 4, half * 4 + byte % 4);
-                *out++ = value(n0 + channel_of_column(column, block), from.offset, from.byte / size);
-              }
-            }
-          }
-        }
-      }
-    }
+/// The order in which the lanes of mma.sync read weights, output channels as its rows: [block of channels,
+/// unit, step, 16 channels, lane, word, element].
+template <typename Element>
+struct Fragments {
+  KOrder order;
+  int32_t block, units;
+
+  __device__ __forceinline__ Origin origin(int64_t at) const {
+    constexpr int32_t kSize = int32_t(sizeof(Element));
+    const int32_t byte = take_index(at, 4 / kSize) * kSize;
+    const int32_t word = take_index(at, 4);  // two halves of K x two halves of the rows
+    const int32_t lane = take_index(at, 32);
+    const int32_t n16 = take_index(at, block / 16) * 16;
+    const int32_t step = take_index(at, order.steps());
+    const int32_t unit = take_index(at, units), n0 = int32_t(at) * block;
+    const KOrder::Source from = order.source(unit, step, lane % 4, word / 2 * 4 + byte);
+    return {n0 + channel_of_row(n16 + word % 2 * 8 + lane / 4, block), from.offset, from.byte / kSize};
   }
-  return packed;
+};
+
+/// The order in which wgmma reads weights from shared memory: blocks of 8 columns x 16 bytes, the two halves
+/// of a 32-byte step side by side, then the next columns, then the next step; units are padded to whole
+/// blocks: [block of channels, unit, step, 8 columns, half, column, element].
+template <typename Element>
+struct Blocks {
+  KOrder order;
+  int32_t block, units;
+
+  __device__ __forceinline__ Origin origin(int64_t at) const {
+    constexpr int32_t kSize = int32_t(sizeof(Element));
+    const int32_t byte = take_index(at, 16 / kSize) * kSize;
+    const int32_t in_eight = take_index(at, 8), half = take_index(at, 2);
+    const int32_t column = take_index(at, block / 8) * 8 + in_eight;
+    const int32_t step = take_index(at, order.steps());
+    const int32_t unit = take_index(at, units), n0 = int32_t(at) * block;
+    const KOrder::Source from = order.source(unit, step, byte / 4, half * 4 + byte % 4);
+    return {n0 + channel_of_column(column, block), from.offset, from.byte / kSize};
+  }
+};
+
+/// [offset, in channel, padded], as chains of sums read them.
+struct Rows {
+  int32_t in_channels, padded;
+
+  __device__ __forceinline__ Origin origin(int64_t at) const {
+    const int32_t channel = take_index(at, padded), in_channel = take_index(at, in_channels);
+    return {channel, int32_t(at), in_channel};
+  }
+};
+
+__device__ __forceinline__ float rounded(float v) { return __half2float(__float2half_rn(v)); }
+
+/// A real weight as an element; the same float32 operations as on the CPU (quantise_weight).
+__device__ __forceinline__ void convert(float v, float amax, bool, int8_t* to) {
+  *to = int8_t(quantised(__fmul_rn(rounded(v), __fdiv_rn(127.0f, amax))));
+}
+__device__ __forceinline__ void convert(float v, float, bool, __half* to) { *to = __float2half_rn(v); }
+__device__ __forceinline__ void convert(float v, float, bool half, float* to) { *to = half ? rounded(v) : v; }
+
+template <typename Element, typename Order>
+__global__ void pack_kernel(const Order order, const WeightShape shape, const RawWeights from, int64_t count,
+                            Element* packed) {
+  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < count;
+       i += int64_t(gridDim.x) * kThreads) {
+    const Origin o = order.origin(i);
+    Element element = Element(0.0f);
+    if (o.channel < shape.out_channels && o.offset < shape.offsets && o.in_channel < shape.in_channels) {
+      const int64_t at = (int64_t(o.channel) * shape.offsets + o.offset) * shape.in_channels + o.in_channel;
+      const float amax = sizeof(Element) == 1 ? from.weight_amax[o.channel] : 0.0f;
+      convert(from.weight[at], amax, shape.precision == Precision::kFloat16, &element);
+    }
+    packed[i] = element;
+  }
+}
+
+__global__ void finish_kernel(const WeightShape shape, const RawWeights from, int32_t padded, float* scale,
+                              float* bias) {
+  for (int32_t n = threadIdx.x; n < padded; n += kThreads) {
+    const bool real = n < shape.out_channels;
+    float b = real && from.bias ? from.bias[n] : 0.0f;
+    if (shape.precision != Precision::kFloat32) b = rounded(b);
+    bias[n] = b;
+    scale[n] = 0.0f;
+    if (real && shape.precision == Precision::kInt8)
+      scale[n] = __fmul_rn(__fdiv_rn(from.input_amax, 127.0f), __fdiv_rn(from.weight_amax[n], 127.0f));
+  }
+}
+
+template <typename Element, typename Order>
+void launch_pack(const Order& order, const WeightShape& shape, const RawWeights& from, const WeightsView& to,
+                 cudaStream_t stream) {
+  const int64_t count = to.packed_bytes / int64_t(sizeof(Element));
+  pack_kernel<Element><<<blocks_for(count, kThreads, kMostBlocks), kThreads, 0, stream>>>(
+      order, shape, from, count, reinterpret_cast<Element*>(to.packed));
+  check_launch("packing weights");
+}
+
+/// Blocks of output channels, and units as they are padded for the kernels.
+int32_t channel_block(const WeightsView& w) {
+  return w.hopper ? kLargestBlock : std::min(w.padded, kLargestBlock);
+}
+int32_t padded_units(const WeightsView& w, const KOrder& order) {
+  if (w.hopper) return order.units(hopper_block(order.units()));
+  return order.units(tensor_block(channel_block(w), unit_parts(order.row_bytes)));
+}
+
+template <typename Element>
+void pack_tensor(const WeightShape& shape, const RawWeights& from, const WeightsView& to,
+                 cudaStream_t stream) {
+  const KOrder order{shape.offsets, to.in_bytes};
+  const int32_t block = channel_block(to), units = padded_units(to, order);
+  if (to.hopper) {
+    launch_pack<Element>(Blocks<Element>{order, block, units}, shape, from, to, stream);
+  } else {
+    launch_pack<Element>(Fragments<Element>{order, block, units}, shape, from, to, stream);
+  }
 }
 
 }  // namespace
-
-Size packed_weight_bytes(int32_t out_channels, int32_t offsets, int32_t in_channels) {
-  // float32 takes most; a few more units of offsets are padded to whole blocks
-  return Size(padded_channels(out_channels)) * (Size(offsets) + 64) * row_bytes(in_channels, 4);
-}
 
 bool suits_hopper(int32_t padded, const KOrder& order, const DeviceLimits& limits) {
   if (padded < kLargestBlock) return false;
@@ -87,11 +161,9 @@ bool suits_hopper(int32_t padded, const KOrder& order, const DeviceLimits& limit
   return units_of_block / kHopperDepth * group_bytes + map_bytes + groups * 16 + 1024 <= limits.shared_bytes;
 }
 
-DeviceWeights device_weights(const WeightSource& s, const DeviceLimits& limits) {
-  // The CPU's preparation checks ranges and sizes, and defines scales and rounding.
-  const PreparedWeights prepared = prepare_weights(s);
+WeightsView weights_view(const WeightShape& s, const DeviceLimits& limits) {
   const bool int8 = s.precision == Precision::kInt8, half = s.precision == Precision::kFloat16;
-  DeviceWeights w;
+  WeightsView w;
   w.in_channels = s.in_channels;
   w.product = int8                 ? Product::kTensorInt8
               : !half              ? Product::kChainFloat
@@ -99,51 +171,51 @@ DeviceWeights device_weights(const WeightSource& s, const DeviceLimits& limits) 
                                    : Product::kTensorHalf;
   w.padded = padded_channels(s.out_channels);
   w.in_bytes = row_bytes(s.in_channels, int8 ? 1 : half ? 2 : 4);
-  std::vector<float> scale(size_t(w.padded), 0.0f), bias(size_t(w.padded), 0.0f);
-  for (int32_t n = 0; n < s.out_channels; ++n) {
-    bias[size_t(n)] = prepared.bias[size_t(n)];
-    if (int8) scale[size_t(n)] = prepared.scale[size_t(n)];
-  }
-  const auto source = [&](int32_t n, int32_t k, int32_t c) {
-    return s.weight[(int64_t(n) * s.offsets + k) * s.in_channels + c];
-  };
-  const auto real = [&](int32_t n, int32_t k, int32_t c) {
-    return n < s.out_channels && k < s.offsets && c < s.in_channels;
-  };
   const KOrder order{s.offsets, w.in_bytes};
   w.units = order.units();
-  w.hopper =
-      limits.hopper && (int8 || w.product == Product::kTensorHalf) && suits_hopper(w.padded, order, limits);
-  if (int8) {
-    std::vector<float> factor;
-    for (int32_t n = 0; n < s.out_channels; ++n) factor.push_back(127.0f / s.weight_amax[n]);
-    const auto value = [&](int32_t n, int32_t k, int32_t c) {
-      if (!real(n, k, c)) return int8_t(0);
-      return quantise_weight(half_to_float(float_to_half(source(n, k, c))), factor[size_t(n)]);
-    };
-    w.packed = to_device(w.hopper ? pack_blocks<int8_t>(w.padded, order, value)
-                                  : pack_fragments<int8_t>(w.padded, order, value));
-  } else if (w.product == Product::kTensorHalf) {
-    const auto value = [&](int32_t n, int32_t k, int32_t c) {
-      return real(n, k, c) ? float_to_half(source(n, k, c)) : uint16_t(0);
-    };
-    w.packed = to_device(w.hopper ? pack_blocks<uint16_t>(w.padded, order, value)
-                                  : pack_fragments<uint16_t>(w.padded, order, value));
-  } else {  // [offset, in channel, padded]
-    std::vector<char> packed((Size(s.offsets) * s.in_channels * w.padded * sizeof(float)).count());
-    float* out = reinterpret_cast<float*>(packed.data());
-    for (int32_t k = 0; k < s.offsets; ++k) {
-      for (int32_t c = 0; c < s.in_channels; ++c) {
-        for (int32_t n = 0; n < w.padded; ++n) {
-          const float v = real(n, k, c) ? source(n, k, c) : 0.0f;
-          *out++ = half ? half_to_float(float_to_half(v)) : v;
-        }
-      }
-    }
-    w.packed = to_device(packed);
+  if (int8 || w.product == Product::kTensorHalf) {
+    w.hopper = limits.hopper && suits_hopper(w.padded, order, limits);
+    w.packed_bytes = (Size(w.padded) * padded_units(w, order) * order.unit_bytes()).value();
+  } else {
+    w.packed_bytes = (Size(s.offsets) * s.in_channels * w.padded * sizeof(float)).value();
   }
-  w.scale = to_device(scale);
-  w.bias = to_device(bias);
+  return w;
+}
+
+void pack_weights(const WeightShape& shape, const RawWeights& from, const WeightsView& to,
+                  cudaStream_t stream) {
+  finish_kernel<<<1, kThreads, 0, stream>>>(shape, from, to.padded, to.scale, to.bias);
+  check_launch("preparing scales");
+  if (to.product == Product::kTensorInt8) return pack_tensor<int8_t>(shape, from, to, stream);
+  if (to.product == Product::kTensorHalf) return pack_tensor<__half>(shape, from, to, stream);
+  launch_pack<float>(Rows{shape.in_channels, to.padded}, shape, from, to, stream);
+}
+
+DeviceWeights device_weights(const WeightSource& s, const DeviceLimits& limits) {
+  prepare_weights(s);  // which checks ranges and values
+  const WeightShape shape{s.out_channels, s.offsets, s.in_channels, s.precision};
+  const auto copy = [](const float* values, Size count) {
+    DeviceArray<float> array(values ? count.value() : 0);
+    if (array.size()) {
+      check(cudaMemcpy(array.data(), values, size_t(array.bytes()), cudaMemcpyHostToDevice),
+            "copying weights");
+    }
+    return array;
+  };
+  const DeviceArray<float> weight = copy(s.weight, Size(s.out_channels) * s.offsets * s.in_channels),
+                           bias = copy(s.bias, s.out_channels),
+                           amax = copy(s.precision == Precision::kInt8 ? s.weight_amax : nullptr,
+                                       s.out_channels);
+  DeviceWeights w;
+  w.view = weights_view(shape, limits);
+  w.packed = DeviceArray<char>(w.view.packed_bytes);
+  w.scale = DeviceArray<float>(w.view.padded);
+  w.bias = DeviceArray<float>(w.view.padded);
+  w.view.packed = w.packed.data();
+  w.view.scale = w.scale.data();
+  w.view.bias = w.bias.data();
+  pack_weights(shape, {weight.data(), bias.data(), s.input_amax, amax.data()}, w.view, nullptr);
+  check(cudaStreamSynchronize(nullptr), "packing weights");  // what was copied is released
   return w;
 }
 
