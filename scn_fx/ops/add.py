@@ -13,12 +13,13 @@ from scn_fx.ops.checks import (
     check_features,
     check_precisions,
     check_range,
-    reject_integer_backward,
     relu_gradient,
     result_dtype,
     shape_text,
 )
-from scn_fx.ops.dispatch import array, core, define, fake, only_shapes_matter
+from scn_fx.ops.devices import kernels_for
+from scn_fx.ops.dispatch import define, fake, only_shapes_matter
+from scn_fx.ops.straight_through import as_used
 
 __all__ = ["add"]
 
@@ -65,10 +66,11 @@ def add(
     input0_dynamic_range: float | None = None,
     input1_dynamic_range: float | None = None,
 ) -> torch.Tensor:
-    """``act(a + b)`` of two float16 or float32 tensors [N, C] on the same sites in the same order.
+    """``act(a + b)`` of two float tensors [N, C] on the same sites in the same order.
 
     With precision "int8" each operand is quantised with its own range first. The result is float16 for
     output_precision "fp16", else float32. `activation_name` is the module path of the activation, for export.
+    Gradients go straight through the rounding of float16 and int8 (see `straight_through`).
     """
     _check(a, b, name, activation, precision, output_precision, input0_dynamic_range, input1_dynamic_range)
     if only_shapes_matter():
@@ -78,17 +80,10 @@ def add(
             f"Layer {name!r}: both operands must lie on the same sites, got {shape_text(a)} and "
             f"{shape_text(b)}."
         )
-    result = core().add(
-        array(a),
-        array(b),
-        precision,
-        output_precision,
-        activation == "ReLU",
-        float(input0_dynamic_range or 0.0),
+    return kernels_for(a).add(
+        a, b, name, activation == "ReLU", precision, output_precision, float(input0_dynamic_range or 0.0),
         float(input1_dynamic_range or 0.0),
-        name=name,
-    )
-    return torch.from_numpy(result)
+    )  # fmt: skip
 
 
 @fake(add)
@@ -112,20 +107,25 @@ def _save(
     ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: torch.Tensor
 ) -> None:
     ctx.dtypes = (inputs[0].dtype, inputs[1].dtype)
-    ctx.name = keyword_only_inputs["name"]
     ctx.relu = keyword_only_inputs["activation"] == "ReLU"
-    ctx.precision = keyword_only_inputs["precision"]
-    ctx.output_precision = keyword_only_inputs["output_precision"]
-    if ctx.relu:
-        ctx.save_for_backward(output)
+    ctx.int8 = keyword_only_inputs["precision"] == "int8"
+    ctx.ranges = (
+        keyword_only_inputs["input0_dynamic_range"],
+        keyword_only_inputs["input1_dynamic_range"],
+    )
+    ctx.save_for_backward(output if ctx.relu else None, *(inputs if ctx.int8 else ()))
 
 
 def _backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    reject_integer_backward(ctx.name, ctx.precision, ctx.output_precision)
+    """The gradient of both operands; straight through what float16 and int8 round."""
+    output, *operands = ctx.saved_tensors
     if ctx.relu:
-        (output,) = ctx.saved_tensors
         grad = relu_gradient(grad, output)
-    return grad.to(ctx.dtypes[0]), grad.to(ctx.dtypes[1])
+    both = [grad, grad]
+    if ctx.int8:
+        used = (as_used(x, "int8", amax) for x, amax in zip(operands, ctx.ranges, strict=True))
+        both = [operand.masked(grad) for operand in used]
+    return both[0].to(ctx.dtypes[0]), both[1].to(ctx.dtypes[1])
 
 
 add.register_autograd(_backward, setup_context=_save)

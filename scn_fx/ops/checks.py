@@ -23,6 +23,8 @@ from scn_fx.ranges import LARGEST_RANGE, SMALLEST_RANGE, USABLE_RANGE, sum_scale
 
 __all__ = [
     "ACTIVATIONS",
+    "FLOATS",
+    "FLOATS_TEXT",
     "PRECISIONS",
     "check_activation",
     "check_batch",
@@ -36,7 +38,6 @@ __all__ = [
     "check_range",
     "check_sites",
     "geometry_of",
-    "reject_integer_backward",
     "relu_gradient",
     "result_dtype",
     "shape_text",
@@ -46,6 +47,9 @@ __all__ = [
 
 ACTIVATIONS = ("None", "ReLU")
 PRECISIONS = ("fp32", "fp16", "int8")
+FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+"""dtypes of features and weights; what autocast brings. bfloat16 is computed with as float32."""
+FLOATS_TEXT = "float16, bfloat16 or float32"
 MOST_GRIDS = 2**31 - 1  # of a batch
 
 
@@ -66,13 +70,12 @@ def check_sites(name: str, indices: torch.Tensor, what: str = "indices") -> None
 def check_features(
     name: str, features: torch.Tensor, what: str = "features", channels: int | None = None
 ) -> None:
-    """`features` must be float16 or float32 [N, channels]."""
+    """`features` must be of `FLOATS`, [N, channels]."""
     width = "C" if channels is None else str(channels)
-    if features.dim() != 2 or features.dtype not in (torch.float16, torch.float32):
+    if features.dim() != 2 or features.dtype not in FLOATS:
         hint = " Convert them with .float() first." if features.dim() == 2 else ""
         raise SiteError(
-            f"Layer {name!r}: {what} must be float16 or float32 [N, {width}], got {shape_text(features)}."
-            f"{hint}"
+            f"Layer {name!r}: {what} must be {FLOATS_TEXT} [N, {width}], got {shape_text(features)}.{hint}"
         )
     if channels is not None and features.shape[1] != channels:
         raise SiteError(
@@ -245,13 +248,3 @@ def result_dtype(output_precision: str) -> torch.dtype:
 def relu_gradient(grad: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
     """The gradient behind a ReLU, from its `output`: zero where that is, as torch has it; NaN passes."""
     return torch.where(output <= 0, grad.new_zeros(()), grad)
-
-
-def reject_integer_backward(name: str, precision: str, output_precision: str) -> None:
-    """Gradients are defined for float32 arithmetic only."""
-    if precision != "fp32" or output_precision != "fp32":
-        raise ScnError(
-            f"Layer {name!r}: gradients need precision 'fp32' and output_precision 'fp32', got {precision!r} "
-            f"and {output_precision!r}. Train the float graph, before quant.calibrate; run calibrated graphs "
-            "under torch.no_grad()."
-        )

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-import numpy as np
 import torch
 
 from scn_fx.errors import BoundError, ScnError, SiteError
 from scn_fx.ops.checks import (
+    FLOATS,
+    FLOATS_TEXT,
     check_activation,
     check_bound,
     check_channel_ranges,
@@ -25,13 +26,15 @@ from scn_fx.ops.checks import (
     check_precisions,
     check_range,
     geometry_of,
-    reject_integer_backward,
     relu_gradient,
     result_dtype,
     shape_text,
     to_half,
 )
-from scn_fx.ops.dispatch import array, core, define, fake, only_shapes_matter
+from scn_fx.ops.devices import kernels_for
+from scn_fx.ops.dispatch import define, fake, only_shapes_matter
+from scn_fx.ops.products import transposed_product, weight_gradient
+from scn_fx.ops.straight_through import as_used, weight_as_used
 
 __all__ = ["convolution"]
 
@@ -53,17 +56,16 @@ def _check(
     """Everything that can be checked without looking at values or at the number of sites."""
     kernel_size = geometry_of(name, **numbers).kernel_size
     check_bound(name, output_bound)
-    floats = (torch.float16, torch.float32)
-    if weight.dim() != 5 or list(weight.shape[1:4]) != list(kernel_size) or weight.dtype not in floats:
+    if weight.dim() != 5 or list(weight.shape[1:4]) != list(kernel_size) or weight.dtype not in FLOATS:
         raise ScnError(
-            f"Layer {name!r}: weight must be float16 or float32 [out, {', '.join(map(str, kernel_size))}, "
+            f"Layer {name!r}: weight must be {FLOATS_TEXT} [out, {', '.join(map(str, kernel_size))}, "
             f"in] for a kernel of {list(kernel_size)}, got {shape_text(weight)}."
         )
     out_channels, in_channels = int(weight.shape[0]), int(weight.shape[4])
     check_channels(name, "the weight's output", out_channels)
-    if bias is not None and (list(bias.shape) != [out_channels] or bias.dtype not in floats):
+    if bias is not None and (list(bias.shape) != [out_channels] or bias.dtype not in FLOATS):
         raise ScnError(
-            f"Layer {name!r}: bias must be float16 or float32 [{out_channels}], got {shape_text(bias)}."
+            f"Layer {name!r}: bias must be {FLOATS_TEXT} [{out_channels}], got {shape_text(bias)}."
         )
     check_features(name, features, channels=in_channels)
     check_kernel_map(name, kernel_map, prod(kernel_size))
@@ -107,12 +109,17 @@ def convolution(
     input_dynamic_range: float | None = None,
     weight_dynamic_ranges: Sequence[float] | None = None,
 ) -> torch.Tensor:
-    """Convolve `features`, float16 or float32 [N, in], over `kernel_map`, int32 [M, K], to [M, out].
+    """Convolve `features` [N, in] over `kernel_map`, int32 [M, K], to [M, out].
+
+    Features, weight and bias are float16, bfloat16 or float32 each, whatever autocast brings.
 
     `weight` is [out, kz, ky, kx, in], `bias` [out] or None. With precision "fp16" or "int8" weight and bias
     are rounded to float16 first. The result is float16 for output_precision "fp16", else float32: "int8"
     means that the consumers quantise the unrounded value. CalibrationError for missing or unusable ranges,
     BoundError for more than `output_bound` rows, OverflowedError where float16 cannot hold a value.
+
+    Gradients are those of float32 arithmetic, straight through the rounding of float16 and int8 (see
+    `straight_through`). They need a map that has an inverse, as each map of the operators has.
     """
     _check(
         features,
@@ -157,19 +164,18 @@ def convolution(
         weight = to_half(name, "weight", weight)
         bias = None if bias is None else to_half(name, "bias", bias)
     quantised = precision == "int8"
-    result = core().convolution(
-        array(features),
-        array(weight),
-        None if bias is None else array(bias.float()),
-        array(kernel_map),
+    return kernels_for(features).convolution(
+        features,
+        weight,
+        bias,
+        kernel_map,
+        name,
+        activation == "ReLU",
         precision,
         output_precision,
-        activation == "ReLU",
         float(input_dynamic_range or 0.0) if quantised else 0.0,
-        np.asarray(weight_dynamic_ranges, np.float32) if quantised else None,
-        name=name,
+        weight_dynamic_ranges if quantised else None,
     )
-    return torch.from_numpy(result)
 
 
 @fake(convolution)
@@ -205,33 +211,29 @@ def _save(
     ctx.name = keyword_only_inputs["name"]
     ctx.relu = keyword_only_inputs["activation"] == "ReLU"
     ctx.precision = keyword_only_inputs["precision"]
-    ctx.output_precision = keyword_only_inputs["output_precision"]
+    ctx.input_range = keyword_only_inputs["input_dynamic_range"]
+    ctx.weight_ranges = keyword_only_inputs["weight_dynamic_ranges"]
 
 
 def _backward(
     ctx: Any, grad: torch.Tensor
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None, None]:
-    """Gradients of features, weight and bias: one gather, product and scatter per kernel offset."""
-    reject_integer_backward(ctx.name, ctx.precision, ctx.output_precision)
+    """Gradients of features, weight and bias; straight through what float16 and int8 round."""
     features, weight, kernel_map, output = ctx.saved_tensors
     grad = grad.float()
     if ctx.relu:
         grad = relu_gradient(grad, output)
-    count, channels = features.shape
-    # Row `count` stands for "no site": it reads zeros, and what is added to it is dropped.
-    rows = torch.where(kernel_map < 0, count, kernel_map).long()
-    flat = weight.float().reshape(weight.shape[0], -1, channels)
+    rows, channels = features.shape
+    x = as_used(features, ctx.precision, ctx.input_range)
+    w = weight_as_used(weight.reshape(weight.shape[0], -1, channels), ctx.precision, ctx.weight_ranges)
     needs_features, needs_weight, needs_bias = ctx.needs_input_grad[:3]
     grad_features = grad_weight = grad_bias = None
     if needs_features:
-        total = grad.new_zeros((count + 1, channels))
-        for k in range(flat.shape[1]):
-            total = total.index_add(0, rows[:, k], grad @ flat[:, k])
-        grad_features = total[:count].to(features.dtype)
+        made = transposed_product(grad, w.values, kernel_map, rows, ctx.name)
+        grad_features = x.masked(made).to(features.dtype)
     if needs_weight:
-        padded = torch.cat([features.float(), grad.new_zeros((1, channels))])
-        per_offset = [grad.t() @ padded[rows[:, k]] for k in range(flat.shape[1])]
-        grad_weight = torch.stack(per_offset, 1).reshape(weight.shape).to(weight.dtype)
+        made = weight_gradient(grad, x.values, kernel_map, name=ctx.name)
+        grad_weight = w.masked(made).reshape(weight.shape).to(weight.dtype)
     if needs_bias and ctx.bias_dtype is not None:
         grad_bias = grad.sum(0).to(ctx.bias_dtype)
     return grad_features, grad_weight, grad_bias, None

@@ -12,7 +12,8 @@ import torch
 from scn_fx.errors import ScnError, SiteError
 from scn_fx.geometry import triple
 from scn_fx.ops.checks import check_batch, check_dense, check_features, check_sites, shape_text
-from scn_fx.ops.dispatch import array, core, define, fake, only_shapes_matter
+from scn_fx.ops.devices import kernels_for
+from scn_fx.ops.dispatch import define, fake, only_shapes_matter
 
 __all__ = ["reshape", "scatter_dense", "transpose"]
 
@@ -62,9 +63,7 @@ def scatter_dense(
             f"Layer {name!r}: expected one feature row per site, got features {shape_text(features)} and "
             f"indices {shape_text(indices)}. Pass features and indices of the same frame."
         )
-    return torch.from_numpy(
-        core().scatter_dense(array(features), array(indices), batch_size, list(spatial_shape), name=name)
-    )
+    return kernels_for(features).scatter_dense(features, indices, name, batch_size, spatial_shape)
 
 
 @fake(scatter_dense)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How operators reach the devices: registration, the compiled module, numpy views."""
+"""How operators reach the devices: registration and the compiled module."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from scn_fx.errors import ArgumentError, ScnError
 from scn_fx.ops.tensors import check_tensors, tensor_owner
 
-__all__ = ["Operator", "array", "core", "define", "fake", "only_shapes_matter", "refuse_cuda"]
+__all__ = ["Operator", "core", "define", "fake", "only_shapes_matter"]
 
 Operator = Any
 """A torch.library.CustomOpDef, whose module is private in some of the supported torch releases."""
@@ -21,36 +21,23 @@ Operator = Any
 _library = torch.library.Library("scn_fx", "FRAGMENT")
 
 
-def refuse_cuda(operator: str, layer: str | None = None) -> NoReturn:
-    """The dispatch point of CUDA tensors, until the CUDA backend's kernels take its place."""
-    where = f"Layer {layer!r}: " if layer else ""
-    raise ScnError(
-        f"{where}scn_fx::{operator} expects CPU tensors and got CUDA tensors; this build has no CUDA kernel "
-        "for it. Move the graph and its inputs to the CPU first: graph.cpu(), features.cpu(), indices.cpu()."
-    )
-
-
 def define(name: str, schema: str) -> Callable[[Callable[..., Any]], Operator]:
-    """Register the decorated function as the CPU kernel of ``scn_fx::name``; refuse all other tensors."""
+    """Register the decorated function as ``scn_fx::name`` on the CPU and on CUDA; refuse other tensors."""
 
     def register(kernel: Callable[..., Any]) -> Operator:
         @functools.wraps(kernel)
-        def on_cpu(*args: Any, **kwargs: Any) -> Any:
+        def on_device(*args: Any, **kwargs: Any) -> Any:
             check_tensors(name, args, kwargs, in_memory=True)
             return kernel(*args, **kwargs)
 
         operator = torch.library.custom_op(
-            f"scn_fx::{name}", on_cpu, mutates_args=(), device_types="cpu", schema=schema
+            f"scn_fx::{name}", on_device, mutates_args=(), device_types=("cpu", "cuda"), schema=schema
         )
-
-        def on_cuda(*args: object, **kwargs: Any) -> NoReturn:
-            refuse_cuda(name, kwargs.get("name"))
 
         def elsewhere(*args: Any, **kwargs: Any) -> NoReturn:
             check_tensors(name, args, kwargs, in_memory=True)
             raise ArgumentError(f"{tensor_owner(name, kwargs)}: there is no kernel for tensors of this kind.")
 
-        operator.register_kernel("cuda", on_cuda)
         operator.register_kernel(None, elsewhere)
         _library.impl(name, elsewhere, "NestedTensorCPU")
         return operator
@@ -91,8 +78,3 @@ def only_shapes_matter() -> bool:
     them would take time for nothing and could overflow float16 or exceed a bound that real sites keep.
     """
     return bool(torch.onnx.is_in_onnx_export())
-
-
-def array(tensor: torch.Tensor) -> Any:
-    """`tensor` as a contiguous numpy array, sharing memory where it is contiguous already."""
-    return tensor.detach().resolve_neg().contiguous().numpy()

@@ -23,7 +23,8 @@ from scn_fx.ops.checks import (
     geometry_of,
     submanifold_of,
 )
-from scn_fx.ops.dispatch import array, core, define, fake, only_shapes_matter
+from scn_fx.ops.devices import kernels_for
+from scn_fx.ops.dispatch import define, fake, only_shapes_matter
 
 __all__ = ["conv_map", "inverse_map", "subm_map"]
 
@@ -62,10 +63,7 @@ def subm_map(
     geometry = _check_subm(indices, name, batch_size, spatial_shape, kernel_size, dilation)
     if only_shapes_matter():
         return indices.new_full((indices.shape[0], geometry.volume), -1)
-    made = core().subm_map(
-        array(indices), batch_size, list(spatial_shape), list(kernel_size), list(dilation), name=name
-    )
-    return torch.from_numpy(made)
+    return kernels_for(indices).subm_map(indices, name, batch_size, spatial_shape, kernel_size, dilation)
 
 
 @fake(subm_map)
@@ -132,20 +130,10 @@ def conv_map(
     )
     if only_shapes_matter():
         return indices.clone(), indices.new_full((indices.shape[0], geometry.volume), -1)
-    sites, made = core().conv_map(
-        array(indices),
-        batch_size,
-        list(input_spatial_shape),
-        list(output_spatial_shape),
-        list(kernel_size),
-        list(stride),
-        list(padding),
-        list(dilation),
-        transposed,
-        output_bound,
-        name=name,
-    )
-    return torch.from_numpy(sites), torch.from_numpy(made)
+    return kernels_for(indices).conv_map(
+        indices, name, batch_size, input_spatial_shape, output_spatial_shape, kernel_size, stride, padding,
+        dilation, transposed, output_bound,
+    )  # fmt: skip
 
 
 @fake(conv_map)
@@ -199,7 +187,7 @@ def inverse_map(kernel_map: torch.Tensor, indices: torch.Tensor, *, name: str) -
     check_kernel_map(name, kernel_map)
     if only_shapes_matter():
         return kernel_map.new_full((indices.shape[0], kernel_map.shape[1]), -1)
-    return torch.from_numpy(core().inverse_map(array(kernel_map), indices.shape[0], name=name))
+    return kernels_for(kernel_map).inverse_map(kernel_map, indices.shape[0], name)
 
 
 @fake(inverse_map)

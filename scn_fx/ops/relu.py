@@ -8,16 +8,16 @@ from typing import Any
 import torch
 
 from scn_fx.errors import SiteError
-from scn_fx.ops.checks import relu_gradient, shape_text
+from scn_fx.ops.checks import FLOATS, FLOATS_TEXT, relu_gradient, shape_text
 from scn_fx.ops.dispatch import define, fake
 
 __all__ = ["relu"]
 
 
 def _check(x: torch.Tensor, name: str) -> None:
-    if x.dtype not in (torch.float16, torch.float32):
+    if x.dtype not in FLOATS:
         raise SiteError(
-            f"Layer {name!r}: features must be float16 or float32, got {shape_text(x)}. Convert them first: "
+            f"Layer {name!r}: features must be {FLOATS_TEXT}, got {shape_text(x)}. Convert them first: "
             ".float()."
         )
 

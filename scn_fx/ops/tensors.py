@@ -20,7 +20,7 @@ def tensor_owner(operator: str, kwargs: dict[str, Any]) -> str:
 
 
 def check_tensors(operator: str, args: Sequence[Any], kwargs: dict[str, Any], *, in_memory: bool) -> None:
-    """Tensor arguments must be dense and on one device; `in_memory`: this machine's, and really there."""
+    """Tensor arguments must be dense and on one device; `in_memory`: the CPU or CUDA, and really there."""
     tensors = [value for value in args if isinstance(value, torch.Tensor)]
 
     def refuse(text: str) -> NoReturn:
@@ -42,8 +42,11 @@ def check_tensors(operator: str, args: Sequence[Any], kwargs: dict[str, Any], *,
     if not in_memory:
         return
     for tensor in tensors:
-        if tensor.device.type != "cpu":
-            refuse(f"expected CPU tensors, got one on {tensor.device}. Move it there first: .cpu().")
+        if tensor.device.type not in ("cpu", "cuda"):
+            refuse(
+                f"expected tensors on the CPU or on CUDA, got one on {tensor.device}. Move it first: .cpu() "
+                "or .cuda()."
+            )
         held = tensor.untyped_storage().nbytes()
         if tensor.numel() and _bytes_needed(tensor) > held:
             refuse(

@@ -148,11 +148,11 @@ KNOWN: dict[str, tuple[Call, type[ScnError], str]] = {
         SiteError,
         r"'dense': indices must be int32.*indices\.int\(\)",
     ),
-    "bfloat16": (lambda t: _conv({**t, "x": t["x"].bfloat16()}), SiteError, r"'conv': features.*\.float\(\)"),
+    "float64": (lambda t: _conv({**t, "x": t["x"].double()}), SiteError, r"'conv': features.*\.float\(\)"),
     "complex ReLU": (
         lambda t: OPS.relu(t["x"].to(torch.complex64), name="r"),
         SiteError,
-        "'r': features must be float16 or float32, got .*complex64",
+        "'r': features must be float16, bfloat16 or float32, got .*complex64",
     ),
     "empty precision": (lambda t: _conv(t, precision=""), ScnError, "'conv': precision must be one of"),
     "empty format": (

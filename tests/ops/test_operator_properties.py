@@ -83,7 +83,9 @@ def _refused_or(call: Any, reference: Any) -> None:
 
 
 def _as(tensor: torch.Tensor, dtype: Any) -> np.ndarray:
-    return np.ascontiguousarray(tensor.detach().numpy().astype(dtype))
+    tensor = tensor.detach()
+    known = tensor.float() if tensor.dtype == torch.bfloat16 else tensor  # numpy has no bfloat16
+    return np.ascontiguousarray(known.numpy().astype(dtype))
 
 
 @st.composite

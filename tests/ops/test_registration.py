@@ -9,8 +9,6 @@ import pytest
 import torch
 
 import scn_fx.ops
-from scn_fx.errors import ScnError
-from scn_fx.ops.dispatch import refuse_cuda
 from tests.ops.samples import (
     BATCH,
     GRID,
@@ -49,6 +47,8 @@ def _cases() -> dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]]:
         ),
         "add": (OPS.add, (x, other), {"name": "add"}),
         "add ReLU": (OPS.add, (x, other), {"name": "add", "activation": "ReLU"}),
+        "product": (OPS.product, (x, weight.detach().reshape(8, 27, 6), kernel_map), {"name": "p"}),
+        "weight_gradient": (OPS.weight_gradient, (other, x, kernel_map), {"name": "w"}),
         "relu": (OPS.relu, (x,), {"name": "relu"}),
         "scatter_dense": (
             OPS.scatter_dense,
@@ -68,16 +68,11 @@ def test_opcheck(case: str) -> None:
     torch.library.opcheck(operator.default, args, kwargs)
 
 
-@pytest.mark.parametrize("name", scn_fx.ops.__all__)
-def test_every_operator_has_cases_and_a_cuda_dispatch_point(name: str) -> None:
+@pytest.mark.parametrize("name", [*scn_fx.ops.__all__, "product", "weight_gradient"])
+def test_every_operator_has_cases_and_kernels_for_both_devices(name: str) -> None:
     assert any(case.split()[0] == name for case in _cases())
     for key in ("CPU", "CUDA"):
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"scn_fx::{name}", key)
-
-
-def test_cuda_tensors_are_refused_with_what_to_do() -> None:
-    with pytest.raises(ScnError, match=r"Layer 'conv1\.0'.*convolution.*CUDA.*graph\.cpu\(\)"):
-        refuse_cuda("convolution", "conv1.0")
 
 
 def test_a_strided_map_has_a_count_that_depends_on_data() -> None:

@@ -8,6 +8,7 @@
 
 #include "error.h"
 #include "half.h"
+#include "maps/geometry.h"
 #include "ranges.h"
 
 namespace scn {
@@ -56,7 +57,26 @@ class OverflowCount {
 
 }  // namespace
 
+void check_depth(const LayerDepth& d) {
+  if (d.offsets < 1 || d.offsets > kMostOffsets) {
+    fail(ErrorKind::kSite, d.layer, ": a kernel has 1 to ", kMostOffsets, " offsets, the weight has ",
+         d.offsets, ".");
+  }
+  if (d.precision == Precision::kInt8 && Size(d.offsets) * d.in_channels > (1 << 17) - 1) {
+    fail(ErrorKind::kArgument, d.layer, ": ", d.offsets, " offsets x ", d.in_channels,
+         " input channels may overflow 32-bit sums in int8 (the product must stay below 131072). Run this "
+         "layer in fp16.");
+  }
+}
+
+void fail_not_finite(const std::string& what, int64_t count) {
+  fail(ErrorKind::kNonFinite, what, " holds ", count,
+       " values that are NaN or infinite, which int8 cannot hold. Clean the features, or look for the layer "
+       "that makes them.");
+}
+
 PreparedWeights prepare_weights(const WeightSource& s) {
+  check_depth({s.offsets, s.in_channels, s.precision, s.layer});
   PreparedWeights w;
   w.precision = s.precision;
   w.in_channels = s.in_channels;
@@ -82,11 +102,6 @@ PreparedWeights prepare_weights(const WeightSource& s) {
     w.floats.resize(size_t(packed_float_count(s.out_channels, s.offsets, s.in_channels)));
     pack_weight_float(values.data(), s.out_channels, s.offsets, s.in_channels, w.floats.data());
     return w;
-  }
-  if (depth * (1 << 14) >= (int64_t(1) << 31)) {
-    fail(ErrorKind::kArgument, s.layer, ": ", s.offsets, " offsets x ", s.in_channels,
-         " input channels may overflow 32-bit sums in int8 (the product must stay below 131072). Run this "
-         "layer in fp16.");
   }
   check_range(s.input_amax, "input dynamic range", s.layer);
   const float input_scale = s.input_amax / 127.0f;

@@ -72,6 +72,18 @@ Overflow run_convolution(const Kernels& kernels, const PreparedWeights& weights,
 /// Runs `finish` (its source set, its scratch filled in here) over `rows` rows.
 Overflow run_finish(const Kernels& kernels, Finish finish, int64_t rows, ThreadPool& pool);
 
+/// What bounds the sums of a layer.
+struct LayerDepth {
+  int64_t offsets, in_channels;
+  Precision precision;
+  std::string layer;
+};
+/// Throws for kernels of too many offsets, and when an int8 sum could leave 32 bits.
+void check_depth(const LayerDepth& depth);
+
+/// Throws for `count` values of `what`, as "conv: its input", that int8 does not have.
+[[noreturn]] void fail_not_finite(const std::string& what, int64_t count);
+
 /// Throws the float16 overflow error of a layer.
 [[noreturn]] void fail_overflow(const std::string& layer, int64_t count);
 

@@ -83,12 +83,7 @@ Int8Rows quantise_rows(const Kernels& kernels, const float* x, int64_t rows, int
       signs |= out.data[size_t(i)];
     if (signs < 0) negative = true;
   });
-  if (wrong) {
-    fail(
-        ErrorKind::kNonFinite, what, " holds ", wrong.load(),
-        " values that are NaN or infinite, which int8 cannot hold. Clean the features, or look for the layer "
-        "that makes them.");
-  }
+  if (wrong) fail_not_finite(what, wrong);
   out.nonnegative = !negative;
   return out;
 }
@@ -119,10 +114,7 @@ std::unique_ptr<float[]> convolve(const ConvCall& call, ThreadPool& pool, Memory
   const std::string& layer = call.layer;
   check_rows(call.in_sites, call.in_channels, layer);
   check_rows(call.out_sites, call.out_channels, layer, "its result");
-  if (call.offsets < 1 || call.offsets > kMostOffsets) {
-    fail(ErrorKind::kSite, layer, ": a kernel has 1 to ", kMostOffsets, " offsets, the weight has ",
-         call.offsets, ".");
-  }
+  check_depth({call.offsets, call.in_channels, call.precision, layer});
   const bool int8 = call.precision == Precision::kInt8, half = call.precision == Precision::kFloat16;
   const int32_t in = int32_t(call.in_channels), out = int32_t(call.out_channels),
                 offsets = int32_t(call.offsets);

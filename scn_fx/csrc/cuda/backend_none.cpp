@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Stands in for the CUDA backend in builds without CUDA.
 #include "cuda/backend.h"
+#include "cuda/operators.h"
 #include "error.h"
 
 namespace scn {
@@ -28,5 +29,20 @@ void cuda_free(int, void*) noexcept {}
 void cuda_order(int, void*, void*) { missing(); }
 CudaStaging::~CudaStaging() = default;
 const void* CudaStaging::upload(int, const void*, int64_t, void*) { missing(); }
+
+Size cuda_map_scratch(const CudaMapCall&) { missing(); }
+void cuda_subm_map(const CudaMapCall&, int32_t*) { missing(); }
+int64_t cuda_output_sites(const CudaMapCall&) { missing(); }
+void cuda_conv_map(const CudaMapCall&, int64_t, Site*, int32_t*) { missing(); }
+void cuda_inverse_map(const CudaPlace&, const int32_t*, int64_t, int64_t, int64_t, const std::string&,
+                      int32_t*, int32_t*) {
+  missing();
+}
+CudaConvolutionSizes cuda_convolution_sizes(const CudaConvolutionCall&) { missing(); }
+void cuda_convolve(const CudaConvolutionCall&) { missing(); }
+void cuda_add(const CudaAddCall&) { missing(); }
+void cuda_gather(const CudaPlace&, const float*, int64_t, int64_t, const int32_t*, int64_t, int64_t, float*) {
+  missing();
+}
 
 }  // namespace scn

@@ -234,7 +234,7 @@ bool launch_input(const ChainParams& p, const DeviceLimits& limits, cudaStream_t
   return true;
 }
 
-inline void launch_chain(const MapView& map, const void* x, const DeviceWeights& w, const FinishView& finish,
+inline void launch_chain(const MapView& map, const void* x, const WeightsView& w, const FinishView& finish,
                          const DeviceLimits& limits, cudaStream_t stream) {
   ChainParams p{};
   p.map = map;
@@ -242,7 +242,7 @@ inline void launch_chain(const MapView& map, const void* x, const DeviceWeights&
   p.x_stride = w.in_bytes;
   p.in_channels = w.in_channels;
   p.padded = w.padded;
-  p.weights = reinterpret_cast<const float*>(w.packed.data());
+  p.weights = reinterpret_cast<const float*>(w.packed);
   p.finish = finish;
   if (w.product == Product::kChainHalf && w.in_channels <= 8 && w.in_bytes == 16) {
     const bool launched = w.in_channels <= 4   ? launch_input<4>(p, limits, stream)

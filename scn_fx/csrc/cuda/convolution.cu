@@ -64,10 +64,10 @@ int32_t blocks_per_multiprocessor(const void* kernel, int32_t threads, int32_t s
   return std::max(1, blocks);
 }
 
-void convolve(const MapView& map, const void* x, const DeviceWeights& w, FinishView finish, bool after_maps,
+void convolve(const MapView& map, const void* x, const WeightsView& w, FinishView finish, bool after_maps,
               const DeviceLimits& limits, cudaStream_t stream) {
-  finish.scale = w.scale.data();
-  finish.bias = w.bias.data();
+  finish.scale = w.scale;
+  finish.bias = w.bias;
   if (w.product == Product::kChainHalf || w.product == Product::kChainFloat) {
     return launch_chain(map, x, w, finish, limits, stream);
   }
@@ -77,7 +77,7 @@ void convolve(const MapView& map, const void* x, const DeviceWeights& w, FinishV
   p.x_stride = w.in_bytes;
   p.units = w.units;
   p.after_maps = after_maps;
-  p.weights = reinterpret_cast<const uint4*>(w.packed.data());
+  p.weights = reinterpret_cast<const uint4*>(w.packed);
   p.finish = finish;
   const bool int8 = w.product == Product::kTensorInt8;
   const auto launch = w.hopper ? (int8 ? launch_hopper_int8 : launch_hopper_half)

@@ -31,29 +31,55 @@ enum class Product {
   kChainFloat,
 };
 
+/// What decides in which form a layer's weights are kept.
+struct WeightShape {
+  int32_t out_channels, offsets, in_channels;
+  Precision precision;
+};
+
 /// Weights as the kernels read them.
-struct DeviceWeights {
+struct WeightsView {
   Product product = Product::kTensorInt8;
   int32_t padded = 0;  // output channels that are computed
   int32_t in_channels = 0;
-  int32_t in_bytes = 0;  // of an input row
-  int32_t units = 0;     // of K, see KOrder
-  bool hopper = false;   // packed for wgmma
+  int32_t in_bytes = 0;      // of an input row
+  int32_t units = 0;         // of K, see KOrder
+  bool hopper = false;       // packed for wgmma
+  int64_t packed_bytes = 0;  // of `packed`
+  char* packed = nullptr;
+  float *scale = nullptr, *bias = nullptr;  // [padded]
+};
+
+/// The form of a layer's weights; addresses are filled in by whoever has the memory.
+WeightsView weights_view(const WeightShape& shape, const DeviceLimits& limits);
+
+/// A layer's weights on the device as it is given: float32, of any values.
+struct RawWeights {
+  const float* weight;  // [out, offsets, in]
+  const float* bias;    // [out] or null
+  float input_amax;
+  const float* weight_amax;  // [out], int8 only
+};
+
+/// Rounds, quantises and packs. Values have been checked.
+void pack_weights(const WeightShape& shape, const RawWeights& from, const WeightsView& to,
+                  cudaStream_t stream);
+
+/// Weights that an engine keeps.
+struct DeviceWeights {
+  WeightsView view;
   DeviceArray<char> packed;
   DeviceArray<float> scale, bias;
   int64_t bytes() const { return packed.bytes() + scale.bytes() + bias.bytes(); }
 };
 
-/// Host memory that packing a layer's weights takes at most, in bytes.
-Size packed_weight_bytes(int32_t out_channels, int32_t offsets, int32_t in_channels);
-
-/// Prepares a layer: rounds, quantises and packs. Throws as prepare_weights (cpu/convolution.h) does.
+/// Prepares a layer. Throws as prepare_weights (cpu/convolution.h) does.
 DeviceWeights device_weights(const WeightSource& source, const DeviceLimits& limits);
 
 /// Runs a layer over all tiles of its map. `x` are rows of weights.in_bytes bytes. `after_maps`: the kernels
 /// that make the map, or other maps that the layers behind this one read, may not have ended when this one
-/// starts.
-void convolve(const MapView& map, const void* x, const DeviceWeights& weights, FinishView finish,
+/// starts. Weights must have been there before the kernel right before this one started.
+void convolve(const MapView& map, const void* x, const WeightsView& weights, FinishView finish,
               bool after_maps, const DeviceLimits& limits, cudaStream_t stream);
 
 }  // namespace scn::cuda

@@ -5,6 +5,7 @@
 #include <climits>
 #include <stdexcept>
 
+#include "cuda/geometry_view.h"
 #include "error.h"
 #include "memory_budget.h"
 #include "plan/arena.h"
@@ -12,21 +13,6 @@
 
 namespace scn::cuda {
 namespace {
-
-constexpr int32_t kMostBatch = 1 << 24;  // times kMaxSets, it is part of a number of 32 bits
-
-GeometryView geometry_view(const ConvGeometry& g) {
-  GeometryView v{};
-  for (size_t axis = 0; axis < 3; ++axis) {
-    v.kernel[axis] = g.kernel[axis];
-    v.stride[axis] = g.stride[axis];
-    v.padding[axis] = g.padding[axis];
-    v.dilation[axis] = g.dilation[axis];
-  }
-  v.volume = g.volume();
-  v.divides = g.transposed != g.inverse;
-  return v;
-}
 
 int64_t tiles_of(const MapView& map) { return (map.output.capacity + kTileRows - 1) / kTileRows; }
 
@@ -75,9 +61,8 @@ void DevicePlan::prepare_weights_of_layers() {
     const int32_t volume = net.maps[size_t(n.map)].geometry.volume();
     budget.take(Size(n.weight.size()) * sizeof(float), n.name, "its weight");
     const Size before = budget.taken();
-    budget.take(prepared_bytes(n.precision, n.out_channels, volume, n.in_channels) +
-                    packed_weight_bytes(n.out_channels, volume, n.in_channels),
-                n.name, "its weight as kernels read it");
+    budget.take(prepared_bytes(n.precision, n.out_channels, volume, n.in_channels), n.name,
+                "its weight as it is checked");
     budget.go_back(before);
     weights_[i] = device_weights({n.weight.data(), n.bias.data(), n.out_channels, volume, n.in_channels,
                                   n.precision, n.amax[0], n.weight_amax.data(), n.name},
@@ -92,44 +77,32 @@ void DevicePlan::prepare_sets() {
   for (const MapSpec& map : net.maps) largest = std::max(largest, map.bound);
   for (size_t s = 0; s < net.sets.size(); ++s) {
     const Triple& shape = net.sets[s].shape;
-    const int64_t words = (shape[2] + 31) / 32;
-    const Size all_lines = Size(batch_) * shape[0] * shape[1];
-    if (all_lines * words > int64_t(1) << 30) {
-      fail(ErrorKind::kArgument, "A grid of ", to_string(shape), " with batch ", batch_,
-           " has too many cells for the CUDA backend (its bitmaps hold 2^35). Use larger voxels, a smaller "
-           "range, ",
-           "or device='cpu'.");
-    }
-    const int64_t lines = all_lines.value(), cells = (all_lines * shape[2]).value();
+    SitesView v = sites_view(shape, batch_, "The network");
+    const int64_t cells = (Size(v.lines) * shape[2]).value();
     int64_t bound = net.sets[s].map >= 0 ? net.maps[size_t(net.sets[s].map)].bound
                     : options_.max_sites ? options_.max_sites
                                          : largest;
-    const int64_t capacity = std::max<int64_t>(1, std::min({bound, cells, int64_t(INT_MAX) / 256}));
+    const int64_t capacity = std::max<int64_t>(1, std::min({bound, cells, kMostRows}));
     for (const MapSpec& map : net.maps) {
       if (map.geometry.subm && map.input_set == int(s)) bound = std::min(bound, map.bound);
     }
     SetMemory m;
-    m.words = DeviceArray<RankWord>((all_lines * words).value());
-    m.line_counts = DeviceArray<int32_t>(lines);
-    m.group_counts = DeviceArray<int32_t>((lines + kLinesPerGroup - 1) / kLinesPerGroup);
+    m.words = DeviceArray<RankWord>((Size(v.lines) * v.words_per_line).value());
+    m.line_counts = DeviceArray<int32_t>(v.lines);
+    m.group_counts = DeviceArray<int32_t>(group_count(v));
     m.count = DeviceArray<int32_t>(1);
     m.sites = DeviceArray<Site>(capacity);
     m.words.zero();
     m.line_counts.zero();
     m.group_counts.zero();
     m.count.zero();
-    SitesView v{};
     v.words = m.words.data();
     v.line_counts = m.line_counts.data();
     v.group_counts = m.group_counts.data();
     v.sites = m.sites.data();
     v.count = m.count.data();
     v.capacity = int32_t(capacity);
-    v.lines = int32_t(lines);
-    v.words_per_line = int32_t(words);
-    v.batch = batch_;
     v.number = int32_t(s);
-    std::copy(shape.begin(), shape.end(), v.shape);
     set_memory_.push_back(std::move(m));
     sets_.push_back(v);
     site_limits.push_back(int32_t(std::min<int64_t>(bound, INT_MAX)));
@@ -382,7 +355,7 @@ void DevicePlan::run_step(size_t index, bool after_maps, cudaStream_t stream) co
         f.through_half = n.output_precision == Precision::kFloat16;
         f.residual = residual_of(step, plan_.network.nodes[size_t(step.add)]);
       }
-      return convolve(maps_[size_t(n.map)], rows(step.input), weights_[size_t(step.node)], f, after_maps,
+      return convolve(maps_[size_t(n.map)], rows(step.input), weights_[size_t(step.node)].view, f, after_maps,
                       limits_, stream);
     }
     case Step::Kind::kAdd: {

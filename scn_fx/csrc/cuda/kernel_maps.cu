@@ -1,20 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// Kernel maps, tile by tile. A warp has a tile and a part of its offsets; a lane has the two output rows that
-// stand side by side in the record, so that it stores both distances at once and a warp one offset's 128
-// bytes.
+// Kernel maps, tile by tile. A warp has a tile and a part of its offsets.
 #include "cuda/geometry_common.cuh"
 #include "cuda/load_few.cuh"
+#include "cuda/map_records.cuh"
 #include "cuda/mma.cuh"
 
 namespace scn::cuda {
 namespace {
 
 constexpr int kMaxMaps = 13, kMapThreads = 128, kMapWarps = kMapThreads / 32;
-constexpr int kLaneRows = 2, kRowStep = 8;  // rows of a lane, and from one to the other
-constexpr int32_t kFarthest = kNoNeighbour - 1;
 constexpr int32_t kMostParts = 64;  // of a tile: numbers of parts stay below 2^31
-static_assert(kTileRows == 32 * kLaneRows, "a warp has a tile");
-static_assert(row_place(1) == 2 && row_place(kRowStep) == 1, "a lane's rows stand side by side");
 
 /// The usual kernels, whatever their planes along z: [y, x] offsets of a plane, without dilation along x. A
 /// part is a plane; the rows that offsets along x find are consecutive, so they are a first row and a mask.
@@ -38,40 +33,12 @@ Planes planes_of(const GeometryView& g) {
 }
 
 /// What a warp works on.
-struct Part {
-  const MapView& map;
-  char* record;
-  int32_t lane, number;
+struct Part : Record {
+  int32_t number;
   int32_t input_rows;
   int4 site[kLaneRows];
   bool present[kLaneRows];
 };
-
-/// Stores the distances of one offset, by which the lane's rows read (kNoNeighbour: none).
-__device__ __forceinline__ void store_distances(const Part& p, int32_t k, uint32_t low, uint32_t high) {
-  reinterpret_cast<uint32_t*>(p.record + k * kTileRows * 2)[p.lane] = low | high << 16;
-}
-
-/// Stores one offset, of which the lane's rows read `row` (-1: none); returns its base. Where a distance does
-/// not fit, distances still tell who has a neighbour.
-__device__ __forceinline__ int32_t store_offset(const Part& p, int32_t k, const int32_t (&row)[kLaneRows],
-                                                int32_t base, bool far) {
-  uint32_t distance[kLaneRows];
-#pragma unroll
-  for (int i = 0; i < kLaneRows; ++i)
-    distance[i] = uint32_t(row[i] < 0 ? kNoNeighbour : far ? 0 : row[i] - base);
-  store_distances(p, k, distance[0], distance[1]);
-  if (!far) return base;
-  int32_t slot = 0;
-  if (p.lane == 0) slot = atomicAdd(p.map.far_count, 1);
-  slot = __shfl_sync(0xffffffffu, slot, 0);
-  reinterpret_cast<int2*>(p.map.far + slot * kTileRows)[p.lane] = make_int2(row[0], row[1]);
-  return ~slot;
-}
-
-__device__ __forceinline__ int32_t* bases_of(const Part& p) {
-  return reinterpret_cast<int32_t*>(p.record + bases_at(p.map.geometry.volume));
-}
 
 /// The plane of offsets that has the part's number.
 template <int KY, int KX>
@@ -160,20 +127,13 @@ __device__ __forceinline__ void map_plane(const Part& p) {
 
 __device__ __forceinline__ void map_offsets(const Part& p, int32_t parts) {
   for (int32_t k = p.number; k < p.map.geometry.volume; k += parts) {
-    int32_t row[kLaneRows], lowest = kNoRow, highest = -1;
+    int32_t row[kLaneRows];
 #pragma unroll
     for (int i = 0; i < kLaneRows; ++i) {
       const int4 at = p.site[i];
       row[i] = p.present[i] ? find_neighbour(p.map, Site{at.x, at.y, at.z, at.w}, k) : -1;
-      if (row[i] < 0) continue;
-      lowest = min(lowest, row[i]);
-      highest = max(highest, row[i]);
     }
-    lowest = warp_min(lowest);
-    const int32_t base = lowest == kNoRow ? 0 : lowest;
-    const bool far = __any_sync(0xffffffffu, highest - base > kFarthest);
-    const int32_t stored = store_offset(p, k, row, base, far);
-    if (p.lane == 0) bases_of(p)[k] = stored;
+    store_any(p, k, row);
   }
 }
 
@@ -206,12 +166,15 @@ __global__ __launch_bounds__(kMapThreads) void map_kernel(const __grid_constant_
     }
     const MapView& m = maps.map[which];
     const int32_t parts = maps.parts[which], tile = in_map / parts;
-    Part p{m, m.tiles + int64_t(tile) * m.tile_bytes, lane, in_map - tile * parts, __ldcg(m.input.count), {},
+    Part p{{m, m.tiles + int64_t(tile) * m.tile_bytes, lane},
+           in_map - tile * parts,
+           __ldcg(m.input.count),
+           {},
            {}};
     int32_t row[kLaneRows];
 #pragma unroll
     for (int i = 0; i < kLaneRows; ++i) {  // with one map, before it is known whether there are such sites
-      row[i] = tile * kTileRows + lane / kRowStep * 16 + lane % kRowStep + i * kRowStep;
+      row[i] = tile * kTileRows + row_of_lane(lane, i);
       p.site[i] = make_int4(0, 0, 0, 0);
       if (row[i] < m.output.capacity)
         p.site[i] = __ldcg(reinterpret_cast<const int4*>(m.output.sites) + row[i]);

@@ -31,21 +31,21 @@ SCN_FX_BOTH constexpr int32_t unit_parts(int32_t row_bytes) { return row_bytes >
 /// Which byte of which offset's row is what in K.
 struct KOrder {
   int32_t volume, row_bytes;
-  int32_t unit_bytes() const { return unit_parts(row_bytes) * kPartBytes; }
-  int32_t steps() const { return unit_parts(row_bytes) * kPartSteps; }  // of a unit
-  int32_t units() const {
+  SCN_FX_BOTH int32_t unit_bytes() const { return unit_parts(row_bytes) * kPartBytes; }
+  SCN_FX_BOTH int32_t steps() const { return unit_parts(row_bytes) * kPartSteps; }  // of a unit
+  SCN_FX_BOTH int32_t units() const {
     const int32_t offsets = unit_offsets(row_bytes);
     return offsets > 1 ? (volume + offsets - 1) / offsets : volume * (row_bytes / unit_bytes());
   }
   /// Units for kernels that take `depth` of them together.
-  int32_t units(int32_t depth) const { return (units() + depth - 1) / depth * depth; }
+  SCN_FX_BOTH int32_t units(int32_t depth) const { return (units() + depth - 1) / depth * depth; }
 
   struct Source {
     int32_t offset, byte;  // offset >= volume: none
   };
   /// Byte `at` of what lane `lane` of four multiplies in a step of a unit: 0 to 3 in the step's first half, 4
   /// to 7 in its second.
-  Source source(int32_t unit, int32_t step, int32_t lane, int32_t at) const {
+  SCN_FX_BOTH Source source(int32_t unit, int32_t step, int32_t lane, int32_t at) const {
     const int32_t byte = step % kPartSteps * 8 + at;                       // of what the lane fetches
     const int32_t offsets = unit_offsets(row_bytes), lanes = 4 / offsets;  // of a row
     if (offsets > 1) return {unit * offsets + lane / lanes, lane % lanes * kLaneBytes + byte};
@@ -56,11 +56,11 @@ struct KOrder {
 
 /// Channel of a column of wgmma's sums, both from the start of a block of `block` channels: a lane's columns
 /// are neighbouring channels, so that it stores them whole.
-inline int32_t channel_of_column(int32_t column, int32_t block) {
+SCN_FX_BOTH inline int32_t channel_of_column(int32_t column, int32_t block) {
   return column % 8 / 2 * (block / 4) + column / 8 * 2 + column % 2;
 }
 /// The same for a row of mma.sync's sums, where channels are rows.
-inline int32_t channel_of_row(int32_t row, int32_t block) {
+SCN_FX_BOTH inline int32_t channel_of_row(int32_t row, int32_t block) {
   return row % 8 * (block / 8) + row / 16 * 2 + row / 8 % 2;
 }
 
@@ -70,7 +70,7 @@ struct TensorParams {
   int32_t x_stride;      // bytes
   bool after_maps;       // the kernels that make the map may not have ended
   int32_t units;         // of K
-  const uint4* weights;  // as packed by pack_fragments, or by pack_blocks for Hopper (weights.cpp)
+  const uint4* weights;  // in the order of Fragments, or of Blocks for Hopper (weights.cu)
   FinishView finish;
 };
 

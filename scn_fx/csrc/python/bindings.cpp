@@ -10,6 +10,7 @@
 
 #include "error.h"
 #include "python/cuda_binding.h"
+#include "python/cuda_operators_binding.h"
 #include "python/engine_binding.h"
 #include "python/functions_binding.h"
 #include "python/tools_binding.h"
@@ -57,4 +58,5 @@ NB_MODULE(_core, m) {
   scn::python::bind_tools(m);
   scn::python::bind_engine(m);
   scn::python::bind_cuda(m);
+  scn::python::bind_cuda_operators(m);
 }

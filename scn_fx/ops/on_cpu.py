@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operators' kernels on the CPU: the engine's, over numpy views of the tensors. See `devices.Kernels`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from scn_fx.errors import SiteError
+from scn_fx.ops.dispatch import core
+
+__all__ = [
+    "add",
+    "conv_map",
+    "convolution",
+    "inverse_map",
+    "scatter_dense",
+    "subm_map",
+    "weight_gradient",
+]
+
+
+def _array(tensor: torch.Tensor) -> Any:
+    """`tensor` as a contiguous numpy array, sharing memory where it is contiguous; bfloat16 as float32."""
+    tensor = tensor.detach().resolve_neg()
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.float()
+    return tensor.contiguous().numpy()
+
+
+def subm_map(
+    indices: torch.Tensor,
+    name: str,
+    batch_size: int,
+    spatial_shape: Sequence[int],
+    kernel_size: Sequence[int],
+    dilation: Sequence[int],
+) -> torch.Tensor:
+    made = core().subm_map(
+        _array(indices), batch_size, list(spatial_shape), list(kernel_size), list(dilation), name=name
+    )
+    return torch.from_numpy(made)
+
+
+def conv_map(
+    indices: torch.Tensor,
+    name: str,
+    batch_size: int,
+    input_spatial_shape: Sequence[int],
+    output_spatial_shape: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_bound: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    sites, made = core().conv_map(
+        _array(indices),
+        batch_size,
+        list(input_spatial_shape),
+        list(output_spatial_shape),
+        list(kernel_size),
+        list(stride),
+        list(padding),
+        list(dilation),
+        transposed,
+        output_bound,
+        name=name,
+    )
+    return torch.from_numpy(sites), torch.from_numpy(made)
+
+
+def inverse_map(kernel_map: torch.Tensor, rows: int, name: str) -> torch.Tensor:
+    return torch.from_numpy(core().inverse_map(_array(kernel_map), rows, name=name))
+
+
+def convolution(
+    features: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    kernel_map: torch.Tensor,
+    name: str,
+    relu: bool,
+    precision: str,
+    output_precision: str,
+    input_amax: float,
+    weight_amax: Sequence[float] | None,
+) -> torch.Tensor:
+    quantised = precision == "int8"
+    result = core().convolution(
+        _array(features),
+        _array(weight),
+        None if bias is None else _array(bias.float()),
+        _array(kernel_map),
+        precision,
+        output_precision,
+        relu,
+        input_amax,
+        np.asarray(weight_amax, np.float32) if quantised else None,
+        name=name,
+    )
+    return torch.from_numpy(result)
+
+
+def weight_gradient(
+    grad: torch.Tensor, features: torch.Tensor, kernel_map: torch.Tensor, name: str
+) -> torch.Tensor:
+    """One product per offset, over the pairs of rows that it connects."""
+    rows, offsets = kernel_map.shape
+    result = grad.new_zeros((grad.shape[1], offsets, features.shape[1]))
+    if not rows:
+        return result
+    low, high = (int(v) for v in kernel_map.aminmax())
+    if low < -1 or high >= features.shape[0]:
+        raise SiteError(
+            f"{name}: the kernel map reads input row {low if low < -1 else high}, but there are "
+            f"{features.shape[0]} input rows. Build the map from the same sites as the features."
+        )
+    by_offset = kernel_map.t().contiguous()
+    offset, out_rows = torch.nonzero(by_offset >= 0, as_tuple=True)
+    in_rows = by_offset[offset, out_rows]
+    counts = torch.bincount(offset, minlength=offsets).tolist()
+    with torch.autocast("cpu", enabled=False):
+        for k, (outs, ins) in enumerate(zip(out_rows.split(counts), in_rows.split(counts), strict=True)):
+            if len(outs):
+                result[:, k] = grad.index_select(0, outs).t() @ features.index_select(0, ins)
+    return result
+
+
+def add(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    name: str,
+    relu: bool,
+    precision: str,
+    output_precision: str,
+    amax0: float,
+    amax1: float,
+) -> torch.Tensor:
+    made = core().add(_array(a), _array(b), precision, output_precision, relu, amax0, amax1, name=name)
+    return torch.from_numpy(made)
+
+
+def scatter_dense(
+    features: torch.Tensor,
+    indices: torch.Tensor,
+    name: str,
+    batch_size: int,
+    spatial_shape: Sequence[int],
+) -> torch.Tensor:
+    moved = features.detach()
+    if features.dtype == torch.bfloat16:  # its bits are moved, whatever they mean
+        moved = moved.resolve_neg().contiguous().view(torch.float16)
+    made = core().scatter_dense(_array(moved), _array(indices), batch_size, list(spatial_shape), name=name)
+    return torch.from_numpy(made).view(features.dtype)
