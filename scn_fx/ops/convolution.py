@@ -29,7 +29,6 @@ from scn_fx.ops.checks import (
     relu_gradient,
     result_dtype,
     shape_text,
-    to_half,
 )
 from scn_fx.ops.devices import kernels_for
 from scn_fx.ops.dispatch import define, fake, only_shapes_matter
@@ -158,11 +157,6 @@ def convolution(
             f"{features.shape[0]} rows of features for {rows} sites. Pass features and indices of the same "
             "frame."
         )
-    if precision == "fp16":
-        features = to_half(name, "features", features)
-    if precision != "fp32":
-        weight = to_half(name, "weight", weight)
-        bias = None if bias is None else to_half(name, "bias", bias)
     quantised = precision == "int8"
     return kernels_for(features).convolution(
         features,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -15,34 +15,74 @@ from scn_fx.ops.tensors import check_tensors, tensor_owner
 
 __all__ = ["Operator", "core", "define", "fake", "only_shapes_matter"]
 
-Operator = Any
-"""A torch.library.CustomOpDef, whose module is private in some of the supported torch releases."""
-
 _library = torch.library.Library("scn_fx", "FRAGMENT")
 
 
-def define(name: str, schema: str) -> Callable[[Callable[..., Any]], Operator]:
-    """Register the decorated function as ``scn_fx::name`` on the CPU and on CUDA; refuse other tensors."""
+class Operator:
+    """``scn_fx::name``: its kernels, fake kernel and gradient; called like a function.
 
-    def register(kernel: Callable[..., Any]) -> Operator:
-        @functools.wraps(kernel)
+    What `torch.library.custom_op` makes does the same, but looks up all arguments of the schema at each call:
+    with the twenty of a convolution, that takes longer than a GPU takes for its products.
+    """
+
+    def __init__(self, name: str, schema: str, kernel: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, kernel)
+        self.name = name
+        _library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+        self.overload: Any = getattr(torch.ops.scn_fx, name).default
+
         def on_device(*args: Any, **kwargs: Any) -> Any:
             check_tensors(name, args, kwargs, in_memory=True)
             return kernel(*args, **kwargs)
-
-        operator = torch.library.custom_op(
-            f"scn_fx::{name}", on_device, mutates_args=(), device_types=("cpu", "cuda"), schema=schema
-        )
 
         def elsewhere(*args: Any, **kwargs: Any) -> NoReturn:
             check_tensors(name, args, kwargs, in_memory=True)
             raise ArgumentError(f"{tensor_owner(name, kwargs)}: there is no kernel for tensors of this kind.")
 
-        operator.register_kernel(None, elsewhere)
-        _library.impl(name, elsewhere, "NestedTensorCPU")
-        return operator
+        for key in ("CPU", "CUDA"):
+            _library.impl(name, on_device, key)
+        for key in ("CompositeExplicitAutograd", "NestedTensorCPU"):
+            _library.impl(name, elsewhere, key)
 
-    return register
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.overload(*args, **kwargs)
+
+    def register_autograd(self, backward: Callable[..., Any], *, setup_context: Callable[..., None]) -> None:
+        """The gradient, as `torch.library.register_autograd` takes it."""
+        overload = self.overload
+        defaults = {a.name: a.default_value for a in overload._schema.arguments if a.has_default_value()}
+
+        def below(keyset: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+            with torch._C._AutoDispatchBelowAutograd():
+                return overload.redispatch(keyset & torch._C._after_autograd_keyset, *args, **kwargs)
+
+        class Gradient(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, *args: Any) -> Any:
+                *operands, (keyset, kwargs) = args
+                result = below(keyset, operands, kwargs)
+                setup_context(ctx, tuple(operands), {**defaults, **kwargs}, result)
+                return result
+
+            @staticmethod
+            def backward(ctx: Any, *grads: Any) -> Any:
+                made = backward(ctx, *grads)
+                return *(made if isinstance(made, tuple) else (made,)), None
+
+        Gradient.__name__ = f"Gradient_{self.name}"
+
+        def autograd(keyset: Any, *args: Any, **kwargs: Any) -> Any:
+            needed = any(isinstance(a, torch.Tensor) and a.requires_grad for a in args)
+            if needed and torch.is_grad_enabled():
+                return Gradient.apply(*args, (keyset, kwargs))
+            return below(keyset, args, kwargs)
+
+        _library.impl(self.name, autograd, "Autograd", with_keyset=True)
+
+
+def define(name: str, schema: str) -> Callable[[Callable[..., Any]], Operator]:
+    """Register the decorated function as ``scn_fx::name`` on the CPU and on CUDA; refuse other tensors."""
+    return lambda kernel: Operator(name, schema, kernel)
 
 
 def fake(operator: Operator) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -51,10 +91,10 @@ def fake(operator: Operator) -> Callable[[Callable[..., Any]], Callable[..., Any
     def register(kernel: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(kernel)
         def on_shapes(*args: Any, **kwargs: Any) -> Any:
-            check_tensors(operator._name.removeprefix("scn_fx::"), args, kwargs, in_memory=False)
+            check_tensors(operator.name, args, kwargs, in_memory=False)
             return kernel(*args, **kwargs)
 
-        operator.register_fake(on_shapes)
+        torch.library.register_fake(f"scn_fx::{operator.name}", on_shapes, lib=_library)
         return kernel
 
     return register

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from scn_fx.errors import SiteError
+from scn_fx.ops.checks import to_half
 from scn_fx.ops.dispatch import core
 
 __all__ = [
@@ -21,6 +22,10 @@ __all__ = [
     "subm_map",
     "weight_gradient",
 ]
+
+
+_GATHERED = 2**20
+"""Values up to which gathering the rows of all offsets, absent ones too, costs less than a call for each."""
 
 
 def _array(tensor: torch.Tensor) -> Any:
@@ -90,6 +95,11 @@ def convolution(
     input_amax: float,
     weight_amax: Sequence[float] | None,
 ) -> torch.Tensor:
+    if precision == "fp16":
+        features = to_half(name, "features", features)
+    if precision != "fp32":
+        weight = to_half(name, "weight", weight)
+        bias = None if bias is None else to_half(name, "bias", bias)
     quantised = precision == "int8"
     result = core().convolution(
         _array(features),
@@ -109,9 +119,10 @@ def convolution(
 def weight_gradient(
     grad: torch.Tensor, features: torch.Tensor, kernel_map: torch.Tensor, name: str
 ) -> torch.Tensor:
-    """One product per offset, over the pairs of rows that it connects."""
+    """One product per offset, over the pairs of rows that it connects, or one where little is wasted."""
     rows, offsets = kernel_map.shape
-    result = grad.new_zeros((grad.shape[1], offsets, features.shape[1]))
+    channels = features.shape[1]
+    result = grad.new_zeros((grad.shape[1], offsets, channels))
     if not rows:
         return result
     low, high = (int(v) for v in kernel_map.aminmax())
@@ -120,6 +131,11 @@ def weight_gradient(
             f"{name}: the kernel map reads input row {low if low < -1 else high}, but there are "
             f"{features.shape[0]} input rows. Build the map from the same sites as the features."
         )
+    if kernel_map.numel() * channels <= _GATHERED:
+        padded = torch.cat([features, features.new_zeros((1, channels))])  # whose last row stands for none
+        gathered = padded[torch.where(kernel_map < 0, len(features), kernel_map)]
+        with torch.autocast("cpu", enabled=False):
+            return (grad.t() @ gathered.reshape(rows, -1)).reshape(result.shape)
     by_offset = kernel_map.t().contiguous()
     offset, out_rows = torch.nonzero(by_offset >= 0, as_tuple=True)
     in_rows = by_offset[offset, out_rows]

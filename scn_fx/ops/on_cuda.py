@@ -16,6 +16,7 @@ import torch
 from scn_fx.errors import OverflowedError, SiteError
 from scn_fx.ops.dispatch import core
 from scn_fx.ops.known_maps import is_known, remember
+from scn_fx.ops.straight_through import on_device
 
 __all__ = [
     "add",
@@ -192,7 +193,7 @@ def convolution(
     x = _dense(features if half and features.dtype == torch.float16 else features.float())
     w = _dense(weight.float())
     b = None if bias is None else _dense(bias.float())
-    ranges = None if weight_amax is None else torch.tensor(weight_amax, dtype=torch.float32).to(x.device)
+    ranges = None if weight_amax is None else on_device(weight_amax, x.device)
     rounds = output_precision == "fp16"
     call = core().CudaConvolution(
         *_place(x), _label(name, "convolution"), x.data_ptr(), x.dtype == torch.float16, *x.shape,

@@ -4,9 +4,9 @@
 A forward in float16 or int8 computes exactly what an engine computes. Its gradient is that of the float32
 network whose operands have the values that the forward used:
 
-- int8: s · q(x) with s = amax / 127 and q(x) = clamp(round(x · (127 / amax)), -128, 127) takes the place of x in
-  the products; its derivative is 1 where round(x · (127 / amax)) is within [-128, 127], else 0. Weights likewise,
-  rounded to float16 first, with the range of their output channel.
+- int8: s · q(x) with s = amax / 127 and q(x) = clamp(round(x · (127 / amax)), -128, 127) takes the place of x
+  in the products; its derivative is 1 where round(x · (127 / amax)) is within [-128, 127], else 0. Weights
+  likewise, rounded to float16 first, with the range of their output channel.
 - float16: the operands rounded to float16 take their place, with derivative 1.
 
 Rounding the result to float16 has derivative 1 as well; ranges are constants (Bengio et al., "Estimating or
@@ -19,9 +19,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
-__all__ = ["Operand", "as_used", "weight_as_used"]
+__all__ = ["Operand", "as_used", "on_device", "weight_as_used"]
 
 
 class Operand(NamedTuple):
@@ -43,15 +44,25 @@ def as_used(x: torch.Tensor, precision: str, amax: float | torch.Tensor | None) 
         return Operand(x.float(), None)
     if precision == "fp16":
         return Operand(x.half().float(), None)
-    top = x.new_tensor(127.0, dtype=torch.float32)
-    limit = torch.as_tensor(amax, dtype=torch.float32, device=x.device)
-    steps = (x.float() * (top / limit)).round()  # in float32, as the forward has it
-    return Operand(steps.clamp(-128, 127) * (limit / top), (steps >= -128) & (steps <= 127))
+    # in float32, as the forward has it
+    if isinstance(amax, torch.Tensor):
+        factor: float | torch.Tensor = 127.0 / amax
+        scale: float | torch.Tensor = amax / 127.0
+    else:  # numbers need no copy to the device, for which the host would wait
+        limit, top = np.float32(amax), np.float32(127.0)
+        factor, scale = float(top / limit), float(limit / top)
+    steps = (x.float() * factor).round()
+    return Operand(steps.clamp(-128, 127) * scale, (steps >= -128) & (steps <= 127))
+
+
+def on_device(numbers: Sequence[float], device: torch.device) -> torch.Tensor:
+    """float32 numbers on a device, without waiting for what runs there."""
+    host = torch.tensor(list(numbers), dtype=torch.float32)
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
 
 
 def weight_as_used(weight: torch.Tensor, precision: str, ranges: Sequence[float] | None) -> Operand:
     """The same of a weight [out, K, in], with a range per output channel."""
     if precision != "int8" or ranges is None:
         return as_used(weight, precision, None)
-    limits = torch.tensor(list(ranges), dtype=torch.float32).to(weight.device)
-    return as_used(weight.half(), precision, limits.reshape(-1, 1, 1))
+    return as_used(weight.half(), precision, on_device(ranges, weight.device).reshape(-1, 1, 1))

@@ -59,9 +59,10 @@ struct RawWeights {
   const float* bias;    // [out] or null
   float input_amax;
   const float* weight_amax;  // [out], int8 only
+  int32_t* beyond;           // two counts, of weights and biases that float16 does not have; null: checked
 };
 
-/// Rounds, quantises and packs. Values have been checked.
+/// Rounds, quantises and packs.
 void pack_weights(const WeightShape& shape, const RawWeights& from, const WeightsView& to,
                   cudaStream_t stream);
 

@@ -24,12 +24,13 @@ constexpr int64_t kMostBlocks = 1 << 16;
 /// What an operator counts.
 struct Counts {
   int32_t inputs, outputs, far;
-  int32_t wrong;    // input values that its precision does not have
-  int32_t lost[2];  // FinishView::overflow
+  int32_t wrong;      // input values that its precision does not have
+  int32_t lost[2];    // FinishView::overflow
+  int32_t beyond[2];  // RawWeights::beyond
 };
 
 __global__ void begin_counts(Counts* counts, int32_t inputs, int32_t outputs) {
-  *counts = Counts{inputs, outputs, 0, 0, {0, 0}};
+  *counts = Counts{inputs, outputs, 0, 0, {0, 0}, {0, 0}};
 }
 
 /// Entries that are no input row count as none: the caller may write to his map meanwhile.
@@ -190,7 +191,9 @@ void cuda_convolve(const CudaConvolutionCall& call) {
   const Convolution c = convolution_of(call, limits);
   begin_counts<<<1, 1, 0, stream>>>(c.counts, int32_t(call.in_sites), int32_t(call.out_sites));
   pack_weights({int32_t(call.out_channels), int32_t(call.offsets), int32_t(call.in_channels), call.precision},
-               {call.weight, call.bias, float(call.input_amax), call.weight_amax}, c.weights, stream);
+               {call.weight, call.bias, float(call.input_amax), call.weight_amax,
+                call.precision == Precision::kFloat32 ? nullptr : c.counts->beyond},
+               c.weights, stream);
   if (!reads_given_rows(c.weights)) form_rows(call, c, stream);
   const int64_t tiles = (call.out_sites + kTileRows - 1) / kTileRows;
   const dim3 grid(blocks_for(tiles, kWarps, kMostBlocks), uint32_t(std::min<int64_t>(call.offsets, 4)));
@@ -200,6 +203,11 @@ void cuda_convolve(const CudaConvolutionCall& call) {
   convolve(c.map, c.x, c.weights, c.finish, true, limits, stream);
   if (call.precision == Precision::kFloat32 && !call.round_output) return;  // it has every value
   const Counts found = read_back(c.counts, 1, stream)[0];
+  for (int i = 0; i < 2; ++i) {
+    if (!found.beyond[i]) continue;
+    fail(ErrorKind::kOverflow, call.layer, ": its ", i ? "bias" : "weight", " holds ", found.beyond[i],
+         " values that do not fit in float16 (65504 at most). Rescale the layer, or run it in fp32.");
+  }
   if (found.wrong && call.precision == Precision::kFloat16)
     fail_overflow(call.layer + " (its input)", found.wrong);
   if (found.wrong) fail_not_finite(call.layer + ": its input", found.wrong);

@@ -53,7 +53,7 @@ struct CudaConvolutionCall {
   const void* features;  // [in_sites, in_channels] float32, or float16 if half_features; at 16 bytes
   bool half_features;
   int64_t in_sites, in_channels;
-  const float* weight;  // [out_channels, offsets, in_channels]; fits in float16 where it is rounded
+  const float* weight;  // [out_channels, offsets, in_channels]
   int64_t out_channels, offsets;
   const float* bias;         // [out_channels] or null
   const float* weight_amax;  // [out_channels], int8 only, usable

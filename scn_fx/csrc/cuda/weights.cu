@@ -94,6 +94,7 @@ __device__ __forceinline__ void convert(float v, float, bool half, float* to) { 
 template <typename Element, typename Order>
 __global__ void pack_kernel(const Order order, const WeightShape shape, const RawWeights from, int64_t count,
                             Element* packed) {
+  int32_t beyond = 0;
   for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < count;
        i += int64_t(gridDim.x) * kThreads) {
     const Origin o = order.origin(i);
@@ -101,10 +102,13 @@ __global__ void pack_kernel(const Order order, const WeightShape shape, const Ra
     if (o.channel < shape.out_channels && o.offset < shape.offsets && o.in_channel < shape.in_channels) {
       const int64_t at = (int64_t(o.channel) * shape.offsets + o.offset) * shape.in_channels + o.in_channel;
       const float amax = sizeof(Element) == 1 ? from.weight_amax[o.channel] : 0.0f;
-      convert(from.weight[at], amax, shape.precision == Precision::kFloat16, &element);
+      const float v = from.weight[at];
+      beyond += !(fabsf(v) < kHalfLimit);
+      convert(v, amax, shape.precision == Precision::kFloat16, &element);
     }
     packed[i] = element;
   }
+  if (beyond && from.beyond) atomicAdd(&from.beyond[0], beyond);
 }
 
 __global__ void finish_kernel(const WeightShape shape, const RawWeights from, int32_t padded, float* scale,
@@ -112,7 +116,10 @@ __global__ void finish_kernel(const WeightShape shape, const RawWeights from, in
   for (int32_t n = threadIdx.x; n < padded; n += kThreads) {
     const bool real = n < shape.out_channels;
     float b = real && from.bias ? from.bias[n] : 0.0f;
-    if (shape.precision != Precision::kFloat32) b = rounded(b);
+    if (shape.precision != Precision::kFloat32) {
+      if (from.beyond && !(fabsf(b) < kHalfLimit)) atomicAdd(&from.beyond[1], 1);
+      b = rounded(b);
+    }
     bias[n] = b;
     scale[n] = 0.0f;
     if (real && shape.precision == Precision::kInt8)
@@ -214,7 +221,7 @@ DeviceWeights device_weights(const WeightSource& s, const DeviceLimits& limits) 
   w.view.packed = w.packed.data();
   w.view.scale = w.scale.data();
   w.view.bias = w.bias.data();
-  pack_weights(shape, {weight.data(), bias.data(), s.input_amax, amax.data()}, w.view, nullptr);
+  pack_weights(shape, {weight.data(), bias.data(), s.input_amax, amax.data(), nullptr}, w.view, nullptr);
   check(cudaStreamSynchronize(nullptr), "packing weights");  // what was copied is released
   return w;
 }
