@@ -43,6 +43,11 @@ def convolution(
     name: str = ...,
     threads: int = ...,
 ) -> np.ndarray: ...
+def weight_gradient(
+    grad: np.ndarray, features: np.ndarray, kernel_map: np.ndarray, name: str = ..., threads: int = ...
+) -> np.ndarray:
+    """float32 [out, K, in] of grad [M, out], features [N, in] and kernel_map int32 [M, K]."""
+
 def add(
     a: np.ndarray,
     b: np.ndarray,
@@ -147,3 +152,103 @@ class CudaEngine:
     def describe(self) -> dict[str, Any]: ...
     @property
     def device(self) -> int: ...
+
+# Operators on a GPU (csrc/cuda/operators.h). Arrays are addresses, which scn_fx.ops.on_cuda has checked.
+
+class CudaMap:
+    def __init__(
+        self,
+        device: int,
+        stream: int,
+        name: str,
+        indices: int,
+        count: int,
+        batch_size: int,
+        input_shape: Sequence[int],
+        output_shape: Sequence[int],
+        kernel_size: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+        subm: bool,
+        transposed: bool,
+        output_bound: int,
+    ) -> None: ...
+    @property
+    def scratch_bytes(self) -> int: ...
+    def set_scratch(self, scratch: int) -> None: ...
+    def subm_map(self, map: int) -> None: ...
+    def output_sites(self) -> int: ...
+    def conv_map(self, outputs: int, sites: int, map: int) -> None: ...
+
+class CudaConvolution:
+    def __init__(
+        self,
+        device: int,
+        stream: int,
+        name: str,
+        features: int,
+        half_features: bool,
+        in_sites: int,
+        in_channels: int,
+        weight: int,
+        out_channels: int,
+        offsets: int,
+        bias: int,
+        weight_amax: int,
+        input_amax: float,
+        map: int,
+        out_sites: int,
+        precision: str,
+        round_output: bool,
+        relu: bool,
+    ) -> None: ...
+    @property
+    def scratch_bytes(self) -> int: ...
+    @property
+    def columns(self) -> int:
+        """Values of a result's row, of which the first `out_channels` count."""
+
+    def run(self, scratch: int, result: int) -> None: ...
+
+def cuda_inverse_map(
+    device: int,
+    stream: int,
+    name: str,
+    map: int,
+    outputs: int,
+    offsets: int,
+    input_sites: int,
+    checks: int,
+    inverse: int,
+) -> None:
+    """`checks`: four int32 of scratch memory, or 0 for a map that is known to have an inverse."""
+
+def cuda_add(
+    device: int,
+    stream: int,
+    name: str,
+    a: int,
+    b: int,
+    count: int,
+    precision: str,
+    round_output: bool,
+    relu: bool,
+    amax0: float,
+    amax1: float,
+    counts: int,
+    result: int,
+) -> None:
+    """`counts`: four int32 of scratch memory."""
+
+def cuda_gather(
+    device: int,
+    stream: int,
+    x: int,
+    x_rows: int,
+    channels: int,
+    map: int,
+    rows: int,
+    offsets: int,
+    out: int,
+) -> None: ...

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from scn_fx.errors import SiteError
 from scn_fx.ops.checks import to_half
 from scn_fx.ops.dispatch import core
 
@@ -22,10 +21,6 @@ __all__ = [
     "subm_map",
     "weight_gradient",
 ]
-
-
-_GATHERED = 2**20
-"""Values up to which gathering the rows of all offsets, absent ones too, costs less than a call for each."""
 
 
 def _array(tensor: torch.Tensor) -> Any:
@@ -119,32 +114,8 @@ def convolution(
 def weight_gradient(
     grad: torch.Tensor, features: torch.Tensor, kernel_map: torch.Tensor, name: str
 ) -> torch.Tensor:
-    """One product per offset, over the pairs of rows that it connects, or one where little is wasted."""
-    rows, offsets = kernel_map.shape
-    channels = features.shape[1]
-    result = grad.new_zeros((grad.shape[1], offsets, channels))
-    if not rows:
-        return result
-    low, high = (int(v) for v in kernel_map.aminmax())
-    if low < -1 or high >= features.shape[0]:
-        raise SiteError(
-            f"{name}: the kernel map reads input row {low if low < -1 else high}, but there are "
-            f"{features.shape[0]} input rows. Build the map from the same sites as the features."
-        )
-    if kernel_map.numel() * channels <= _GATHERED:
-        padded = torch.cat([features, features.new_zeros((1, channels))])  # whose last row stands for none
-        gathered = padded[torch.where(kernel_map < 0, len(features), kernel_map)]
-        with torch.autocast("cpu", enabled=False):
-            return (grad.t() @ gathered.reshape(rows, -1)).reshape(result.shape)
-    by_offset = kernel_map.t().contiguous()
-    offset, out_rows = torch.nonzero(by_offset >= 0, as_tuple=True)
-    in_rows = by_offset[offset, out_rows]
-    counts = torch.bincount(offset, minlength=offsets).tolist()
-    with torch.autocast("cpu", enabled=False):
-        for k, (outs, ins) in enumerate(zip(out_rows.split(counts), in_rows.split(counts), strict=True)):
-            if len(outs):
-                result[:, k] = grad.index_select(0, outs).t() @ features.index_select(0, ins)
-    return result
+    made = core().weight_gradient(_array(grad), _array(features), _array(kernel_map), name=name)
+    return torch.from_numpy(made)
 
 
 def add(

@@ -96,6 +96,11 @@ struct Kernels {
   /// ignored where the hardware has no such instruction and the layer's order is not specified.
   void (*gemm_float)(const GatherGemm&, int64_t begin, int64_t end, float* acc, void* scratch, bool fused);
 
+  /// sums [outs, width] += Σ over pairs of rows [pairs, outs] ⊗ columns [pairs, width]; outs is a multiple of
+  /// 4, width of 16.
+  void (*add_outer)(const float* rows, int32_t outs, const float* columns, int32_t width, int64_t pairs,
+                    float* sums);
+
   /// Finishes rows [begin, end).
   Overflow (*finish)(const Finish&, int64_t begin, int64_t end);
 

@@ -229,6 +229,10 @@ int64_t int8_loop(int64_t rounds) {
 void gemm_float(const GatherGemm& g, int64_t begin, int64_t end, float* acc, void* scratch, bool fused) {
   kOthers.gemm_float(g, begin, end, acc, scratch, fused);
 }
+void add_outer(const float* rows, int32_t outs, const float* columns, int32_t width, int64_t pairs,
+               float* sums) {
+  kOthers.add_outer(rows, outs, columns, width, pairs, sums);
+}
 Overflow finish(const Finish& f, int64_t begin, int64_t end) { return kOthers.finish(f, begin, end); }
 void convert_from_half(const uint16_t* in, float* out, int64_t count) {
   kOthers.half_to_float(in, out, count);
@@ -240,7 +244,7 @@ int64_t float_loop(int64_t rounds) { return kOthers.float_loop(rounds); }
 
 }  // namespace
 
-const Kernels kAmxKernels = {"amx",           gemm_int8,  gemm_float, finish, convert_from_half,
+const Kernels kAmxKernels = {"amx",           gemm_int8,  gemm_float, add_outer, finish, convert_from_half,
                              convert_to_half, float_loop, int8_loop};
 
 }  // namespace scn

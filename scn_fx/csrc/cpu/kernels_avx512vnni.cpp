@@ -220,8 +220,9 @@ int64_t int8_loop(int64_t rounds) {
 
 }  // namespace
 
-const Kernels kAvx512VnniKernels = {"avx512vnni",      gemm_int8,       gemm_float, finish_rows,
-                                    convert_from_half, convert_to_half, float_loop, int8_loop};
+const Kernels kAvx512VnniKernels = {"avx512vnni",    gemm_int8,   gemm_float,
+                                    add_outer<true>, finish_rows, convert_from_half,
+                                    convert_to_half, float_loop,  int8_loop};
 
 }  // namespace scn
 #endif

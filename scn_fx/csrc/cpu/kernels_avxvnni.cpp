@@ -5,7 +5,7 @@
 
 namespace scn {
 
-const Kernels kAvxVnniKernels = {"avxvnni",         gemm_int8,       gemm_float, finish_rows,
+const Kernels kAvxVnniKernels = {"avxvnni",         gemm_int8,       gemm_float, add_outer<true>, finish_rows,
                                  convert_from_half, convert_to_half, float_loop, int8_loop};
 
 }  // namespace scn

@@ -10,6 +10,7 @@
 
 #include "cpu/functions.h"
 #include "cpu/map_functions.h"
+#include "cpu/weight_gradient.h"
 #include "python/caller.h"
 #include "python/gil.h"
 #include "python/shared_pool.h"
@@ -145,6 +146,24 @@ nb::object convolution_numpy(const AnyArray& features, const AnyArray& weight,
   return float_result(std::move(y), map.shape(0), weight.shape(0), call.round_output, layer, budget);
 }
 
+nb::object weight_gradient_numpy(const AnyArray& grad, const AnyArray& features, const AnyArray& map,
+                                 const std::string& name, Integer threads) {
+  const std::string layer = operator_label(name, "convolution");
+  MemoryBudget budget = MemoryBudget::of_operator();
+  const FloatView g(grad, 2, layer, "the gradient", budget), x(features, 2, layer, "features", budget);
+  const int32_t* const entries = int32_matrix(map, 0, layer, "kernel_map");
+  if (grad.shape(0) != map.shape(0)) {
+    fail(ErrorKind::kSite, layer, ": the kernel map has ", map.shape(0), " rows, but the gradient has ",
+         grad.shape(0), ". Pass the map of the same convolution.");
+  }
+  const WeightGradientCall call{g.data(), int64_t(grad.shape(0)),     int64_t(grad.shape(1)),
+                                x.data(), int64_t(features.shape(0)), int64_t(features.shape(1)),
+                                entries,  int64_t(map.shape(1)),      layer};
+  std::unique_ptr<float[]> made =
+      run(layer, threads, [&](ThreadPool& pool) { return weight_gradient(call, pool, budget); });
+  return to_numpy(std::move(made), {grad.shape(1), map.shape(1), features.shape(1)}, float_dtype(32));
+}
+
 nb::object add_numpy(const AnyArray& a, const AnyArray& b, const std::string& precision,
                      const std::string& output_precision, bool relu, double amax0, double amax1,
                      const std::string& name, Integer threads) {
@@ -202,6 +221,8 @@ void bind_functions(nb::module_& m) {
   m.def("inverse_map", inverse_map_numpy, "kernel_map"_a, "input_sites"_a, "name"_a = "inverse_map");
   m.def("convolution", convolution_numpy, "features"_a, "weight"_a, "bias"_a.none(), "kernel_map"_a,
         "precision"_a, "output_precision"_a, "relu"_a, "input_amax"_a, "weight_amax"_a.none(),
+        "name"_a = "convolution", "threads"_a = 0);
+  m.def("weight_gradient", weight_gradient_numpy, "grad"_a, "features"_a, "kernel_map"_a,
         "name"_a = "convolution", "threads"_a = 0);
   m.def("add", add_numpy, "a"_a, "b"_a, "precision"_a, "output_precision"_a, "relu"_a, "amax0"_a, "amax1"_a,
         "name"_a = "add", "threads"_a = 0);
