@@ -247,4 +247,4 @@ def result_dtype(output_precision: str) -> torch.dtype:
 
 def relu_gradient(grad: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
     """The gradient behind a ReLU, from its `output`: zero where that is, as torch has it; NaN passes."""
-    return torch.where(output <= 0, grad.new_zeros(()), grad)
+    return torch.ops.aten.threshold_backward(grad, output, 0)

@@ -214,9 +214,7 @@ def _backward(
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None, None]:
     """Gradients of features, weight and bias; straight through what float16 and int8 round."""
     features, weight, kernel_map, output = ctx.saved_tensors
-    grad = grad.float()
-    if ctx.relu:
-        grad = relu_gradient(grad, output)
+    grad = (relu_gradient(grad, output) if ctx.relu else grad).float()
     rows, channels = features.shape
     x = as_used(features, ctx.precision, ctx.input_range)
     w = weight_as_used(weight.reshape(weight.shape[0], -1, channels), ctx.precision, ctx.weight_ranges)

@@ -211,9 +211,8 @@ def _product(features: torch.Tensor, weight: torch.Tensor, kernel_map: torch.Ten
     x = _dense(features.float())
     columns = weight.detach().float().reshape(weight.shape[0], -1).t()
     y = x.new_empty((len(kernel_map), weight.shape[0]))
-    with torch.autocast("cuda", enabled=False):
-        for rows, gathered in _gathered(x, kernel_map):
-            torch.mm(gathered, columns, out=y[rows])
+    for rows, gathered in _gathered(x, kernel_map):
+        torch.mm(gathered, columns, out=y[rows])  # autocast leaves calls with `out` alone
     return y
 
 
@@ -232,10 +231,14 @@ def weight_gradient(
 ) -> torch.Tensor:
     kernel_map = _checked(kernel_map, features.shape[0], name)
     x = _dense(features)
-    result = grad.new_zeros((grad.shape[1], kernel_map.shape[1] * features.shape[1]))
-    with torch.autocast("cuda", enabled=False):
-        for rows, gathered in _gathered(x, kernel_map):
+    result = grad.new_empty((grad.shape[1], kernel_map.shape[1] * features.shape[1]))
+    if not len(kernel_map):
+        result.zero_()
+    for rows, gathered in _gathered(x, kernel_map):  # autocast leaves calls in place or with `out` alone
+        if rows.start:
             result.addmm_(grad[rows].t(), gathered)
+        else:
+            torch.mm(grad[rows].t(), gathered, out=result)
     return result.reshape(grad.shape[1], kernel_map.shape[1], features.shape[1])
 
 

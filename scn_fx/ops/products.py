@@ -17,6 +17,7 @@ from scn_fx.ops.checks import check_kernel_map, shape_text
 from scn_fx.ops.devices import kernels_for
 from scn_fx.ops.dispatch import define, fake
 from scn_fx.ops.kernel_maps import inverse_map
+from scn_fx.ops.known_maps import inverse_of
 
 __all__ = ["product", "transposed_product", "weight_gradient"]
 
@@ -90,8 +91,11 @@ def transposed_product(
     rows: torch.Tensor, weight: torch.Tensor, kernel_map: torch.Tensor, count: int, name: str
 ) -> torch.Tensor:
     """The transpose of `product` as a map of features: float32 [count, in] of `rows` [M, out]."""
-    sites = kernel_map.new_empty((count, 4))  # only their number matters
-    back = inverse_map(kernel_map, sites, name=name)
+
+    def make() -> torch.Tensor:
+        return inverse_map(kernel_map, kernel_map.new_empty((count, 4)), name=name)  # how many sites matters
+
+    back = inverse_of(kernel_map, count, make)
     return product(rows, weight.permute(2, 1, 0), back, name=name)
 
 

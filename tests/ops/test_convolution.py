@@ -290,6 +290,24 @@ def test_a_map_that_changed_before_the_gradient_is_taken() -> None:
             torch.autograd.grad(y.sum(), operand, retain_graph=True)
 
 
+def test_an_inverse_is_made_again_for_a_map_that_changed() -> None:
+    x, w, _ = (t.requires_grad_() for t in _operands())
+    kernel_map = OPS.subm_map(random_sites(), **subm_arguments())
+
+    def by_features() -> Tensor:
+        y = OPS.convolution(x, w, None, kernel_map, **conv_arguments())
+        return torch.autograd.grad(y.sum(), x)[0]
+
+    assert torch.equal(by_features(), by_features())
+    kernel_map[:, :13] = -1
+    by_offset = w.detach().sum(0).reshape(27, 6)
+    expected = torch.zeros(40, 6)
+    for k in range(13, 27):
+        read = kernel_map[:, k]
+        expected.index_add_(0, read[read >= 0].long(), by_offset[k].expand(int((read >= 0).sum()), 6))
+    torch.testing.assert_close(by_features(), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_a_map_without_an_inverse_has_no_gradient_by_the_features() -> None:
     x, w, b = (t.requires_grad_() for t in _operands())
     kernel_map = torch.full((40, 27), -1, dtype=torch.int32)
