@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Disc", "Floats", "Ground", "Prism", "Rectangle", "Scene", "steady", "street_scene"]
+__all__ = ["Dice", "Disc", "Floats", "Ground", "Prism", "Rectangle", "Scene", "steady", "street_scene"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -131,7 +131,7 @@ _FRONT = 13.5  # distance of the house fronts from the middle of the street
 _END = 62.0  # the street is built this far to either side: beyond the corner of CenterPoint's range
 
 
-class _Dice:
+class Dice:
     """Uniform numbers alone.
 
     Their stream is the same in every NumPy; those of other distributions need not be.
@@ -144,7 +144,7 @@ class _Dice:
         return low + (high - low) * float(self._random.random())
 
 
-def _houses(dice: _Dice, side: float) -> list[Prism]:
+def _houses(dice: Dice, side: float) -> list[Prism]:
     prisms, y = [], -_END
     while y < _END:
         length, depth, gap = dice(9, 22), dice(8, 14), dice(1.5, 7)
@@ -164,7 +164,7 @@ def _houses(dice: _Dice, side: float) -> list[Prism]:
 
 
 def _car(
-    x: float, y: float, heading: float, dice: _Dice, velocity: tuple[float, float] = (0.0, 0.0)
+    x: float, y: float, heading: float, dice: Dice, velocity: tuple[float, float] = (0.0, 0.0)
 ) -> list[Prism]:
     length, width, height = dice(3.9, 4.9), dice(1.7, 1.95), dice(1.4, 1.8)
     shine = dice(15, 90)
@@ -176,7 +176,7 @@ def _car(
     ]
 
 
-def _parked(dice: _Dice, side: float) -> list[Prism]:
+def _parked(dice: Dice, side: float) -> list[Prism]:
     prisms, y = [], -50.0
     while y < 50.0:
         y += dice(5.2, 12)
@@ -186,7 +186,7 @@ def _parked(dice: _Dice, side: float) -> list[Prism]:
     return prisms
 
 
-def _pavement(dice: _Dice, side: float) -> list[Prism]:
+def _pavement(dice: Dice, side: float) -> list[Prism]:
     """Kerb, lamp posts, trees, hedges and people of one side."""
     kerb = Rectangle(side * (_STREET_HALF_WIDTH + 3.0), 0.0, 6.0, 2 * _END)
     prisms = [Prism(kerb, -0.3, 0.14, 22.0)]
@@ -219,7 +219,7 @@ def street_scene(seed: int = 0) -> Scene:
 
     The same seed gives the same scene.
     """
-    dice = _Dice(seed)
+    dice = Dice(seed)
     # Shallow enough (slopes below 2 %) that a ray at -1.3 degrees meets the ground once. The last wave is
     # the long rise and fall of a town, which spreads the road over several voxel slices as real frames have
     # it.

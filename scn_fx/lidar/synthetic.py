@@ -9,6 +9,7 @@ the default scene fill CenterPoint's grid about as a real frame does. The same s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +45,8 @@ class SpinningLidar:
 
     The loss grows in proportion to the range; a surface of reflectivity r loses 40 / (40 + r) of it.
     """
+    elevations_deg: tuple[float, ...] | None = None
+    """Elevation of each beam, ascending, from `lowest_deg` to `highest_deg`; None spaces them evenly."""
 
     def __post_init__(self) -> None:
         if self.beams < 1 or self.columns < 8 or self.rate_hz <= 0 or self.height <= 0:
@@ -56,6 +59,17 @@ class SpinningLidar:
                 "A spinning LiDAR needs -90 < lowest_deg <= highest_deg < 90 and 0 <= nearest < farthest, "
                 f"got {self.lowest_deg:g}, {self.highest_deg:g}, {self.nearest:g} and {self.farthest:g}."
             )
+        given = self.elevations_deg
+        if given is not None and (
+            len(given) != self.beams
+            or any(b <= a for a, b in pairwise(given))
+            or (given[0], given[-1]) != (self.lowest_deg, self.highest_deg)
+        ):
+            raise LidarError(
+                f"A spinning LiDAR needs {self.beams} ascending elevations_deg from {self.lowest_deg:g} to "
+                f"{self.highest_deg:g}, got {len(given)} from {min(given, default=0):g} to "
+                f"{max(given, default=0):g}."
+            )
         if not 0 <= self.dropout <= 1 or not 0 <= self.fading <= 1 or self.range_noise < 0:
             raise LidarError(
                 "A spinning LiDAR needs dropout and fading from 0 to 1 and range_noise >= 0, got "
@@ -65,7 +79,9 @@ class SpinningLidar:
     @property
     def slopes(self) -> Floats:
         """[beams] rise per metre of horizontal distance, ascending."""
-        return steady(np.tan(np.radians(np.linspace(self.lowest_deg, self.highest_deg, self.beams))))
+        given = self.elevations_deg
+        even = np.linspace(self.lowest_deg, self.highest_deg, self.beams)
+        return steady(np.tan(np.radians(even if given is None else np.asarray(given, np.float64))))
 
 
 @dataclass(frozen=True)
