@@ -12,8 +12,9 @@ import types
 from typing import Any
 
 from scn_fx.capture.capture import capture
+from scn_fx.capture.eager import run_with_own_operators
 
-__all__ = ["capture"]
+__all__ = ["capture", "run_with_own_operators"]
 
 
 class _CallablePackage(types.ModuleType):
