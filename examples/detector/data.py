@@ -43,8 +43,11 @@ class Batch:
 class _Scenes(Dataset[SceneArrays]):
     """Scenes by seed."""
 
+    def __init__(self, thin: int) -> None:
+        self._thin = thin
+
     def __getitem__(self, seed: int) -> SceneArrays:
-        return SceneArrays.traffic(seed)
+        return SceneArrays.traffic(seed).thinned(self._thin)
 
 
 def _same(scenes: list[SceneArrays]) -> list[SceneArrays]:
@@ -59,11 +62,14 @@ def seeds(step: int, batch_size: int, rank: int = 0, world: int = 1) -> Iterator
         step += 1
 
 
-def layouts(numbers: Iterable[list[int]], workers: int) -> Iterator[list[SceneArrays]]:
-    """The scenes of lists of seeds, in order, drawn by `workers` processes (0: by this one)."""
+def layouts(numbers: Iterable[list[int]], workers: int, thin: int = 1) -> Iterator[list[SceneArrays]]:
+    """The scenes of lists of seeds, in order, drawn by `workers` processes (0: by this one).
+
+    Only every `thin`-th column of rays is kept.
+    """
     ahead = {"prefetch_factor": 4, "persistent_workers": False} if workers else {}
     loader = DataLoader(
-        _Scenes(),
+        _Scenes(thin),
         batch_sampler=numbers,  # type: ignore[arg-type]  # any iterable of lists serves
         collate_fn=_same,
         num_workers=workers,

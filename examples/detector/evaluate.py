@@ -17,7 +17,6 @@ from examples.detector.data import layouts
 from scn_fx.detection import (
     AveragePrecision,
     Detector,
-    LabelledFrame,
     encoder_function,
     evaluate,
     load_detector,
@@ -26,21 +25,15 @@ from scn_fx.detection.scenes import HELD_OUT_SEED, labelled_frame
 from scn_fx.errors import ScnError
 from scn_fx.files.atomic import write_file
 from scn_fx.lidar.grids import CENTERPOINT_GRID, VoxelGrid
+from scn_fx.lidar.raycast import SceneArrays
 
 __all__ = ["evaluate_detector", "main", "write_report"]
 
 
-def _frames(count: int, grid: VoxelGrid, device: torch.device, workers: int) -> Iterator[LabelledFrame]:
-    """The frames of `held_out_frames`, their scenes drawn by several processes."""
-    numbers = [[HELD_OUT_SEED + i] for i in range(count)]
-    for (scene,) in layouts(numbers, workers):
-        yield labelled_frame(scene, device, grid)
-
-
 def evaluate_detector(
-    detector: Detector, count: int, grid: VoxelGrid, device: torch.device, workers: int = 0
+    detector: Detector, scenes: Iterator[SceneArrays], count: int, grid: VoxelGrid, device: torch.device
 ) -> AveragePrecision:
-    """AP of the float32 detector on the first `count` held-out scenes, with progress on standard error."""
+    """AP of the float32 detector on `count` scenes, with progress on standard error."""
     encoder = copy.deepcopy(detector.encoder).to(device).eval()
     head = copy.deepcopy(detector.head).to(device).eval()
     began = time.perf_counter()
@@ -54,7 +47,7 @@ def evaluate_detector(
             print(f"evaluated {done} of {count}, {left:.0f} s left", file=sys.stderr, flush=True)
             shown = now
 
-    frames = _frames(count, grid, device, workers)
+    frames = (labelled_frame(scene, device, grid) for scene in scenes)
     return evaluate(encoder_function(encoder), head, frames, grid=grid, each=each)
 
 
@@ -76,7 +69,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         detector = load_detector(given.checkpoint)
         device = torch.device(given.device)
-        found = evaluate_detector(detector, given.scenes, CENTERPOINT_GRID, device, given.workers)
+        numbers = [[HELD_OUT_SEED + i] for i in range(given.scenes)]
+        scenes = (scene for (scene,) in layouts(numbers, given.workers))
+        found = evaluate_detector(detector, scenes, given.scenes, CENTERPOINT_GRID, device)
         print(found)
         if given.json:
             write_report(given.json, found, given.checkpoint)

@@ -31,14 +31,17 @@ from examples.detector.profile import Stopwatch
 from examples.detector.state import Progress, load_state, save_state
 from examples.detector.targets import loss
 from scn_fx.detection import load_detector, save_detector
+from scn_fx.detection.scenes import HELD_OUT_SEED
 from scn_fx.errors import ArgumentError, ScnError
 from scn_fx.files.atomic import check_writable
 from scn_fx.lidar.grids import CENTERPOINT_GRID, VoxelGrid
 
 __all__ = ["Settings", "main", "train"]
 
-TINY_GRID = VoxelGrid((-19.2, -19.2, -5.0, 19.2, 19.2, 3.0), (0.3, 0.3, 0.2))
-"""For tests: 128 x 128 x 40 voxels."""
+TINY_GRID = VoxelGrid((-19.2, -19.2, -5.0, 19.2, 19.2, 3.0), (0.6, 0.6, 0.2))
+"""For tests: 64 x 64 x 40 voxels."""
+
+_TINY_THIN = 16
 
 _DECAY = 0.01
 _CLIP = 10.0
@@ -72,6 +75,11 @@ class Settings:
     def grid(self) -> VoxelGrid:
         """Of the network."""
         return TINY_GRID if self.tiny else CENTERPOINT_GRID
+
+    @property
+    def thin(self) -> int:
+        """Every how many columns of rays one is kept."""
+        return _TINY_THIN if self.tiny else 1
 
     def config(self, world: int) -> dict[str, Any]:
         """What must be the same when a training is resumed; minutes may be added."""
@@ -116,6 +124,11 @@ def _say(team_: Team, text: str) -> None:
         print(text, flush=True)
 
 
+def _part(progress: Progress, total: float | None, steps: int | None) -> float:
+    """The share of the training that is done, 0 to 1."""
+    return min(1.0, progress.seconds / total if total else progress.step / (steps or 1))
+
+
 def train(settings: Settings) -> bool:
     """Train until the end or an interruption; whether it is the end. Then the checkpoint is written.
 
@@ -131,11 +144,11 @@ def train(settings: Settings) -> bool:
 
 
 def _train(settings: Settings, mates: Team, interruptions: list[int]) -> bool:
-    # Fork the workers first, before this process has threads and a CUDA context worth copying.
     config, progress = settings.config(mates.world), Progress()
     network = _fresh(settings).to(mates.device)
     if mates.device.type == "cuda":
         network.head.to(memory_format=torch.channels_last)
+        torch.backends.cudnn.benchmark = True  # maps have one shape: the fastest algorithm is found once
     optimizer = torch.optim.AdamW(network.parameters(), settings.rate, (0.9, 0.99), weight_decay=_DECAY)
     if settings.state.exists():
         progress = load_state(settings.state, network, optimizer, config)
@@ -149,7 +162,7 @@ def _train(settings: Settings, mates: Team, interruptions: list[int]) -> bool:
             save_state(settings.state, network, optimizer, progress, config)
 
     numbers = seeds(progress.step, settings.batch_size, mates.rank, mates.world)
-    stream = batches(layouts(numbers, settings.workers), settings.grid, mates.device)
+    stream = batches(layouts(numbers, settings.workers, settings.thin), settings.grid, mates.device)
     watch = Stopwatch(mates.device, settings.profile)
     total = 60 * settings.minutes if settings.minutes is not None else None
     earlier, began = progress.seconds, time.perf_counter()
@@ -159,8 +172,7 @@ def _train(settings: Settings, mates: Team, interruptions: list[int]) -> bool:
     finished = False
     try:
         while True:
-            part = progress.seconds / total if total else progress.step / (settings.steps or 1)
-            part = mates.agreed(part)
+            part = mates.agreed(_part(progress, total, settings.steps))
             if part >= 1:
                 finished = True
                 break
@@ -194,7 +206,7 @@ def _train(settings: Settings, mates: Team, interruptions: list[int]) -> bool:
                         f"again with a --rate below {settings.rate:g}, and another --state."
                     )
                 speed = counted * settings.batch_size * mates.world / (now - said)
-                spent = mates_part(progress, total, settings.steps)
+                spent = _part(progress, total, settings.steps)
                 left = progress.seconds * (1 - spent) / max(spent, 1e-6)
                 _say(
                     mates,
@@ -225,17 +237,14 @@ def _train(settings: Settings, mates: Team, interruptions: list[int]) -> bool:
             f"of {settings.batch_size * mates.world} scenes in {progress.seconds:.0f} s.",
         )
         if settings.evaluate:
+            numbers = [[HELD_OUT_SEED + i] for i in range(settings.evaluate)]
+            scenes = (scene for (scene,) in layouts(numbers, settings.workers, settings.thin))
             found = evaluate_detector(
-                load_detector(settings.output), settings.evaluate, settings.grid, mates.device, settings.workers
+                load_detector(settings.output), scenes, settings.evaluate, settings.grid, mates.device
             )
             print(found, flush=True)
             write_report(settings.output.with_suffix(".json"), found, settings.output)
     return True
-
-
-def mates_part(progress: Progress, total: float | None, steps: int | None) -> float:
-    """The share of the training that is done, 0 to 1."""
-    return min(1.0, progress.seconds / total if total else progress.step / (steps or 1))
 
 
 def _arguments(argv: list[str] | None) -> Settings:

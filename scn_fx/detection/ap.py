@@ -66,7 +66,9 @@ class AveragePrecision:
         return {"mean_ap": mean, "frames": self.frames, "classes": classes}
 
     def __str__(self) -> str:
-        lines = [f"{'class':<12}{'labels':>8}" + "".join(f"{f'{d:g} m':>8}" for d in DISTANCES) + f"{'mean':>8}"]
+        lines = [
+            f"{'class':<12}{'labels':>8}" + "".join(f"{f'{d:g} m':>8}" for d in DISTANCES) + f"{'mean':>8}"
+        ]
         for i, name in enumerate(CLASSES):
             values = [*self.table[i], self.table[i].mean()]
             shown = "".join(f"{100 * v:8.2f}" if self.labels[i] else f"{'-':>8}" for v in values)

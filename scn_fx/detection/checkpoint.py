@@ -67,7 +67,12 @@ def save_detector(path: str | os.PathLike[str], detector: Detector) -> None:
     """
     encoder, head = detector.encoder, detector.head
     first = encoder.conv_input[0].weight
-    widths = [encoder.conv1[0].conv1, encoder.conv2[-1].conv1, encoder.conv3[-1].conv1, encoder.conv4[-1].conv1]
+    widths = [
+        encoder.conv1[0].conv1,
+        encoder.conv2[-1].conv1,
+        encoder.conv3[-1].conv1,
+        encoder.conv4[-1].conv1,
+    ]
     arrays: dict[str, np.ndarray] = {
         "in_channels": np.array(first.shape[-1]),
         "channels": np.array([layer.weight.shape[0] for layer in widths]),

@@ -19,9 +19,7 @@ _LARGEST_LOG = 4.0  # of a size: 55 m; a wild head must not overflow
 
 
 @torch.no_grad()
-def decode(
-    output: HeadOutput, grid: VoxelGrid, *, most: int = 200, min_score: float = 0.03
-) -> list[Boxes]:
+def decode(output: HeadOutput, grid: VoxelGrid, *, most: int = 200, min_score: float = 0.03) -> list[Boxes]:
     """The boxes of each frame of a batch, highest score first.
 
     A cell is a peak if no cell in the 3 x 3 around it has a higher logit of the same class (equal neighbours

@@ -100,7 +100,7 @@ def _pedestrian(dice: Dice) -> Actor:
         _Part(0.0, 0.0, torso, 0.0, hip, 0.86 * height, cloth),
         _Part(0.0, 0.0, 0.2, 0.0, 0.86 * height, height, dice(15, 45)),
     )
-    return Actor(CLASSES.index("pedestrian"), (stride + 0.35, torso + 0.2, height), parts)
+    return Actor(CLASSES.index("pedestrian"), (max(stride + 0.35, torso + 0.02), torso + 0.2, height), parts)
 
 
 def _cyclist(dice: Dice) -> Actor:

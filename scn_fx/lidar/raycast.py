@@ -8,7 +8,7 @@ every device. Needs torch, and is therefore not imported with the package.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,10 @@ class SceneArrays:
             boxes=scene.boxes,
             mount_yaw=scene.mount_yaw,
         )
+
+    def thinned(self, step: int) -> SceneArrays:
+        """The same scene seen by every `step`-th column of rays alone: a coarser sensor, for tests."""
+        return replace(self, columns=self.columns[::step])
 
     @classmethod
     def traffic(cls, seed: int) -> SceneArrays:

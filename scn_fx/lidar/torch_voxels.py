@@ -82,6 +82,5 @@ def _joined(frames: Sequence[torch.Tensor], grid: VoxelGrid) -> tuple[torch.Tens
             f"Expected finite values of at most {_LARGEST:g}, got others. Remove such points first, and "
             "check that the file was read in the right format."
         )
-    sizes = torch.tensor([len(frame) for frame in frames])
-    batch = torch.repeat_interleave(torch.arange(len(frames)), sizes).to(points.device)
-    return points, batch
+    numbers = [torch.full((len(frame),), i, device=points.device) for i, frame in enumerate(frames)]
+    return points, torch.cat(numbers)
