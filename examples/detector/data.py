@@ -70,7 +70,7 @@ def layouts(numbers: Iterable[list[int]], workers: int, thin: int = 1) -> Iterat
     ahead = {"prefetch_factor": 4, "persistent_workers": False} if workers else {}
     loader = DataLoader(
         _Scenes(thin),
-        batch_sampler=numbers,  # type: ignore[arg-type]  # any iterable of lists serves
+        batch_sampler=numbers,
         collate_fn=_same,
         num_workers=workers,
         **ahead,  # type: ignore[arg-type]

@@ -58,6 +58,6 @@ class DetectorInTraining(nn.Module):
         """
         encoder, head = copy.deepcopy(self.encoder).cpu().eval(), copy.deepcopy(self.head).cpu().eval()
         assert isinstance(head, BevHead)
-        head = head.to(memory_format=torch.contiguous_format)
+        head.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         encoder.conv_input[0].weight.mul_(self.scales.cpu())
         return Detector(encoder, head)

@@ -147,7 +147,7 @@ def _train(settings: Settings, mates: Team, interruptions: list[int]) -> bool:
     config, progress = settings.config(mates.world), Progress()
     network = _fresh(settings).to(mates.device)
     if mates.device.type == "cuda":
-        network.head.to(memory_format=torch.channels_last)
+        network.head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         torch.backends.cudnn.benchmark = True  # maps have one shape: the fastest algorithm is found once
     optimizer = torch.optim.AdamW(network.parameters(), settings.rate, (0.9, 0.99), weight_decay=_DECAY)
     if settings.state.exists():
@@ -202,8 +202,8 @@ def _train(settings: Settings, mates: Team, interruptions: list[int]) -> bool:
                 means = (shown / counted).tolist()
                 if not math.isfinite(means[0]):
                     raise ArgumentError(
-                        f"The training has diverged at step {progress.step}: the loss is {means[0]}. Start it "
-                        f"again with a --rate below {settings.rate:g}, and another --state."
+                        f"The training has diverged at step {progress.step}: the loss is {means[0]}. Start "
+                        f"it again with a --rate below {settings.rate:g}, and another --state."
                     )
                 speed = counted * settings.batch_size * mates.world / (now - said)
                 spent = _part(progress, total, settings.steps)
@@ -233,17 +233,17 @@ def _train(settings: Settings, mates: Team, interruptions: list[int]) -> bool:
         save_detector(settings.output, network.detector())
         _say(
             mates,
-            f"{settings.output}: {os.path.getsize(settings.output) / 1e6:.2f} MB, after {progress.step} steps "
-            f"of {settings.batch_size * mates.world} scenes in {progress.seconds:.0f} s.",
+            f"{settings.output}: {os.path.getsize(settings.output) / 1e6:.2f} MB, after {progress.step} steps of "
+            f"{settings.batch_size * mates.world} scenes in {progress.seconds:.0f} s.",
         )
         if settings.evaluate:
-            numbers = [[HELD_OUT_SEED + i] for i in range(settings.evaluate)]
-            scenes = (scene for (scene,) in layouts(numbers, settings.workers, settings.thin))
-            found = evaluate_detector(
+            held_out = [[HELD_OUT_SEED + i] for i in range(settings.evaluate)]
+            scenes = (scene for (scene,) in layouts(held_out, settings.workers, settings.thin))
+            scored = evaluate_detector(
                 load_detector(settings.output), scenes, settings.evaluate, settings.grid, mates.device
             )
-            print(found, flush=True)
-            write_report(settings.output.with_suffix(".json"), found, settings.output)
+            print(scored, flush=True)
+            write_report(settings.output.with_suffix(".json"), scored, settings.output)
     return True
 
 

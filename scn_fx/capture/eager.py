@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run an spconv model with the operators of scn-fx, without capturing it: for training and for comparisons."""
+"""Run an spconv model with the operators of scn-fx without capturing it: for training, for comparisons."""
 
 from __future__ import annotations
 

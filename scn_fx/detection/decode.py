@@ -28,13 +28,13 @@ def decode(output: HeadOutput, grid: VoxelGrid, *, most: int = 200, min_score: f
     equal boxes, bit for bit, on one device.
     """
     heat, box = output.heat.float(), output.box.float()
-    count, classes, rows, columns = heat.shape
+    count, _, rows, columns = heat.shape
     peak = heat == F.max_pool2d(heat, 3, 1, 1)
     ranked = torch.where(peak, heat, -torch.inf).flatten(1)
     # A stable sort: torch.topk leaves open which of equals come first.
     best, at = torch.sort(ranked, dim=1, descending=True, stable=True)
     best, at = best[:, :most].cpu(), at[:, :most].cpu()
-    fields = box.cpu()
+    maps = box.cpu()
     edge_x = (grid.point_range[3] - grid.point_range[0]) / columns
     edge_y = (grid.point_range[4] - grid.point_range[1]) / rows
     found = []
@@ -44,7 +44,7 @@ def decode(output: HeadOutput, grid: VoxelGrid, *, most: int = 200, min_score: f
         score, place = score[keep], at[i][keep]
         label, cell = torch.div(place, rows * columns, rounding_mode="floor"), place % (rows * columns)
         y, x = torch.div(cell, columns, rounding_mode="floor"), cell % columns
-        values = fields[i][:, y, x].t()
+        values = maps[i][:, y, x].t()
         centre = torch.stack(
             [
                 grid.point_range[0] + (x + values[:, 0]) * edge_x,
@@ -56,6 +56,7 @@ def decode(output: HeadOutput, grid: VoxelGrid, *, most: int = 200, min_score: f
         size = values[:, 3:6].clamp(-_LARGEST_LOG, _LARGEST_LOG).exp()
         yaw = torch.atan2(values[:, 6], values[:, 7])
         velocity = values[:, 8:10] * VELOCITY_UNIT
-        parts = (centre, size, yaw, label, velocity)
-        found.append(Boxes.of(*(part.numpy() for part in parts), score=score.numpy()))
+        fields = {"centre": centre, "size": size, "yaw": yaw, "label": label, "velocity": velocity}
+        made = {name: part.numpy() for name, part in {**fields, "score": score}.items()}
+        found.append(Boxes.of(**made))
     return found

@@ -106,8 +106,8 @@ class Boxes:
     def within(self, point_range: Sequence[float]) -> npt.NDArray[np.bool_]:
         """[M]: whether the middle lies in (x, y, z, x, y, z) as seen from above."""
         low, high = np.asarray(point_range[:2]), np.asarray(point_range[3:5])
-        inside: npt.NDArray[np.bool_] = ((self.centre[:, :2] >= low) & (self.centre[:, :2] < high)).all(1)
-        return inside
+        level = self.centre[:, :2]
+        return np.asarray(((level >= low) & (level < high)).all(1))
 
     def corners(self) -> npt.NDArray[np.float32]:
         """[M, 4, 2]: the outline from above, anticlockwise from the front left."""

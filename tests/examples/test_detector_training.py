@@ -53,7 +53,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(tmp_path: Path, capsys: pyt
     assert train(settings(tmp_path / "b"))
     assert "Going on from step 2" in capsys.readouterr().out
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b" / "a.npz").read_bytes()
-    with pytest.raises(ArgumentError, match="batch_size was 1, is 2.*Name another --state"):
+    with pytest.raises(ArgumentError, match=r"batch_size was 1, is 2.*Name another --state"):
         train(settings(tmp_path, batch_size=2))
     with pytest.raises(ArgumentError, match="steps was 3, is 4"):
         train(settings(tmp_path, steps=4))
@@ -114,7 +114,7 @@ def test_a_state_of_another_kind_is_refused(tmp_path: Path) -> None:
     save_state(path, network, optimizer, Progress(2, 3.0), {"a": 1})
     assert load_state(path, network, optimizer, {"a": 1}) == Progress(2, 3.0)
     wider = DetectorInTraining.fresh(TINY_GRID, (4, 8, 8, 16), 8)
-    with pytest.raises(ArgumentError, match="expected model.encoder"):
+    with pytest.raises(ArgumentError, match=r"expected model\.encoder"):
         load_state(path, wider, torch.optim.AdamW(wider.parameters()), {"a": 1})
 
 

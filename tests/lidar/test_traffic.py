@@ -22,8 +22,10 @@ def test_an_actor_is_as_large_as_its_box(kind: str) -> None:
         length, width, height = actor.size
         assert CLASSES[actor.label] == kind
         prisms = actor.prisms(0.0, 0.0, 0.0, 0.0, (0.0, 0.0))
-        x = [p.plan.x + s * (p.plan.radius if isinstance(p.plan, Disc) else p.plan.length / 2) for p in prisms for s in (-1, 1)]  # fmt: skip
-        y = [p.plan.y + s * (p.plan.radius if isinstance(p.plan, Disc) else p.plan.width / 2) for p in prisms for s in (-1, 1)]  # fmt: skip
+        plans = [prism.plan for prism in prisms]
+        half = [(p.radius, p.radius) if isinstance(p, Disc) else (p.length / 2, p.width / 2) for p in plans]
+        x = [p.x + side * h[0] for p, h in zip(plans, half, strict=True) for side in (-1, 1)]
+        y = [p.y + side * h[1] for p, h in zip(plans, half, strict=True) for side in (-1, 1)]
         assert np.abs(x).max() <= length / 2 + 1e-9 and np.abs(y).max() <= width / 2 + 1e-9
         assert np.ptp(x) > 0.5 * length and np.ptp(y) > 0.5 * width
         assert max(p.top for p in prisms) == pytest.approx(height)
