@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import queue
+import signal
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
@@ -50,6 +51,12 @@ class _Scenes(Dataset[SceneArrays]):
         return SceneArrays.traffic(seed).thinned(self._thin)
 
 
+def _undisturbed(_: int) -> None:
+    """Ctrl-C and a time limit reach every process; only the training itself should act on them."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _same(scenes: list[SceneArrays]) -> list[SceneArrays]:
     return scenes
 
@@ -73,6 +80,7 @@ def layouts(numbers: Iterable[list[int]], workers: int, thin: int = 1) -> Iterat
         batch_sampler=numbers,
         collate_fn=_same,
         num_workers=workers,
+        worker_init_fn=_undisturbed,
         **ahead,  # type: ignore[arg-type]
     )
     return iter(loader)

@@ -34,6 +34,14 @@ class DetectorInTraining(nn.Module):
         z, y, x = grid.box_shape
         return cls(Detector.fresh(len(_SCALES), channels, grid=(x, y, z), head_width=head_width))
 
+    @classmethod
+    @torch.no_grad()
+    def of(cls, detector: Detector) -> DetectorInTraining:
+        """The network that goes on from a stored detector: `detector()` undoes it."""
+        made = cls(copy.deepcopy(detector))
+        made.encoder.conv_input[0].weight.div_(made.scales)
+        return made
+
     def dense(self, features: torch.Tensor, indices: torch.Tensor, size: int) -> torch.Tensor:
         """The encoder's map [size, C, H, W] in float32; features raw, float32 [N, 5]."""
         scaled = features * self.scales

@@ -233,8 +233,8 @@ def _train(settings: Settings, mates: Team, interruptions: list[int]) -> bool:
         save_detector(settings.output, network.detector())
         _say(
             mates,
-            f"{settings.output}: {os.path.getsize(settings.output) / 1e6:.2f} MB, after {progress.step} steps of "
-            f"{settings.batch_size * mates.world} scenes in {progress.seconds:.0f} s.",
+            f"{settings.output}: {os.path.getsize(settings.output) / 1e6:.2f} MB, after {progress.step} "
+            f"steps of {settings.batch_size * mates.world} scenes in {progress.seconds:.0f} s.",
         )
         if settings.evaluate:
             held_out = [[HELD_OUT_SEED + i] for i in range(settings.evaluate)]
