@@ -11,7 +11,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [
-    path for folder in ("scn_fx", "quant", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))
+    path
+    for folder in ("scn_fx", "quant", "benchmarks", "examples")
+    for path in sorted((ROOT / folder).rglob("*.py"))
 ]
 
 RAW = {

@@ -28,6 +28,7 @@ def loaded_after(code: str, modules: tuple[str, ...]) -> set[str]:
         ("import quant", HEAVY),
         ("import scn_fx.cli", HEAVY),
         ("import scn_fx.zoo", ("spconv", "modelopt", "matplotlib")),
+        ("import scn_fx.detection", ("spconv", "modelopt", "matplotlib", "onnx")),
         ("import torch, scn_fx.capture, scn_fx.onnx, scn_fx.ops", ("spconv", "modelopt", "matplotlib")),
     ],
 )

@@ -12,7 +12,7 @@ import scn_fx
 
 ROOT = Path(__file__).parents[1]
 PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-FOLDERS = ("scn_fx", "quant", "tests", "benchmarks", "docs")
+FOLDERS = ("scn_fx", "quant", "tests", "benchmarks", "docs", "examples")
 SUFFIXES = (".py", ".pyi", ".cpp", ".h", ".cu", ".cuh")
 LONGEST = 600
 """Lines of a file that can still be read in one sitting; most stay below 400."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from scn_fx.cli.output import file_size, megabytes, working
 from scn_fx.cli.picture import BevMaps, save_picture
 from scn_fx.lidar import CENTERPOINT_GRID, DATA_VARIABLE, embedded_frame, real_frames
 from scn_fx.runtime import ArrayDifference, Comparison, Engine, compare, compare_arrays
+
+if TYPE_CHECKING:
+    from scn_fx.cli.demo_detector import Detections, DetectorScenes
 
 __all__ = ["DemoReport", "DemoSettings", "FrameResult", "run_demo"]
 
@@ -71,6 +74,8 @@ class DemoReport:
     threads: int | None
     isa: str | None
     seconds: float
+    detections: Detections | None = None
+    """What the trained detector finds; None where the demo runs on random weights."""
     repeats: int = _REPEATS
 
     @property
@@ -81,7 +86,8 @@ class DemoReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         results = [{**vars(result), "accuracy": result.accuracy.to_dict()} for result in self.results]
-        return {**vars(self), "ok": self.ok, "results": results}
+        found = None if self.detections is None else self.detections.to_dict()
+        return {**vars(self), "ok": self.ok, "results": results, "detections": found}
 
 
 @dataclass
@@ -117,7 +123,11 @@ def run_demo(settings: DemoSettings, say: Callable[[str], None]) -> DemoReport:
     onnx, cache, image = (folder / name for name in ("scn.onnx", "scn.calibration.json", "bev.png"))
 
     with clock.stage("frames", "simulating LiDAR sweeps") as facts:
-        shown, calibration = _frames(settings)
+        from scn_fx.cli import demo_detector
+
+        detector = None if settings.small else demo_detector.shipped()
+        labelled = None if detector is None else demo_detector.scenes()
+        shown, calibration = _frames(settings, labelled)
         facts += [f"{name}: {len(pair[1]):,} voxels" for name, pair in shown.items()]
     with clock.stage("model", "making a CenterPoint encoder"), quiet():
         import torch
@@ -125,8 +135,11 @@ def run_demo(settings: DemoSettings, say: Callable[[str], None]) -> DemoReport:
         from scn_fx.zoo import demo_model
 
         features, indices = (torch.from_numpy(array) for array in next(iter(shown.values())))
-        options = {"channels": _SMALL_CHANNELS, "grid": _SMALL_GRID} if settings.small else {}
-        model = demo_model(0, (features.float(), indices), **options)
+        if detector is not None:
+            model = detector.encoder
+        else:
+            options = {"channels": _SMALL_CHANNELS, "grid": _SMALL_GRID} if settings.small else {}
+            model = demo_model(0, (features.float(), indices), **options)
     with clock.stage("capture", "capturing the model") as facts, quiet():
         from scn_fx.capture import capture
         from scn_fx.graph import layers
@@ -157,6 +170,14 @@ def run_demo(settings: DemoSettings, say: Callable[[str], None]) -> DemoReport:
         comparisons = {name: compare(graph, engine, [pair]) for name, pair in shown.items()}
         first = next(iter(comparisons.values()))
         facts += [f"{len(first.nodes)} nodes and {len(first.outputs)} output", _verdict(comparisons)]
+    found_boxes = None
+    if detector is not None and labelled is not None:
+        with clock.stage("detect", "looking for objects") as facts:
+            found_boxes = demo_detector.find(detector.head, labelled.held_out, single, engine)
+            facts += [
+                f"mean AP of {found_boxes.frames} held-out scenes: float32 {100 * found_boxes.ap_float:.2f}",
+                f"INT8 {100 * found_boxes.ap_int8:.2f}",
+            ]
     with clock.stage("picture", "drawing"):
         pair = next(iter(shown.values()))
         with torch.no_grad():
@@ -164,7 +185,7 @@ def run_demo(settings: DemoSettings, say: Callable[[str], None]) -> DemoReport:
         name = next(iter(runs))
         title = f"CenterPoint sparse encoder, frame {name!r}: strongest channel of each BEV cell"
         extent = None if settings.small else CENTERPOINT_GRID.point_range
-        save_picture(image, BevMaps(reference, runs[name][0].result, title, extent))
+        save_picture(image, BevMaps(reference, runs[name][0].result, title, extent, found_boxes))
 
     results = tuple(
         FrameResult(
@@ -188,13 +209,14 @@ def run_demo(settings: DemoSettings, say: Callable[[str], None]) -> DemoReport:
         threads=engine.threads,
         isa=engine.isa,
         seconds=time.perf_counter() - began,
+        detections=found_boxes,
     )
 
 
 Pair = tuple[np.ndarray, np.ndarray]
 
 
-def _frames(settings: DemoSettings) -> tuple[dict[str, Pair], list[Pair]]:
+def _frames(settings: DemoSettings, labelled: DetectorScenes | None) -> tuple[dict[str, Pair], list[Pair]]:
     """Frames to show by name, and others to calibrate on; real ones if there are any."""
     if settings.small:
         from scn_fx.zoo import demo_frame
@@ -202,8 +224,14 @@ def _frames(settings: DemoSettings) -> tuple[dict[str, Pair], list[Pair]]:
         made = [demo_frame(seed, 1000, grid=_SMALL_GRID) for seed in (0, 1)]
         pairs = [(features.numpy(), indices.numpy()) for features, indices in made]
         return {"small": pairs[0]}, [pairs[1]]
-    shown: dict[str, Pair] = {"synthetic": (*embedded_frame(0),)}
-    calibration: list[Pair] = [(*embedded_frame(seed),) for seed in (1, 2)]
+    if labelled is not None:
+        from scn_fx.cli.demo_detector import pair
+
+        shown: dict[str, Pair] = {"synthetic": pair(labelled.held_out[0])}
+        calibration: list[Pair] = [pair(frame) for frame in labelled.calibration]
+    else:
+        shown = {"synthetic": (*embedded_frame(0),)}
+        calibration = [(*embedded_frame(seed),) for seed in (1, 2)]
     if settings.frames is not None or os.environ.get(DATA_VARIABLE):
         # One network, so frames of its grid and width alone; one more frame, so that the demo stays short.
         fitting = [

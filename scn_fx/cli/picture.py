@@ -6,11 +6,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from scn_fx.files.atomic import write_file
+
+if TYPE_CHECKING:
+    from scn_fx.cli.demo_detector import Detections
+    from scn_fx.lidar.boxes import Boxes
 
 __all__ = ["BevMaps", "save_picture"]
 
@@ -26,6 +31,8 @@ class BevMaps:
     title: str
     point_range: Sequence[float] | None = None
     """(x, y, z, x, y, z) in metres, for the axes; None labels cells."""
+    detections: Detections | None = None
+    """Boxes to draw over the maps, which then need `point_range`."""
 
     def images(self) -> tuple[Image, Image, Image]:
         """Largest magnitude over the channels of each cell: float, int8, difference."""
@@ -58,7 +65,7 @@ def save_picture(path: Path, maps: BevMaps) -> None:
             interpolation="nearest",
         )
         axis.set_facecolor("#10101a")
-        axis.set_title(name)
+        axis.set_title(name + _draw_boxes(axis, name, maps.detections))
         unit = "cells" if maps.point_range is None else "m"
         axis.set_xlabel(f"x ({unit})")
     axes[0].set_ylabel("y (cells)" if maps.point_range is None else "y (m)")
@@ -66,6 +73,33 @@ def save_picture(path: Path, maps: BevMaps) -> None:
     bar.set_label("largest magnitude over channels")
     figure.suptitle(maps.title)
     write_file(path, lambda file: figure.savefig(file, dpi=110, format="png"))
+
+
+_SURE = 0.3
+"""Boxes of a lower score would hide the picture; AP counts them all."""
+
+
+def _draw_boxes(axis: Any, name: str, found: Detections | None) -> str:
+    """Labels (thin, white) and what was found; returns what the panel's title says of it."""
+    if found is None:
+        return ""
+    boxes = {"float32": found.reference, "INT8 engine": found.result}.get(name)
+    if boxes is None:
+        return ""
+    _outline(axis, found.labels, "white", 0.6)
+    _outline(axis, boxes[boxes.score >= _SURE], "#00d0ff", 1.1)
+    ap = found.ap_float if boxes is found.reference else found.ap_int8
+    return f": AP {100 * ap:.2f} ({found.frames} scenes)"
+
+
+def _outline(axis: Any, boxes: Boxes, colour: str, width: float) -> None:
+    """The outlines of boxes from above, and a line from the middle to the front."""
+    from matplotlib.collections import LineCollection
+
+    corners = boxes.corners()
+    closed = np.concatenate([corners, corners[:, :1]], 1)
+    front = np.stack([boxes.centre[:, :2], corners[:, [0, 3]].mean(1)], 1)
+    axis.add_collection(LineCollection([*closed, *front], colors=colour, linewidths=width), autolim=False)
 
 
 def _extent(maps: BevMaps, image: Image) -> tuple[float, float, float, float]:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,7 +17,9 @@ from scn_fx.detection.head import BevHead
 from scn_fx.errors import ArgumentError
 from scn_fx.files.arrays import open_npz
 from scn_fx.files.atomic import write_file
-from scn_fx.zoo import CenterPointEncoder
+
+if TYPE_CHECKING:
+    from scn_fx.zoo import CenterPointEncoder
 
 __all__ = ["SHIPPED", "Detector", "load_detector", "save_detector", "trained_detector"]
 
@@ -45,6 +47,8 @@ class Detector:
         classes: int = 5,
     ) -> Detector:
         """A detector with random weights; arguments as those of CenterPointEncoder and BevHead."""
+        from scn_fx.zoo import CenterPointEncoder  # and with it spconv, which the head does without
+
         head = BevHead(channels[-1] * _slices(grid[2] + 1), head_width, classes)
         return cls(CenterPointEncoder(in_channels, channels, grid=grid), head)
 
