@@ -148,6 +148,7 @@ def _train(settings: Settings, mates: Team, interruptions: list[int]) -> bool:
     network = _fresh(settings).to(mates.device)
     if mates.device.type == "cuda":
         network.head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        torch.backends.cuda.matmul.allow_tf32 = True  # three digits do for gradients; evaluation has all
         torch.backends.cudnn.benchmark = True  # maps have one shape: the fastest algorithm is found once
     optimizer = torch.optim.AdamW(network.parameters(), settings.rate, (0.9, 0.99), weight_decay=_DECAY)
     if settings.state.exists():

@@ -65,15 +65,18 @@ def detect(
     if head.training:
         raise ArgumentError("The head is in training mode: call head.eval() first.")
     weight = next(head.parameters())
-    made = encoder(features, indices)
-    dense = torch.as_tensor(made).to(weight.device, torch.float32)
+    with _repeatable(), torch.autocast(weight.device.type, enabled=False):
+        return _detect(encoder(features, indices), head, weight.device, grid)
+
+
+def _detect(made: Any, head: BevHead, device: torch.device, grid: VoxelGrid) -> Boxes:
+    dense = torch.as_tensor(made).to(device, torch.float32)
     if dense.dim() != 4 or dense.shape[0] != 1 or dense.shape[1] != head.in_channels:
         raise ArgumentError(
             f"The head takes a dense map [1, {head.in_channels}, H, W], and the encoder gave "
             f"{list(dense.shape)}. Use the encoder that the head was trained with, one frame at a time."
         )
-    with _repeatable(), torch.autocast(weight.device.type, enabled=False):
-        return decode(head(dense.contiguous()), grid)[0]
+    return decode(head(dense.contiguous()), grid)[0]
 
 
 def evaluate(
