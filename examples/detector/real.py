@@ -148,7 +148,7 @@ def fine_tune(
             group["lr"] = 2e-4 * 0.5 * (1 + math.cos(math.pi * step / steps))
         optimizer.zero_grad()
         found = loss(network.heads(network.dense(batch.features, batch.indices, batch.size)), batch.targets)
-        found.total.backward()  # type: ignore[no-untyped-call]
+        found.total.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 10.0)
         optimizer.step()
         if step % 20 == 19 or step + 1 == steps:

@@ -28,7 +28,7 @@ from scn_fx.lidar.raycast import SceneArrays
 
 __all__ = ["Detections", "DetectorScenes", "find", "scenes", "shipped"]
 
-_SCENES = 8
+_SCENES = 6
 _CALIBRATION = 4
 
 Pair = tuple[npt.NDArray[Any], npt.NDArray[Any]]
