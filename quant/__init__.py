@@ -3,8 +3,7 @@
 
 ``calibrate`` measures ranges on frames, ``set_precision`` chooses the arithmetic of each layer,
 ``save_cache`` and ``load_cache`` keep the outcome in a JSON file, ``load_pytorch_quantization`` takes ranges
-from a checkpoint. Names are resolved on first use, so that ``import quant`` costs neither torch nor modelopt
-(seconds each).
+from a checkpoint. Names are resolved on first use, so that ``import quant`` does not import torch (seconds).
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class CalibrationResult:
             it clips.
         precisions: precision of each layer, by name.
         output_precisions: output precision of each layer, by name.
-        seconds: wall time, importing modelopt included.
+        seconds: wall time.
         warnings: what `calibrate` has warned of, as texts.
     """
 
@@ -96,7 +96,6 @@ def calibrate(
         CalibrationError: no frames, a frame that does not fit the graph, a layer whose input is zero in all
             frames, unknown method or precision. The graph is unchanged after any error.
         NonFiniteError: NaN or infinity in the features or behind any layer; names frame and layer.
-        MissingPackageError: modelopt is not installed.
     """
     began = time.perf_counter()
     _check_options(graph, frames, method, percentile, num_bins, outliers, cache)
@@ -104,7 +103,7 @@ def calibrate(
     outputs = output_precisions(graph, chosen)
     recorder = Recorder(graph, method, num_bins)
     weights = {
-        layer.name: weight_ranges(layer, recorder.weight_amax(rounded_weight(layer)))
+        layer.name: weight_ranges(layer, rounded_weight(layer).abs().amax(dim=(1, 2, 3, 4)))
         for layer in quantizable(graph)
         if layer.kind == "convolution"
     }

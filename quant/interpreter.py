@@ -18,17 +18,28 @@ __all__ = ["FloatInterpreter"]
 class FloatInterpreter(Interpreter):
     """torch.fx Interpreter of the float reference: convolutions and Adds run with precision "fp32".
 
-    `observe(node, value)` is called for each float tensor that a node yields, once it is known to be finite.
-    The graph's nodes are not changed. Raises NonFiniteError naming the layer whose result holds NaN or
-    infinity.
+    `observe(node, value)` is called for each float tensor that a node yields, once it is known to be finite;
+    `observe_add(node, a, b)` for each Add before it runs; `passed(node)` after each node. The graph's nodes
+    are not changed. Raises NonFiniteError naming the layer whose result holds NaN or infinity.
     """
 
-    def __init__(self, graph: GraphModule, observe: Callable[[Node, torch.Tensor], None]):
+    def __init__(
+        self,
+        graph: GraphModule,
+        observe: Callable[[Node, torch.Tensor], None],
+        *,
+        observe_add: Callable[[Node, torch.Tensor, torch.Tensor], None] | None = None,
+        passed: Callable[[Node], None] | None = None,
+    ):
         super().__init__(graph)
         # Otherwise torch.fx appends the node's text to the arguments of our own errors.
         self.extra_traceback = False
         self._observe = observe
-        self._names = {layer.node: layer.name for layer in layers(graph)}
+        self._observe_add = observe_add
+        self._passed = passed
+        found = layers(graph)
+        self._names = {layer.node: layer.name for layer in found}
+        self._adds = {layer.node: layer.inputs for layer in found if layer.kind == "add"}
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call an operator, in float32 if it has a precision."""
@@ -40,16 +51,23 @@ class FloatInterpreter(Interpreter):
 
     def run_node(self, n: Node) -> Any:
         """Run one node, check its value and show it to the observer."""
+        operands = self._adds.get(n)
+        if operands is not None and self._observe_add is not None:
+            a, b = (self.env[operand] for operand in operands)
+            self._observe_add(n, a, b)
         value = super().run_node(n)
         computed = n.op in ("placeholder", "call_function") and isinstance(value, torch.Tensor)
         if computed and value.is_floating_point() and value.numel():
             self._check_finite(n, value)
             self._observe(n, value)
+        if self._passed is not None:
+            self._passed(n)
         return value
 
     def _check_finite(self, n: Node, value: torch.Tensor) -> None:
-        low, high = torch.aminmax(value)  # NaN propagates, and one pass finds both infinities
-        if bool(low.isfinite()) and bool(high.isfinite()):
+        # NaN propagates, and one pass finds both infinities; one transfer fetches both from a GPU.
+        extremes = torch.stack(torch.aminmax(value))
+        if bool(extremes.isfinite().all()):
             return
         bad = int((~value.isfinite()).sum())
         where = f"the result of {self._names[n]}" if n in self._names else f"the graph input {n.name}"

@@ -3,24 +3,23 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Sequence, Sized
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
 
+from quant.consumers import effective_operands, rectified_adds
 from quant.frames import input_spec
 from quant.interpreter import FloatInterpreter
+from quant.methods import range_of
 from quant.outliers import GAP
 from quant.progress import progress_bar
 from quant.ranges import checked_range, quantizable
 from quant.screening import FrameScreen
 from quant.similarity import FrameVariety
-from scn_fx.errors import CalibrationError, MissingPackageError, ScnError
-
-if TYPE_CHECKING:
-    from modelopt.torch.quantization.nn import TensorQuantizer
+from quant.statistics import Statistics
+from scn_fx.errors import CalibrationError, ScnError
 
 __all__ = ["Recorder", "record"]
 
@@ -28,109 +27,100 @@ _SHOWN = 10
 
 
 class Recorder:
-    """One quantizer per value that feeds a convolution or an Add.
+    """Collects statistics of each value that a convolution or an Add reads.
+
+    What a frame brings counts once `finish_frame` is called: a frame that fails leaves no trace.
 
     Attributes:
-        largest: for each of these values, its largest magnitude so far.
-        frame: number of the frame that runs; the caller sets it.
+        statistics: what the frames so far have shown; replaced by a fresh object's state when resumed.
     """
 
     def __init__(self, graph: GraphModule, method: str, num_bins: int):
-        self._modelopt = _import_quantizers()
         self._method = method
+        self._num_bins = num_bins
         self._readers: dict[Node, list[str]] = {}
+        self._keys: dict[Node, str] = {}
         for layer in quantizable(graph):
-            for node in layer.inputs:
+            for position, node in enumerate(layer.inputs):
                 self._readers.setdefault(node, []).append(layer.name)
-        kind = "max" if method == "max" else "histogram"
-        self._quantizers: dict[Node, TensorQuantizer] = {
-            node: self._modelopt.input_quantizer(kind, num_bins) for node in self._readers
-        }
-        self.largest: dict[Node, float] = dict.fromkeys(self._readers, 0.0)
-        self.frame = 0
-        # Of the frame that brings the largest magnitude: that, its number, and what the others come to.
-        self._first: dict[Node, tuple[float, int, float]] = dict.fromkeys(self._readers, (0.0, -1, 0.0))
+                self._keys.setdefault(node, f"{layer.name}:{position}")
+        self._adds = rectified_adds(graph)
+        self.statistics = self._empty()
+        self._frame = self._empty()
 
-    def weight_amax(self, weight: torch.Tensor) -> torch.Tensor:
-        """Largest magnitude per output channel of a weight [out, kz, ky, kx, in]."""
-        quantizer = self._modelopt.weight_quantizer()
-        quantizer(weight)
-        quantizer.load_calib_amax()
-        return quantizer.amax
+    @property
+    def largest(self) -> dict[Node, float]:
+        """The largest magnitude of each value."""
+        return {node: self.statistics.values[key].magnitude for node, key in self._keys.items()}
 
     def observe(self, node: Node, value: torch.Tensor) -> None:
         """Collect a value, if a convolution or an Add reads it."""
-        quantizer = self._quantizers.get(node)
-        if quantizer is not None:
-            low, high = torch.aminmax(value)
-            peak = max(-float(low), float(high))
-            self.largest[node] = max(self.largest[node], peak)
-            first, frame, second = self._first[node]
-            ahead = peak > first
-            self._first[node] = (peak, self.frame, first) if ahead else (first, frame, max(second, peak))
-            quantizer(value)
+        key = self._keys.get(node)
+        if key is not None:
+            self._frame.values[key].collect(value)
+
+    def observe_add(self, node: Node, a: torch.Tensor, b: torch.Tensor) -> None:
+        """Collect the operands of an Add together, if a ReLU follows it."""
+        name = self._adds.get(node)
+        if name is not None:
+            for histogram, part in zip(self._frame.operands[name], effective_operands(a, b), strict=True):
+                histogram.collect(part)
+            self._frame.pairs[name].collect(a, b)
+
+    def start_frame(self) -> None:
+        """Forget what a frame that did not come to its end has brought."""
+        self._frame = self._empty()
+
+    def finish_frame(self, number: int) -> None:
+        """Count what the frame of this number has brought."""
+        self._frame.note_peaks(number)
+        self.statistics.merge(self._frame)
+        self._frame = self._empty()
+
+    def _empty(self) -> Statistics:
+        return Statistics(list(self._keys.values()), list(self._adds.values()), self._num_bins)
 
     def lonely(self, frames: int) -> list[str]:
         """What to say of layers whose inputs one frame alone makes more than GAP times as large."""
         layers: dict[int, list[str]] = {}
-        for node, (first, frame, second) in self._first.items():
-            if frames >= 3 and 0 < second * GAP < first:
-                share = self._share_beyond(node, second)
-                text = f"{self._readers[node][0]} {first:.6g}, others at most {second:.6g}{share}"
-                layers.setdefault(frame, []).append(text)
+        for node, key in self._keys.items():
+            peaks = self.statistics.peaks[key]
+            if frames >= 3 and 0 < peaks.second * GAP < peaks.first:
+                histogram = self.statistics.values[key]
+                share = histogram.beyond(peaks.second) / histogram.nonzero
+                text = (
+                    f"{self._readers[node][0]} {peaks.first:.6g}, others at most {peaks.second:.6g} "
+                    f"({share:.2g} of the values beyond)"
+                )
+                layers.setdefault(peaks.frame, []).append(text)
         return [
             f"Frame {frame} (counted from 0) alone brings the largest values at the inputs of {len(texts)} "
             f"layers: {'; '.join(texts[:3])}{'; ...' if len(texts) > 3 else ''}. They are used; leave the "
             "frame out if it is damaged."
-            for frame, texts in layers.items()
+            for frame, texts in sorted(layers.items())
         ]
-
-    def _share_beyond(self, node: Node, magnitude: float) -> str:
-        """The share of the non-zero values beyond a magnitude, if there is a histogram."""
-        counts = getattr(self._quantizers[node]._calibrator, "_calib_hist", None)
-        edges = getattr(self._quantizers[node]._calibrator, "_calib_bin_edges", None)
-        if counts is None or edges is None:
-            return ""
-        return f" ({counts[edges[:-1] >= magnitude].sum() / max(counts.sum(), 1):.2g} of the values beyond)"
 
     def amaxes(self, percentile: float) -> dict[Node, float]:
         """The range of each value by the method."""
         result = {}
-        for node, quantizer in self._quantizers.items():
+        for node, key in self._keys.items():
             what = f"{' and '.join(self._readers[node])}, input"
-            if self.largest[node] == 0.0:
+            histogram = self.statistics.values[key]
+            if histogram.magnitude == 0.0:
                 raise CalibrationError(
                     f"{what}: every value was zero in all frames, so there is no range to take (amax of "
                     "zero). Check that the frames hold points in the grid and that the layer before is not "
                     "dead."
                 )
-            if self._method == "max":
-                quantizer.load_calib_amax()
-            elif self._method == "percentile":
-                quantizer.load_calib_amax("percentile", percentile=percentile)
-            else:
-                quantizer.load_calib_amax(self._method)
-            amax = float(quantizer.amax)
-            if amax == 0.0:
+            amax = range_of(histogram, self._method, percentile)
+            if self._method == "percentile" and amax <= histogram.width:
                 raise CalibrationError(
                     f"{what}: the {percentile} percentile lies in the first histogram bin (largest value "
-                    f"{self.largest[node]:.6g}), which would make the range zero. Raise the percentile or "
+                    f"{histogram.magnitude:.6g}), which cannot be told from zero. Raise the percentile or "
                     "num_bins, or use another method."
                 )
-            # Bins of a later frame may end beyond the largest value; a range above it would only waste
-            # levels.
-            result[node] = checked_range(min(amax, self.largest[node]), what)
+            result[node] = checked_range(amax, what)
         return result
-
-
-def _import_quantizers() -> Any:
-    """The module `quant.histogram`, or MissingPackageError if modelopt is not installed."""
-    try:
-        return importlib.import_module("quant.histogram")
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "modelopt":
-            raise
-        raise MissingPackageError.of("nvidia-modelopt", "quant", "Calibration") from error
 
 
 def record(
@@ -146,15 +136,16 @@ def record(
     """
     expected = input_spec(graph)
     screen, variety = FrameScreen(expected, outliers), FrameVariety()
-    interpreter = FloatInterpreter(graph, recorder.observe)
+    interpreter = FloatInterpreter(graph, recorder.observe, observe_add=recorder.observe_add)
     total = len(frames) if isinstance(frames, Sized) else None
     with progress_bar(progress, total) as advance, torch.no_grad():
         for number, tensors in screen.passed(frames):
-            recorder.frame = number
+            recorder.start_frame()
             try:
                 interpreter.run(*tensors)
             except ScnError as error:
                 raise type(error)(f"Frame {number} (counted from 0): {error}") from error
+            recorder.finish_frame(number)
             variety.add(tensors[expected.indices])
             advance()
     if variety.frames == 0:

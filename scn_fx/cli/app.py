@@ -39,7 +39,7 @@ _EXTRAS = {
     "torch": "torch",
     "onnx": "export",
     "onnxscript": "export",
-    "modelopt": "quant",
+    "modelopt": "bridge",
     "matplotlib": "cli",
     "spconv": "spconv-cpu",
     "cumm": "spconv-cpu",

@@ -20,7 +20,6 @@ __all__ = ["command"]
 _NEEDED = {
     "torch": "torch",
     "spconv": "spconv-cpu",
-    "modelopt": "quant",
     "onnx": "export",
     "onnxscript": "export",
     "matplotlib": "cli",

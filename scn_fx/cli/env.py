@@ -25,7 +25,7 @@ _PACKAGES: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
         "spconv-cpu",
         "capture of spconv models",
     ),
-    ("nvidia-modelopt", ("nvidia-modelopt",), "quant", "calibration"),
+    ("nvidia-modelopt", ("nvidia-modelopt",), "bridge", "models that modelopt has quantised"),
     ("onnx", ("onnx",), "export", "export"),
     ("onnxscript", ("onnxscript",), "export", "export"),
     ("click", ("click",), "cli", "the command line"),

@@ -15,7 +15,7 @@ import torch
 
 import quant
 from quant.interpreter import FloatInterpreter
-from scn_fx.errors import CalibrationError, MissingPackageError, NonFiniteError, OverflowedError, SiteError
+from scn_fx.errors import CalibrationError, NonFiniteError, OverflowedError, SiteError
 from scn_fx.graph import layers
 from tests.quant.graphs import GraphBuilder, frame, residual
 
@@ -341,13 +341,6 @@ def test_a_graph_without_layers() -> None:
     build = GraphBuilder()
     graph = build.finish(build.dense(build.features))
     fails(CalibrationError, "nothing to calibrate", graph, FRAMES)
-
-
-def test_without_modelopt_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "modelopt", None)
-    for name in [name for name in sys.modules if name.startswith("modelopt.") or name == "quant.histogram"]:
-        monkeypatch.delitem(sys.modules, name)
-    fails(MissingPackageError, r"nvidia-modelopt.*scn-fx\[quant\]", residual(), FRAMES)
 
 
 def test_importing_quant_stays_lean() -> None:
