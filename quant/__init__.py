@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from quant.precision import default_precisions, set_precision
 
 __all__ = [
+    "CONSUMERS",
     "METHODS",
     "OUTLIERS",
     "CalibrationResult",
@@ -32,6 +33,9 @@ __all__ = [
 
 METHODS = ("max", "percentile", "mse", "entropy")
 """How `calibrate` can take a range from the values it has seen."""
+
+CONSUMERS = ("aware", "ignore")
+"""Whether `calibrate` fits a range to what readers use of a value, or to all of the value."""
 
 OUTLIERS = ("drop", "keep")
 """What `calibrate` does with voxels and frames that stand alone: leave them out, or use them."""

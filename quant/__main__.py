@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from quant import METHODS, OUTLIERS
+from quant import CONSUMERS, METHODS, OUTLIERS
 from quant.console import show_every_character, tidy_warnings
 from quant.script import CalibrationJob, parse_precision, report, run_job
 from scn_fx.errors import MissingPackageError, ScnError
@@ -48,7 +48,7 @@ except ImportError as error:
 @click.option("--limit", type=click.IntRange(1), help="Use at most this many frames, spread evenly.")
 @click.option("--method", default="mse", type=click.Choice(METHODS), help="How values give a range.")
 @click.option("--percentile", default=99.99, help="For --method percentile, in percent: above 1, up to 100.")
-@click.option("--bins", "num_bins", default=2048, help="Histogram bins of the first frame.")
+@click.option("--bins", "num_bins", default=2048, help="Least histogram bins of a value.")
 @click.option(
     "--precision",
     "precisions",
@@ -61,6 +61,12 @@ except ImportError as error:
     default="drop",
     type=click.Choice(OUTLIERS),
     help="Leave out, or use, voxels and frames with feature values that nothing else comes near.",
+)
+@click.option(
+    "--consumers",
+    default="aware",
+    type=click.Choice(CONSUMERS),
+    help="Fit the ranges of an Add before a ReLU to what the ReLU leaves of its operands, or to all of them.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")

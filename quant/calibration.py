@@ -13,7 +13,7 @@ from typing import Any
 
 from torch.fx import GraphModule
 
-from quant import METHODS, OUTLIERS
+from quant import CONSUMERS, METHODS, OUTLIERS
 from quant.precision import PrecisionSpec, default_precisions, output_precisions, resolve, write_precisions
 from quant.ranges import (
     LayerRanges,
@@ -23,6 +23,7 @@ from quant.ranges import (
     write_ranges,
 )
 from quant.recorder import Recorder, record
+from quant.selection import input_ranges
 from scn_fx.errors import CalibrationError, CalibrationWarning
 
 __all__ = ["CalibrationResult", "calibrate"]
@@ -63,15 +64,16 @@ def calibrate(
     num_bins: int = 2048,
     precision: PrecisionSpec = None,
     outliers: str = "drop",
+    consumers: str = "aware",
     cache: str | Path | None = None,
     progress: bool | None = None,
 ) -> CalibrationResult:
     """Find the range of every value that feeds a convolution or an Add; write ranges and precisions.
 
     The graph runs in float32 on each frame (its features rounded to float16 first, as the engine does). A
-    value has one range, whoever reads it. Weights always take their largest magnitude per output channel:
-    they are known completely, have no outlier frames to clip, and the int8 weight of every engine then stays
-    the same for every method.
+    value has one range, whoever reads it; only operands of Adds before a ReLU may have their own. Weights
+    always take their largest magnitude per output channel: they are known completely, have no outlier frames
+    to clip, and the int8 weight of every engine then stays the same for every method.
 
     Args:
         graph: a captured graph; ranges it already has are replaced.
@@ -81,11 +83,14 @@ def calibrate(
         method: "max" (largest magnitude), "percentile" (of the non-zero magnitudes), "mse" (least squared
             error of the quantised histogram) or "entropy" (least Kullback-Leibler divergence).
         percentile: for method "percentile", in percent: above 1, at most 100.
-        num_bins: histogram bins of the first frame's magnitudes, at least 256.
+        num_bins: least histogram bins below a value's largest magnitude, at least 256; up to twice as many
+            are used.
         precision: overrides on the default precisions by layer-name pattern, or one word; see
             `quant.set_precision`.
         outliers: what becomes of voxels and frames with feature values that nothing else comes near (see
             `quant.outliers`): "drop" leaves them out, "keep" uses them. A warning names them either way.
+        consumers: "aware" fits the ranges of an Add before a ReLU to what the ReLU leaves of its operands,
+            both together (see `quant.selection`); "ignore" gives every value one range for all readers.
         cache: where to write the calibration cache (JSON) as well.
         progress: True for a progress bar, False for none, None for one on a terminal; it needs rich.
 
@@ -98,7 +103,7 @@ def calibrate(
         NonFiniteError: NaN or infinity in the features or behind any layer; names frame and layer.
     """
     began = time.perf_counter()
-    _check_options(graph, frames, method, percentile, num_bins, outliers, cache)
+    _check_options(graph, frames, method, percentile, num_bins, outliers, consumers, cache)
     chosen = resolve(graph, precision, default_precisions(graph))
     outputs = output_precisions(graph, chosen)
     recorder = Recorder(graph, method, num_bins)
@@ -108,11 +113,8 @@ def calibrate(
         if layer.kind == "convolution"
     }
     count, findings = record(graph, frames, recorder, outliers, progress)
-    amaxes = recorder.amaxes(percentile)
-    ranges = {
-        layer.name: LayerRanges(tuple(amaxes[node] for node in layer.inputs), weights.get(layer.name))
-        for layer in quantizable(graph)
-    }
+    inputs = input_ranges(graph, recorder.statistics, method, percentile, consumers)
+    ranges = {name: LayerRanges(found, weights.get(name)) for name, found in inputs.items()}
     largest = {
         layer.name: tuple(recorder.largest[node] for node in layer.inputs) for layer in quantizable(graph)
     }
@@ -135,6 +137,7 @@ def _check_options(
     percentile: float,
     num_bins: int,
     outliers: str,
+    consumers: str,
     cache: str | Path | None,
 ) -> None:
     if method not in METHODS:
@@ -150,6 +153,8 @@ def _check_options(
         )
     if outliers not in OUTLIERS:
         raise CalibrationError(f"Unknown outliers={outliers!r}; expected one of {', '.join(OUTLIERS)}.")
+    if consumers not in CONSUMERS:
+        raise CalibrationError(f"Unknown consumers={consumers!r}; expected one of {', '.join(CONSUMERS)}.")
     if not isinstance(num_bins, Integral) or num_bins < 256:
         raise CalibrationError(
             "num_bins must be a whole number, at least 256 (the searches start at bin 128), got "

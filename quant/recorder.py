@@ -12,11 +12,10 @@ from torch.fx import GraphModule, Node
 from quant.consumers import effective_operands, rectified_adds
 from quant.frames import input_spec
 from quant.interpreter import FloatInterpreter
-from quant.methods import range_of
 from quant.outliers import GAP
 from quant.progress import progress_bar
-from quant.ranges import checked_range, quantizable
 from quant.screening import FrameScreen
+from quant.selection import value_keys, value_ranges
 from quant.similarity import FrameVariety
 from quant.statistics import Statistics
 from scn_fx.errors import CalibrationError, ScnError
@@ -38,12 +37,8 @@ class Recorder:
     def __init__(self, graph: GraphModule, method: str, num_bins: int):
         self._method = method
         self._num_bins = num_bins
-        self._readers: dict[Node, list[str]] = {}
-        self._keys: dict[Node, str] = {}
-        for layer in quantizable(graph):
-            for position, node in enumerate(layer.inputs):
-                self._readers.setdefault(node, []).append(layer.name)
-                self._keys.setdefault(node, f"{layer.name}:{position}")
+        self._graph = graph
+        self._keys = value_keys(graph)
         self._adds = rectified_adds(graph)
         self.statistics = self._empty()
         self._frame = self._empty()
@@ -83,13 +78,13 @@ class Recorder:
     def lonely(self, frames: int) -> list[str]:
         """What to say of layers whose inputs one frame alone makes more than GAP times as large."""
         layers: dict[int, list[str]] = {}
-        for node, key in self._keys.items():
+        for key in self._keys.values():
             peaks = self.statistics.peaks[key]
             if frames >= 3 and 0 < peaks.second * GAP < peaks.first:
                 histogram = self.statistics.values[key]
                 share = histogram.beyond(peaks.second) / histogram.nonzero
                 text = (
-                    f"{self._readers[node][0]} {peaks.first:.6g}, others at most {peaks.second:.6g} "
+                    f"{key.rpartition(':')[0]} {peaks.first:.6g}, others at most {peaks.second:.6g} "
                     f"({share:.2g} of the values beyond)"
                 )
                 layers.setdefault(peaks.frame, []).append(text)
@@ -101,26 +96,8 @@ class Recorder:
         ]
 
     def amaxes(self, percentile: float) -> dict[Node, float]:
-        """The range of each value by the method."""
-        result = {}
-        for node, key in self._keys.items():
-            what = f"{' and '.join(self._readers[node])}, input"
-            histogram = self.statistics.values[key]
-            if histogram.magnitude == 0.0:
-                raise CalibrationError(
-                    f"{what}: every value was zero in all frames, so there is no range to take (amax of "
-                    "zero). Check that the frames hold points in the grid and that the layer before is not "
-                    "dead."
-                )
-            amax = range_of(histogram, self._method, percentile)
-            if self._method == "percentile" and amax <= histogram.width:
-                raise CalibrationError(
-                    f"{what}: the {percentile} percentile lies in the first histogram bin (largest value "
-                    f"{histogram.magnitude:.6g}), which cannot be told from zero. Raise the percentile or "
-                    "num_bins, or use another method."
-                )
-            result[node] = checked_range(amax, what)
-        return result
+        """The range of each value by the method, as if every reader used all of it."""
+        return value_ranges(self._graph, self.statistics, self._method, percentile)
 
 
 def record(

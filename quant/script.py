@@ -33,7 +33,7 @@ class CalibrationJob:
             that the model records (a zoo model: CenterPoint's).
         point_format: format of raw point files; None guesses.
         limit: most frames to use, spread evenly over the files; None for all.
-        method, percentile, num_bins, precision, outliers: see `quant.calibrate`.
+        method, percentile, num_bins, precision, outliers, consumers: see `quant.calibrate`.
     """
 
     model: str
@@ -49,6 +49,7 @@ class CalibrationJob:
     percentile: float = 99.99
     num_bins: int = 2048
     outliers: str = "drop"
+    consumers: str = "aware"
     precision: Mapping[str, str] | str | None = field(default=None)
 
 
@@ -108,6 +109,7 @@ def run_job(job: CalibrationJob, *, progress: bool | None = None) -> tuple[Graph
         num_bins=job.num_bins,
         precision=job.precision,
         outliers=job.outliers,
+        consumers=job.consumers,
         cache=job.output,
         progress=progress,
     )

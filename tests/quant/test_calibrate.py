@@ -50,7 +50,7 @@ def float_values(graph: torch.fx.GraphModule, tensors: tuple[torch.Tensor, ...])
 
 def test_max_takes_the_largest_magnitudes_of_all_frames() -> None:
     graph = residual()
-    result = quant.calibrate(graph, FRAMES, method="max")
+    result = quant.calibrate(graph, FRAMES, method="max", consumers="ignore")
     runs = [float_values(graph, tensors) for tensors in FRAMES]
     largest = {name: max(float(np.abs(run[name]).max()) for run in runs) for name in runs[0]}
     expected = {
@@ -324,6 +324,7 @@ def test_a_percentile_in_the_first_bin_is_an_error() -> None:
         ({"percentile": 0.5}, r"Did you mean 50\?"),
         ({"percentile": 1.0, "method": "percentile"}, r"Did you mean 100\?"),
         ({"outliers": "clip"}, "Unknown outliers='clip'; expected one of drop, keep"),
+        ({"consumers": True}, "Unknown consumers=True; expected one of aware, ignore"),
         ({"percentile": "99.9"}, "percentile must be a number .*, got '99.9'"),
         ({"percentile": None}, "percentile must be a number"),
         ({"num_bins": 100}, "num_bins must be a whole number, at least 256"),
