@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from quant.calibration import CalibrationResult, calibrate
     from quant.checkpoints import ImportReport, load_pytorch_quantization
     from quant.precision import default_precisions, set_precision
+    from quant.reselection import reselect
 
 __all__ = [
     "CONSUMERS",
@@ -27,6 +28,7 @@ __all__ = [
     "default_precisions",
     "load_cache",
     "load_pytorch_quantization",
+    "reselect",
     "save_cache",
     "set_precision",
 ]
@@ -47,6 +49,7 @@ _HOME = {
     "default_precisions": "quant.precision",
     "load_cache": "quant.cache",
     "load_pytorch_quantization": "quant.checkpoints",
+    "reselect": "quant.reselection",
     "save_cache": "quant.cache",
     "set_precision": "quant.precision",
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 from quant import CONSUMERS, METHODS, OUTLIERS
 from quant.console import show_every_character, tidy_warnings
+from quant.processes import launched_rank
 from quant.script import CalibrationJob, parse_precision, report, run_job
 from scn_fx.errors import MissingPackageError, ScnError
 from scn_fx.lidar import GRID_SYNTAX, POINT_FORMATS
@@ -68,6 +69,8 @@ except ImportError as error:
     type=click.Choice(CONSUMERS),
     help="Fit the ranges of an Add before a ReLU to what the ReLU leaves of its operands, or to all of them.",
 )
+@click.option("--device", default="cpu", type=click.Choice(["cpu", "cuda"]), help="Where the network runs.")
+@click.option("--resume", is_flag=True, help="Go on from what an interrupted run has kept beside --output.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def main(precisions: tuple[str, ...], as_json: bool, quiet: bool, **options: Any) -> None:
@@ -75,6 +78,7 @@ def main(precisions: tuple[str, ...], as_json: bool, quiet: bool, **options: Any
 
     \b
     python -m quant --model centerpoint --checkpoint scn.pth --frames sweeps/ --limit 400
+    torchrun --nproc-per-node=2 -m quant --model centerpoint --frames sweeps/
 
     Load the cache with quant.load_cache(graph, path) before export.
     """
@@ -86,6 +90,12 @@ def main(precisions: tuple[str, ...], as_json: bool, quiet: bool, **options: Any
             _, result = run_job(job, progress=False if quiet else None)
     except ScnError as error:
         raise Refusal(str(error)) from error
+    except KeyboardInterrupt as error:
+        kept = list(job.output.parent.glob(f"{job.output.name}.part"))
+        advice = f" What was counted is kept in {kept[0]}; go on with --resume." if kept else ""
+        raise Refusal(f"Interrupted.{advice}") from error
+    if launched_rank() > 0:
+        return
     outcome = report(job, result)
     if as_json:
         click.echo(json.dumps(outcome, indent=1))

@@ -1,12 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The calibration cache: ranges and precisions of one graph as a JSON file.
+"""The calibration cache: ranges, precisions and changed weights of one graph as a JSON file.
 
-Format version 1: one object with `format`, `version`, `tool` (name and version that wrote it), `method`,
-`frames`, `fingerprint` (see `scn_fx.graph.fingerprint`), where known `model` (name or import path),
-`checkpoint` (`file` and `sha256`, or null for none) and `grid`, and `layers`: for each layer name its `kind`,
-`precision`, `output_precision` and, if it has ranges, `input_dynamic_range` and `weight_dynamic_ranges` or
-`input0_dynamic_range` and `input1_dynamic_range`. Ranges are float32 values written with enough digits to be
-read back unchanged.
+The format is in `quant.cache_file`.
 """
 
 from __future__ import annotations
@@ -18,34 +13,31 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from quant.cache_file import check_graph, head, read_content, require_result
+from quant.changes import changed_layers, set_bias, set_weight
+from quant.encoding import decoded, encoded
 from quant.precision import PRECISIONS, resolve, write_precisions
-from quant.provenance import cause_of_difference, check_grid, provenance
+from quant.provenance import check_grid, provenance
 from quant.ranges import LayerRanges, checked_range, quantizable, read_ranges, write_ranges
-from scn_fx import __version__
 from scn_fx.errors import CalibrationError, LidarError
 from scn_fx.files.atomic import write_file
-from scn_fx.files.json_text import TextError, parse_json
-from scn_fx.files.reading import FileKind, read_file
-from scn_fx.graph import Layer, fingerprint, metadata
+from scn_fx.graph import Layer, metadata
 from scn_fx.input_grid import graph_grid, set_grid
 from scn_fx.lidar import VoxelGrid
 
 if TYPE_CHECKING:
+    import torch
     from torch.fx import GraphModule
 
 __all__ = ["load_cache", "save_cache"]
 
-_CACHE_FILE = FileKind(CalibrationError, 16 << 20, "a calibration cache", pipes=True)
-"""16 MiB are some 700,000 ranges; CenterPoint's cache has 60 KB."""
-FORMAT = "scn-fx calibration cache"
-VERSION = 1
 
+def save_cache(graph: GraphModule, path: str | Path, *, state: dict[str, Any] | None = None) -> Path:
+    """Write ranges, precisions and changed weights of a calibrated graph to `path`; returns the path.
 
-def save_cache(graph: GraphModule, path: str | Path) -> Path:
-    """Write the ranges and precisions of a calibrated graph to `path`; returns the path.
-
-    The file appears complete or not at all. Raises CalibrationError if the graph is not calibrated,
-    WriteError if the file cannot be written.
+    `state` is what calibration adds so that it can go on from the file (see `quant.kept_state`). The file
+    appears complete or not at all. Raises CalibrationError if the graph is not calibrated, WriteError if the
+    file cannot be written.
     """
     calibration = metadata(graph)["calibration"]
     if calibration is None:
@@ -53,17 +45,23 @@ def save_cache(graph: GraphModule, path: str | Path) -> Path:
             "The graph is not calibrated: there are no ranges to save. Call quant.calibrate first."
         )
     content = {
-        "format": FORMAT,
-        "version": VERSION,
-        "tool": f"scn-fx {__version__}",
+        **head(graph),
         "method": calibration["method"],
         "frames": calibration["frames"],
-        "fingerprint": fingerprint(graph),
-        **provenance(graph),
         "layers": {layer.name: _entry(layer) for layer in quantizable(graph)},
+        "changes": {layer.name: _change(layer) for layer in changed_layers(graph)},
     }
+    if state is not None:
+        content["state"] = state
     write_file(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
     return Path(path)
+
+
+def _change(layer: Layer) -> dict[str, Any]:
+    return {
+        what: None if value is None else encoded(value.half().cpu().numpy())
+        for what, value in (("weight", layer.weight), ("bias", layer.bias))
+    }
 
 
 def _entry(layer: Layer) -> dict[str, Any]:
@@ -85,22 +83,20 @@ def _entry(layer: Layer) -> dict[str, Any]:
 
 
 def load_cache(graph: GraphModule, path: str | Path) -> dict[str, Any]:
-    """Put the ranges and precisions of a cache file into the graph it was made from.
+    """Put the ranges, precisions and changed weights of a cache file into the graph it was made from.
 
     A graph that knows no voxel grid takes over that of the calibration. Returns the file's `method`, `frames`
     and `tool`. Raises CalibrationError, leaving the graph as it was, if the file is missing, truncated, no
-    calibration cache, of another version, of another graph or grid, or incomplete. If model and checkpoint of
-    both sides are known, it names the one that differs.
+    calibration cache, unfinished, of another version, of another graph or grid, or incomplete. If model and
+    checkpoint of both sides are known, it names the one that differs.
     """
-    content = _read(Path(path))
-    own = fingerprint(graph)
-    if content["fingerprint"] != own:
-        raise CalibrationError(
-            f"{path} belongs to another graph: its fingerprint is {str(content['fingerprint'])[:12]}..., "
-            f"this graph's is {own[:12]}... {cause_of_difference(content, provenance(graph))}"
-        )
+    where = Path(path)
+    content = read_content(where)
+    require_result(content, where)
+    check_graph(content, graph, where)
     check_grid(content, provenance(graph), str(path))
     grid = _grid(content, str(path)) if graph_grid(graph) is None else None
+    changes = _changes(graph, content.get("changes", {}), str(path))
     entries = content["layers"]
     found = quantizable(graph)
     missing = [layer.name for layer in found if not isinstance(entries.get(layer.name), dict)]
@@ -109,13 +105,12 @@ def load_cache(graph: GraphModule, path: str | Path) -> dict[str, Any]:
     ranges = {}
     chosen, outputs = {}, {}
     for layer in found:
-        where = f"{path}, layer {layer.name}"
-        entry = entries[layer.name]
-        ranges[layer.name] = _ranges(layer, entry, where)
-        chosen[layer.name] = _precision(entry, "precision", where)
-        outputs[layer.name] = _precision(entry, "output_precision", where)
+        entry, what = entries[layer.name], f"{path}, layer {layer.name}"
+        ranges[layer.name] = _ranges(layer, entry, what)
+        chosen[layer.name] = _precision(entry, "precision", what)
+        outputs[layer.name] = _precision(entry, "output_precision", what)
         if chosen[layer.name] == "int8" and ranges[layer.name] is None:
-            raise CalibrationError(f"{where}: int8 without ranges. The file is incomplete; calibrate anew.")
+            raise CalibrationError(f"{what}: int8 without ranges. The file is incomplete; calibrate anew.")
     try:
         resolve(graph, chosen, chosen)
     except CalibrationError as error:
@@ -123,35 +118,53 @@ def load_cache(graph: GraphModule, path: str | Path) -> dict[str, Any]:
     complete = {name: entry for name, entry in ranges.items() if entry is not None}
     if grid is not None:
         set_grid(graph, grid)
+    for layer, weight, bias in changes:
+        set_weight(layer, weight)
+        if bias is not None:
+            set_bias(layer, bias)
     write_ranges(graph, complete, str(content["method"]), int(content["frames"]))
     write_precisions(graph, chosen, outputs)
     return {key: content[key] for key in ("method", "frames", "tool")}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    data = read_file(path, _CACHE_FILE)
-    try:
-        content = parse_json(data)
-    except TextError as error:
+def _changes(
+    graph: GraphModule, entries: Any, path: str
+) -> list[tuple[Layer, torch.Tensor, torch.Tensor | None]]:
+    """Layer, weight and bias (float32) of each change in the file; the graph is not touched."""
+    import torch
+
+    by_name = {layer.name: layer for layer in quantizable(graph) if layer.kind == "convolution"}
+    if not isinstance(entries, dict) or not entries.keys() <= by_name.keys():
+        raise CalibrationError(f"{path}: its changes are not those of this graph's convolutions.")
+    other = [layer.name for layer in changed_layers(graph) if layer.name not in entries]
+    if other:
         raise CalibrationError(
-            f"{path} is no complete JSON file ({error}). It may be truncated; calibrate anew."
-        ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CalibrationError(f"{path} is JSON, but not a {FORMAT} (its 'format' should say so).")
-    if content.get("version") != VERSION:
-        raise CalibrationError(
-            f"{path} has format version {str(content.get('version'))[:20]}; this version of scn-fx reads "
-            f"{VERSION}. "
-            "Calibrate anew, or use the version that wrote it "
-            f"({str(content.get('tool'))[:40]})."
+            f"{path} was made with the original weights of {', '.join(other)}, which this graph has changed. "
+            "Capture the model anew, then load the cache."
         )
-    kinds = {"method": str, "frames": int, "fingerprint": str, "layers": dict, "tool": str}
-    wrong = [key for key, kind in kinds.items() if type(content.get(key)) is not kind]  # True is no number
-    if wrong:
-        raise CalibrationError(
-            f"{path} lacks {', '.join(wrong)} or holds the wrong kind of value there; calibrate anew."
-        )
-    return content
+    found: list[tuple[Layer, torch.Tensor, torch.Tensor | None]] = []
+    for name, entry in entries.items():
+        layer = by_name[name]
+        values: list[torch.Tensor | None] = []
+        for what, shape in (("weight", tuple(layer.weight.shape)), ("bias", layer.weight.shape[:1])):
+            try:
+                array = decoded(entry[what]) if what == "weight" or entry[what] is not None else None
+            except (ValueError, KeyError, TypeError) as error:
+                raise CalibrationError(f"{path}, {what} of {name}: {error}. Calibrate anew.") from error
+            if array is None:
+                if layer.bias is not None:
+                    raise CalibrationError(f"{path}: the changed {name} lacks its bias. Calibrate anew.")
+                values.append(None)
+                continue
+            if array.dtype != np.float16 or array.shape != tuple(shape) or not np.isfinite(array).all():
+                raise CalibrationError(
+                    f"{path}: the changed {what} of {name} must be finite float16 {list(shape)}, got "
+                    f"{array.dtype} {list(array.shape)}. Calibrate anew."
+                )
+            values.append(torch.from_numpy(array.astype(np.float32)))
+        assert values[0] is not None
+        found.append((layer, values[0], values[1]))
+    return found
 
 
 def _grid(content: dict[str, Any], path: str) -> VoxelGrid | None:

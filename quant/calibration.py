@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from typing import Any
 from torch.fx import GraphModule
 
 from quant import CONSUMERS, METHODS, OUTLIERS
+from quant.cache import save_cache
+from quant.kept_state import Keeper, packed_state
+from quant.peers import Peers
 from quant.precision import PrecisionSpec, default_precisions, output_precisions, resolve, write_precisions
 from quant.ranges import (
     LayerRanges,
@@ -22,9 +26,11 @@ from quant.ranges import (
     weight_ranges,
     write_ranges,
 )
-from quant.recorder import Recorder, record
-from quant.selection import input_ranges
-from scn_fx.errors import CalibrationError, CalibrationWarning
+from quant.recorder import Recorder
+from quant.selection import input_ranges, value_keys
+from quant.session import Session
+from scn_fx.errors import CalibrationError, CalibrationWarning, ScnError
+from scn_fx.graph import fingerprint
 
 __all__ = ["CalibrationResult", "calibrate"]
 
@@ -66,6 +72,8 @@ def calibrate(
     outliers: str = "drop",
     consumers: str = "aware",
     cache: str | Path | None = None,
+    resume: bool = False,
+    shard: bool = False,
     progress: bool | None = None,
 ) -> CalibrationResult:
     """Find the range of every value that feeds a convolution or an Add; write ranges and precisions.
@@ -91,55 +99,122 @@ def calibrate(
             `quant.outliers`): "drop" leaves them out, "keep" uses them. A warning names them either way.
         consumers: "aware" fits the ranges of an Add before a ReLU to what the ReLU leaves of its operands,
             both together (see `quant.selection`); "ignore" gives every value one range for all readers.
-        cache: where to write the calibration cache (JSON) as well.
+        cache: where to write the calibration cache (JSON) as well. While frames run, what they have shown is
+            kept beside it (see `quant.kept_state`): an error, Ctrl-C or a crash loses little or nothing.
+        resume: go on from what is kept beside the cache, or from the cache itself: frames that were counted
+            are not run again. They must be the same, in the same order; more may follow. Without either the
+            calibration starts from the beginning.
+        shard: under torch.distributed, all processes are given the same frames, and each takes every n-th.
+            Otherwise each is given its own.
         progress: True for a progress bar, False for none, None for one on a terminal; it needs rich.
+
+    Under an initialised torch.distributed process group all processes must call this with graphs and options
+    that are the same. Every one of them ends with the ranges of one process over all frames; rank 0 writes
+    the cache.
 
     Warns (CalibrationWarning) of outliers, of one frame alone or frames that are alike, and of layers whose
     range one frame alone sets.
 
     Raises:
         CalibrationError: no frames, a frame that does not fit the graph, a layer whose input is zero in all
-            frames, unknown method or precision. The graph is unchanged after any error.
+            frames, unknown method or precision, another process that has failed, a state that does not fit.
+            The graph is unchanged after any error.
         NonFiniteError: NaN or infinity in the features or behind any layer; names frame and layer.
     """
     began = time.perf_counter()
-    _check_options(graph, frames, method, percentile, num_bins, outliers, consumers, cache)
+    _check_options(graph, frames, num_bins, outliers, cache, resume)
+    check_method(method, percentile, consumers)
     chosen = resolve(graph, precision, default_precisions(graph))
+    weights = ranges_of_weights(graph)
+    peers = Peers.current()
+    _check_peers(
+        peers, (fingerprint(graph), num_bins, outliers, consumers, method, percentile, chosen, shard)
+    )
+    session = Session(graph, Recorder(graph, method, num_bins), outliers, peers, shard)
+    keeper = None if cache is None else Keeper(Path(cache), peers)
+    with _keeping(session, keeper):
+        if keeper is not None and resume:
+            keeper.resume(session)
+        session.run(frames, progress, keeper)
+        if keeper is not None and peers.size > 1:
+            keeper.save(session)  # another process may still fail
+        findings = session.gather()
+    with _keeping(session, keeper if peers.size == 1 else None):
+        result = conclude(session, method, percentile, consumers, chosen, weights)
+        if keeper is not None:
+            if peers.rank == 0:
+                save_cache(graph, keeper.cache, state=packed_state(session))
+            peers.exchange(None)  # nobody forgets a state before the cache is there
+            keeper.discard()
+    for finding in findings if peers.rank == 0 else ():
+        warnings.warn(finding, CalibrationWarning, stacklevel=2)
+    return replace(result, seconds=time.perf_counter() - began, warnings=tuple(findings))
+
+
+def conclude(
+    session: Session,
+    method: str,
+    percentile: float,
+    consumers: str,
+    chosen: dict[str, str],
+    weights: dict[str, tuple[float, ...]],
+) -> CalibrationResult:
+    """Take ranges from what a session has counted; they and the precisions `chosen` go into the graph."""
+    graph, statistics = session.graph, session.recorder.statistics
+    inputs = input_ranges(graph, statistics, method, percentile, consumers)
+    ranges = {name: LayerRanges(found, weights.get(name)) for name, found in inputs.items()}
+    keys = value_keys(graph)
+    largest = {
+        layer.name: tuple(statistics.values[keys[node]].magnitude for node in layer.inputs)
+        for layer in quantizable(graph)
+    }
     outputs = output_precisions(graph, chosen)
-    recorder = Recorder(graph, method, num_bins)
-    weights = {
+    write_ranges(graph, ranges, method, session.counted)
+    write_precisions(graph, chosen, outputs)
+    return CalibrationResult(method, session.counted, ranges, largest, chosen, outputs, 0.0)
+
+
+def ranges_of_weights(graph: GraphModule) -> dict[str, tuple[float, ...]]:
+    """The weight ranges of each convolution: the largest float16 magnitude of each output channel."""
+    return {
         layer.name: weight_ranges(layer, rounded_weight(layer).abs().amax(dim=(1, 2, 3, 4)))
         for layer in quantizable(graph)
         if layer.kind == "convolution"
     }
-    count, findings = record(graph, frames, recorder, outliers, progress)
-    inputs = input_ranges(graph, recorder.statistics, method, percentile, consumers)
-    ranges = {name: LayerRanges(found, weights.get(name)) for name, found in inputs.items()}
-    largest = {
-        layer.name: tuple(recorder.largest[node] for node in layer.inputs) for layer in quantizable(graph)
-    }
-    write_ranges(graph, ranges, method, count)
-    write_precisions(graph, chosen, outputs)
-    if cache is not None:
-        from quant.cache import save_cache
-
-        save_cache(graph, cache)
-    for finding in findings:
-        warnings.warn(finding, CalibrationWarning, stacklevel=2)
-    seconds = time.perf_counter() - began
-    return CalibrationResult(method, count, ranges, largest, chosen, outputs, seconds, tuple(findings))
 
 
-def _check_options(
-    graph: GraphModule,
-    frames: object,
-    method: str,
-    percentile: float,
-    num_bins: int,
-    outliers: str,
-    consumers: str,
-    cache: str | Path | None,
-) -> None:
+@contextmanager
+def _keeping(session: Session, keeper: Keeper | None) -> Iterator[None]:
+    """On any error, keep what has been counted, say so, and tell the other processes."""
+    try:
+        yield
+    except ScnError as error:
+        kept = "" if keeper is None else keeper.after_failure(session)
+        session.peers.fail(error)
+        if not kept:
+            raise
+        raise type(error)(f"{error}{kept}") from error
+    except BaseException as error:
+        if keeper is not None:
+            keeper.after_failure(session)
+        if isinstance(error, Exception):
+            session.peers.fail(error)
+        raise
+
+
+def _check_peers(peers: Peers, job: tuple[Any, ...]) -> None:
+    names = ("graph", "num_bins", "outliers", "consumers", "method", "percentile", "precision", "shard")
+    for rank, other in enumerate(peers.exchange(job)):
+        differs = [name for name, mine, theirs in zip(names, job, other, strict=True) if mine != theirs]
+        if differs:
+            raise CalibrationError(
+                f"Rank {peers.rank} and rank {rank} calibrate different things: {', '.join(differs)} differ. "
+                "All processes need the same model, weights and options."
+            )
+
+
+def check_method(method: str, percentile: float, consumers: str) -> None:
+    """CalibrationError for a method, percentile or treatment of consumers that does not exist."""
     if method not in METHODS:
         raise CalibrationError(
             f"Unknown calibration method {method!r}; expected one of {', '.join(METHODS)}."
@@ -151,15 +226,27 @@ def _check_options(
             f"percentile counts in percent, so {percentile:g} would clip nearly everything. Did you mean "
             f"{100 * percentile:.10g}?"
         )
-    if outliers not in OUTLIERS:
-        raise CalibrationError(f"Unknown outliers={outliers!r}; expected one of {', '.join(OUTLIERS)}.")
     if consumers not in CONSUMERS:
         raise CalibrationError(f"Unknown consumers={consumers!r}; expected one of {', '.join(CONSUMERS)}.")
+
+
+def _check_options(
+    graph: GraphModule,
+    frames: object,
+    num_bins: int,
+    outliers: str,
+    cache: str | Path | None,
+    resume: bool,
+) -> None:
+    if outliers not in OUTLIERS:
+        raise CalibrationError(f"Unknown outliers={outliers!r}; expected one of {', '.join(OUTLIERS)}.")
     if not isinstance(num_bins, Integral) or num_bins < 256:
         raise CalibrationError(
             "num_bins must be a whole number, at least 256 (the searches start at bin 128), got "
             f"{num_bins!r}."
         )
+    if resume and cache is None:
+        raise CalibrationError("resume=True goes on from a cache: name it with cache=.")
     if cache is not None and not Path(cache).absolute().parent.is_dir():
         raise CalibrationError(f"The cache {cache} cannot be written: its folder does not exist.")
     if cache is not None and Path(cache).is_dir():

@@ -99,6 +99,9 @@ class FrameFiles:
     def __len__(self) -> int:
         return len(self.files)
 
+    def __getitem__(self, number: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        return self._read(self.files[number])
+
     def __iter__(self) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
         return (self._read(files) for files in self.files)
 

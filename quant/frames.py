@@ -16,7 +16,7 @@ from scn_fx.graph import layers, metadata
 from scn_fx.input_grid import network_grid
 from scn_fx.lidar import Frame, NetworkGrid, Voxels
 
-__all__ = ["InputSpec", "check_frame", "input_spec", "round_features"]
+__all__ = ["InputSpec", "check_frame", "input_spec", "readable", "round_features"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def check_frame(frame: Sequence[Any], spec: InputSpec, number: int) -> list[torc
     if len(frame) != len(spec.names):
         raise CalibrationError(f"{where}: expected {wanted}, got {len(frame)} values.")
     try:
-        tensors = [torch.as_tensor(_readable(value)) for value in frame]
+        tensors = [torch.as_tensor(readable(value)) for value in frame]
     except (TypeError, ValueError, RuntimeError) as error:
         raise CalibrationError(f"{where}: expected {wanted}; a value is no tensor: {error}") from error
     features, indices = tensors[spec.features], tensors[spec.indices]
@@ -78,7 +78,7 @@ def check_frame(frame: Sequence[Any], spec: InputSpec, number: int) -> list[torc
     return tensors
 
 
-def _readable(value: Any) -> Any:
+def readable(value: Any) -> Any:
     """Numpy arrays as torch takes them: native byte order, no negative strides, writable."""
     if not isinstance(value, np.ndarray) or value.dtype.names or np.ma.isMaskedArray(value):
         return value

@@ -3,26 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
 
 from quant.consumers import effective_operands, rectified_adds
-from quant.frames import input_spec
-from quant.interpreter import FloatInterpreter
 from quant.outliers import GAP
-from quant.progress import progress_bar
-from quant.screening import FrameScreen
 from quant.selection import value_keys, value_ranges
-from quant.similarity import FrameVariety
 from quant.statistics import Statistics
-from scn_fx.errors import CalibrationError, ScnError
 
 __all__ = ["Recorder", "record"]
-
-_SHOWN = 10
 
 
 class Recorder:
@@ -31,17 +23,18 @@ class Recorder:
     What a frame brings counts once `finish_frame` is called: a frame that fails leaves no trace.
 
     Attributes:
-        statistics: what the frames so far have shown; replaced by a fresh object's state when resumed.
+        num_bins: least number of bins of a histogram.
+        statistics: what the frames so far have shown.
     """
 
     def __init__(self, graph: GraphModule, method: str, num_bins: int):
         self._method = method
-        self._num_bins = num_bins
+        self.num_bins = num_bins
         self._graph = graph
         self._keys = value_keys(graph)
         self._adds = rectified_adds(graph)
-        self.statistics = self._empty()
-        self._frame = self._empty()
+        self.statistics = self.empty()
+        self._frame = self.empty()
 
     @property
     def largest(self) -> dict[Node, float]:
@@ -64,16 +57,26 @@ class Recorder:
 
     def start_frame(self) -> None:
         """Forget what a frame that did not come to its end has brought."""
-        self._frame = self._empty()
+        self._frame = self.empty()
 
     def finish_frame(self, number: int) -> None:
         """Count what the frame of this number has brought."""
         self._frame.note_peaks(number)
         self.statistics.merge(self._frame)
-        self._frame = self._empty()
+        self._frame = self.empty()
 
-    def _empty(self) -> Statistics:
-        return Statistics(list(self._keys.values()), list(self._adds.values()), self._num_bins)
+    def empty(self) -> Statistics:
+        """Statistics of no frame."""
+        return Statistics(list(self._keys.values()), list(self._adds.values()), self.num_bins)
+
+    def fits(self, statistics: Statistics) -> bool:
+        """Whether they are statistics of this graph's values, with as many bins."""
+        wanted = self.empty()
+        return (
+            list(statistics.values) == list(wanted.values)
+            and list(statistics.operands) == list(wanted.operands)
+            and all(histogram.num_bins == self.num_bins for histogram in statistics.histograms())
+        )
 
     def lonely(self, frames: int) -> list[str]:
         """What to say of layers whose inputs one frame alone makes more than GAP times as large."""
@@ -111,31 +114,9 @@ def record(
 
     Raises CalibrationError if there are no frames, and the errors of frames and layers, with the frame named.
     """
-    expected = input_spec(graph)
-    screen, variety = FrameScreen(expected, outliers), FrameVariety()
-    interpreter = FloatInterpreter(graph, recorder.observe, observe_add=recorder.observe_add)
-    total = len(frames) if isinstance(frames, Sized) else None
-    with progress_bar(progress, total) as advance, torch.no_grad():
-        for number, tensors in screen.passed(frames):
-            recorder.start_frame()
-            try:
-                interpreter.run(*tensors)
-            except ScnError as error:
-                raise type(error)(f"Frame {number} (counted from 0): {error}") from error
-            recorder.finish_frame(number)
-            variety.add(tensors[expected.indices])
-            advance()
-    if variety.frames == 0:
-        raise CalibrationError(
-            "There are no frames. Calibration needs at least one; a few hundred from different places are "
-            "usual."
-        )
-    alike = variety.finding()
-    findings = [*_first(screen.findings), *recorder.lonely(variety.frames), *([alike] if alike else [])]
-    return variety.frames, findings
+    from quant.session import Session
 
-
-def _first(findings: list[str]) -> list[str]:
-    """The first findings, and how many more there are: a damaged sensor may give one for every frame."""
-    more = len(findings) - _SHOWN
-    return findings if more <= 0 else [*findings[:_SHOWN], f"There are {more} more findings of this kind."]
+    session = Session(graph, recorder, outliers)
+    session.run(frames, progress)
+    findings = session.gather()
+    return session.counted, findings

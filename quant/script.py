@@ -33,7 +33,8 @@ class CalibrationJob:
             that the model records (a zoo model: CenterPoint's).
         point_format: format of raw point files; None guesses.
         limit: most frames to use, spread evenly over the files; None for all.
-        method, percentile, num_bins, precision, outliers, consumers: see `quant.calibrate`.
+        device: where the graph runs, "cpu" or "cuda".
+        method, percentile, num_bins, precision, outliers, consumers, resume: see `quant.calibrate`.
     """
 
     model: str
@@ -50,6 +51,8 @@ class CalibrationJob:
     num_bins: int = 2048
     outliers: str = "drop"
     consumers: str = "aware"
+    resume: bool = False
+    device: str = "cpu"
     precision: Mapping[str, str] | str | None = field(default=None)
 
 
@@ -78,8 +81,8 @@ def parse_precision(texts: list[str] | tuple[str, ...]) -> Mapping[str, str] | s
 def run_job(job: CalibrationJob, *, progress: bool | None = None) -> tuple[GraphModule, CalibrationResult]:
     """Load the model, capture it, calibrate it on the frames and write the cache.
 
-    Returns the calibrated graph and the result. Raises the errors of the stages (all
-    `scn_fx.errors.ScnError`).
+    Processes that torchrun has started share the frames. Returns the calibrated graph and the result. Raises
+    the errors of the stages (all `scn_fx.errors.ScnError`).
     """
     from quant.frame_files import FrameFiles
 
@@ -89,6 +92,7 @@ def run_job(job: CalibrationJob, *, progress: bool | None = None) -> tuple[Graph
     try:
         from quant.calibration import calibrate
         from quant.models import load_graph
+        from quant.processes import process_group
         from scn_fx.input_grid import network_grid
     except ModuleNotFoundError as error:
         if error.name != "torch":
@@ -101,18 +105,21 @@ def run_job(job: CalibrationJob, *, progress: bool | None = None) -> tuple[Graph
         checkpoint_layout=job.checkpoint_layout,
         grid=grid,
     )
-    result = calibrate(
-        graph,
-        frames.for_network(network_grid(graph), grid),
-        method=job.method,
-        percentile=job.percentile,
-        num_bins=job.num_bins,
-        precision=job.precision,
-        outliers=job.outliers,
-        consumers=job.consumers,
-        cache=job.output,
-        progress=progress,
-    )
+    with process_group(job.device) as device:
+        result = calibrate(
+            graph.to(device),
+            frames.for_network(network_grid(graph), grid),
+            method=job.method,
+            percentile=job.percentile,
+            num_bins=job.num_bins,
+            precision=job.precision,
+            outliers=job.outliers,
+            consumers=job.consumers,
+            resume=job.resume,
+            shard=True,
+            cache=job.output,
+            progress=progress,
+        )
     return graph, result
 
 

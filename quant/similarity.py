@@ -9,8 +9,10 @@ two), sweeps of a driving car 0.1 s apart came to 0.62 (median of 154), 0.2 s ap
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +27,8 @@ _CELL = (8, 32, 32)
 # halved until there are about as many as in a detector's grid (12,000), at most this share of them occupied.
 _ENOUGH = 5_000
 _CROWDED = 0.25
+# As many frames are remembered to compare with: memory stays the same over any number of frames.
+_REMEMBERED = 1000
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,10 @@ class FrameVariety:
 
     def __init__(self) -> None:
         self.frames = 0
+        self.distinct = 0
+        """Frames that are alike to none before (to none of the last 1,000 such)."""
         self._grid: tuple[np.ndarray, np.ndarray] | None = None
-        self._distinct: list[_Cells] = []
-
-    @property
-    def distinct(self) -> int:
-        """Frames that are alike to none before."""
-        return len(self._distinct)
+        self._remembered: deque[_Cells] = deque(maxlen=_REMEMBERED)
 
     def add(self, indices: torch.Tensor) -> None:
         """Count a frame of sites int32 [N, 4] (batch, z, y, x)."""
@@ -53,9 +54,50 @@ class FrameVariety:
         if not len(indices):
             return
         sites = indices[:, 1:].cpu().numpy()
-        cells = self._cells(sites)
-        if all(_similarity(cells, other) < ALIKE for other in self._distinct):
-            self._distinct.append(cells)
+        self._remember(self._cells(sites))
+
+    def _remember(self, cells: _Cells) -> None:
+        if all(_similarity(cells, other) < ALIKE for other in self._remembered):
+            self._remembered.append(cells)
+            self.distinct += 1
+
+    def merge(self, other: FrameVariety) -> None:
+        """Take in the frames that another process has counted.
+
+        Where the first frames of both had other extents, cells cannot be compared: all count as distinct.
+        """
+        self.frames += other.frames
+        if other._grid is None:
+            return
+        mine = self._grid = self._grid or other._grid
+        if any((own != theirs).any() for own, theirs in zip(mine, other._grid, strict=True)):
+            self.distinct += other.distinct
+            return
+        self.distinct += other.distinct - len(other._remembered)
+        for cells in other._remembered:
+            self._remember(cells)
+
+    def state(self) -> dict[str, Any]:
+        """All of it as numpy arrays and plain numbers; `from_state` takes them back."""
+        grid = [] if self._grid is None else [part.tolist() for part in self._grid]
+        size = -(-prod(grid[1]) // 8) if grid else 0
+        rows = [np.frombuffer(cells.bits.to_bytes(size, "big"), np.uint8) for cells in self._remembered]
+        cells = np.stack(rows) if rows else np.zeros((0, size), np.uint8)
+        return {"frames": self.frames, "distinct": self.distinct, "grid": grid, "cells": cells}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> FrameVariety:
+        """The counts of a `state`. Raises ValueError, KeyError or TypeError if it is damaged."""
+        made = cls()
+        made.frames, made.distinct = int(state["frames"]), int(state["distinct"])
+        if state["grid"]:
+            cell, shape = (np.array([int(size) for size in part]) for part in state["grid"])
+            made._grid = cell, shape
+            total = prod(shape.tolist())
+            for row in np.asarray(state["cells"], np.uint8):
+                count = int(np.unpackbits(row).sum())
+                made._remembered.append(_Cells(int.from_bytes(row.tobytes(), "big"), count, count / total))
+        return made
 
     def finding(self) -> str | None:
         """What to warn of, if anything: one frame alone, or mostly frames that are alike."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,12 @@ class Statistics:
         self.peaks = dict.fromkeys(values, FramePeaks())
         self.operands = {name: (MagnitudeHistogram(num_bins), MagnitudeHistogram(num_bins)) for name in adds}
         self.pairs = {name: PairHistogram() for name in adds}
+
+    def histograms(self) -> Iterator[MagnitudeHistogram]:
+        """All histograms of magnitudes."""
+        yield from self.values.values()
+        for parts in self.operands.values():
+            yield from parts
 
     def note_peaks(self, frame: int) -> None:
         """Say that all that was collected here comes from one frame of that number."""

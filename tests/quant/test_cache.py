@@ -73,7 +73,7 @@ def test_awkward_float32_values_survive(calibrated: torch.fx.GraphModule, tmp_pa
 
 def test_the_file_says_what_it_is(calibrated: torch.fx.GraphModule, cache: Path) -> None:
     content = json.loads(cache.read_text())
-    assert (content["format"], content["version"]) == ("scn-fx calibration cache", 1)
+    assert (content["format"], content["version"]) == ("scn-fx calibration cache", 2)
     assert content["fingerprint"] == fingerprint(calibrated) == fingerprint(residual())
     assert list(content["layers"]) == [
         "conv_input.0", "conv1.0.conv1", "conv1.0.conv2", "conv1.0.add", "extra_conv.0",
@@ -162,7 +162,7 @@ CONV = ("layers", "conv1.0.conv1")
     ("change", "match"),
     [
         (with_value("other", "format"), "not a scn-fx calibration cache"),
-        (with_value(2, "version"), "format version 2; this version of scn-fx reads 1"),
+        (with_value(3, "version"), "format version 3; this version of scn-fx reads 1 and 2"),
         (without("frames"), "lacks frames"),
         (with_value("3", "frames"), "lacks frames"),
         (with_value([], "layers"), "lacks layers"),
