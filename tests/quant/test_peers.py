@@ -43,9 +43,14 @@ attempt("fails", residual(), bad, shard=True, cache=cache)
 print(rank, "kept", *sorted(os.listdir(os.path.dirname(cache))))
 attempt("resumed", residual(), frames, shard=True, cache=cache, resume=True)
 sys.stdout.flush()
-if rank == 1:
-    os._exit(7)
-attempt("alone", residual(), frames, shard=True, cache=cache)
+
+def dying():
+    yield from frames[rank::2]
+    if rank == 1:
+        os._exit(7)
+
+attempt("alone", residual(), dying(), cache=cache)
+sys.stdout.flush()
 os._exit(0)
 """
 
@@ -88,6 +93,7 @@ def test_two_processes(tmp_path: Path) -> None:
     assert "The 5 frames that were counted before are kept" in lines["0", "fails"]
     assert {"c.json.rank0", "c.json.rank1"} & set(lines["0", "kept"].split() + lines["1", "kept"].split())
     assert "has died or does not answer (this is rank 0 of 2)" in lines["0", "alone"]
+    assert "The 5 frames that were counted before are kept" in lines["0", "alone"]
     # What was counted is kept, and the cache of before is still there.
     quant.load_cache(residual(), cache)
     assert (tmp_path / "c.json.rank0").exists()
