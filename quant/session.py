@@ -199,8 +199,8 @@ class Session:
                 self._check_same(number, raw, probes[number])
             if number >= self._skipped or number in self._screen.pending:
                 self._fresh[number] = _digest(raw)
-                yield number, raw
                 read()
+                yield number, raw
         last = len(frames) - 1 if isinstance(frames, Sized) else last
         missing = [number for number in probes if number > last]
         if missing:
