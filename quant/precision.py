@@ -30,7 +30,7 @@ def int8_terms(layer: Layer) -> int:
     return prod(layer.weight.shape[1:])
 
 
-def _fits_int8(layer: Layer) -> bool:
+def fits_int8(layer: Layer) -> bool:
     return layer.kind != "convolution" or int8_terms(layer) < _MAX_INT8_TERMS
 
 
@@ -53,7 +53,7 @@ def default_precisions(graph: GraphModule) -> dict[str, str]:
     """
     return {
         layer.name: "fp16"
-        if layer.kind == "convolution" and (_reads_graph_features(graph, layer) or not _fits_int8(layer))
+        if layer.kind == "convolution" and (_reads_graph_features(graph, layer) or not fits_int8(layer))
         else "int8"
         for layer in quantizable(graph)
     }
@@ -108,7 +108,7 @@ def resolve(graph: GraphModule, spec: PrecisionSpec, base: Mapping[str, str]) ->
             f"({others[0]}, ...). Choose fp16 or int8 for single layers, or start again from 'default'."
         )
     for layer in quantizable(graph):
-        if chosen[layer.name] == "int8" and not _fits_int8(layer):
+        if chosen[layer.name] == "int8" and not fits_int8(layer):
             raise CalibrationError(
                 f"{layer.name}: {int8_terms(layer)} products per output value (kernel volume x input "
                 f"channels) can overflow int32; int8 takes fewer than {_MAX_INT8_TERMS}. Use fp16 for this "
