@@ -12,11 +12,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from quant.auto_precision import PrecisionChoice, choose_precision
     from quant.cache import load_cache, save_cache
     from quant.calibration import CalibrationResult, calibrate
+    from quant.checkpoint_export import save_pytorch_quantization
     from quant.checkpoints import ImportReport, load_pytorch_quantization
+    from quant.layer_sensitivity import SensitivityReport, sensitivity
     from quant.precision import default_precisions, set_precision
     from quant.reselection import reselect
+    from quant.retrofitting import RetrofitReport, retrofit
 
 __all__ = [
     "CONSUMERS",
@@ -24,12 +28,19 @@ __all__ = [
     "OUTLIERS",
     "CalibrationResult",
     "ImportReport",
+    "PrecisionChoice",
+    "RetrofitReport",
+    "SensitivityReport",
     "calibrate",
+    "choose_precision",
     "default_precisions",
     "load_cache",
     "load_pytorch_quantization",
     "reselect",
+    "retrofit",
     "save_cache",
+    "save_pytorch_quantization",
+    "sensitivity",
     "set_precision",
 ]
 
@@ -45,12 +56,19 @@ OUTLIERS = ("drop", "keep")
 _HOME = {
     "CalibrationResult": "quant.calibration",
     "ImportReport": "quant.checkpoints",
+    "PrecisionChoice": "quant.auto_precision",
+    "RetrofitReport": "quant.retrofitting",
+    "SensitivityReport": "quant.layer_sensitivity",
     "calibrate": "quant.calibration",
+    "choose_precision": "quant.auto_precision",
     "default_precisions": "quant.precision",
     "load_cache": "quant.cache",
     "load_pytorch_quantization": "quant.checkpoints",
     "reselect": "quant.reselection",
+    "retrofit": "quant.retrofitting",
     "save_cache": "quant.cache",
+    "save_pytorch_quantization": "quant.checkpoint_export",
+    "sensitivity": "quant.layer_sensitivity",
     "set_precision": "quant.precision",
 }
 

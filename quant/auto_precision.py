@@ -19,7 +19,7 @@ from quant.precision import PrecisionSpec, default_precisions, output_precisions
 from quant.precision_search import Search, spare_time, spend_time
 from quant.progress import progress_bar
 from quant.ranges import quantizable, read_ranges
-from quant.sensitivity import Metric
+from quant.layer_sensitivity import Metric
 from scn_fx.errors import CalibrationError
 
 __all__ = ["LayerChoice", "PrecisionChoice", "choose_precision"]

@@ -11,7 +11,7 @@ import torch
 from torch.fx import GraphModule
 
 from quant.mixed import Form, MixedRunner, Noise, Values, engine_forms
-from quant.sensitivity import Metric, measured, named_frame, prepared
+from quant.layer_sensitivity import Metric, measured, named_frame, prepared
 from scn_fx.errors import CalibrationError
 
 __all__ = ["Evaluator"]

@@ -22,6 +22,12 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "main",
         "Find int8 ranges on LiDAR frames and write a calibration cache.",
     ),
+    "sensitivity": (
+        "scn_fx.cli.sensitivity",
+        "command",
+        "Rank the layers by what each alone costs in int8.",
+    ),
+    "retrofit": ("scn_fx.cli.retrofit", "command", "Calibrate an ONNX file whose model is not at hand."),
     "export": ("scn_fx.cli.export", "command", "Write the ONNX file of a model."),
     "inspect": ("scn_fx.cli.inspect", "command", "Show the nodes, ranges and precisions of an ONNX file."),
     "run": ("scn_fx.cli.run", "command", "Run an ONNX file on a frame."),

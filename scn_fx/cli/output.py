@@ -76,15 +76,15 @@ def working(text: str) -> Iterator[Callable[[str], None]]:
         yield lambda change: status.update(Text(one_line(change)))
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, option: str = "--output") -> None:
     """Raise ArgumentError if no file can be written at `path`: a folder, none around it, write-protected.
 
-    Asked before the work is done whose result goes there.
+    Asked before the work is done whose result goes there; `option` is the one that named it.
     """
     try:
         check_writable(path)
     except WriteError as error:
-        raise ArgumentError(f"--output {error}") from error
+        raise ArgumentError(f"{option} {error}") from error
 
 
 def file_size(path: Path) -> int:

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`scn-fx retrofit`: int8 ranges for an ONNX file whose model is not at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from quant import METHODS, OUTLIERS
+from scn_fx.cli.grid_option import format_option, grid_option
+from scn_fx.cli.output import (
+    check_output,
+    file_size,
+    json_option,
+    megabytes,
+    print_json,
+    print_table,
+    table,
+    working,
+)
+from scn_fx.lidar import VoxelGrid
+
+__all__ = ["command"]
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("file", type=_FILE)
+@click.option("--frames", required=True, type=_FILE, help="Frame file or folder, as for calibrate.")
+@grid_option
+@format_option
+@click.option("--limit", type=click.IntRange(1), help="Use at most this many frames, spread evenly.")
+@click.option("--method", type=click.Choice(METHODS), help="How values give a range; calibrate's default.")
+@click.option(
+    "--precision",
+    "precisions",
+    multiple=True,
+    metavar="PATTERN=PRECISION",
+    help="Override default precisions, e.g. 'conv1.*=fp16'; repeatable. 'auto' chooses for --budget.",
+)
+@click.option("--budget", help="For --precision auto: 'sqnr>=30' (dB) or 'time<=1.1' (times all int8).")
+@click.option("--device", default="cpu", help="For --precision auto: where the engine is timed.")
+@click.option(
+    "--outliers",
+    default="drop",
+    type=click.Choice(OUTLIERS),
+    help="Leave out, or use, voxels and frames with feature values that nothing else comes near.",
+)
+@click.option("--force", is_flag=True, help="Replace ranges that FILE already has.")
+@click.option("--output", "-o", required=True, type=_FILE, help="File to write; it may be FILE.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+@json_option
+def command(
+    file: Path,
+    frames: Path,
+    grid: VoxelGrid | None,
+    point_format: str | None,
+    limit: int | None,
+    method: str | None,
+    precisions: tuple[str, ...],
+    budget: str | None,
+    device: str,
+    outliers: str,
+    force: bool,
+    output: Path,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Calibrate a float16 ONNX FILE on frames, and write its ranges and precisions into a copy.
+
+    \b
+    scn-fx retrofit scn.onnx --frames sweeps/ -o scn.int8.onnx
+
+    The file runs in float32; nodes, weights and names stay as they are. Add nodes get ranges too.
+    """
+    from quant.auto_options import auto_budget
+    from quant.script import parse_precision
+
+    check_output(output)
+    automatic, others = auto_budget(precisions, budget)
+    with working("reading the file"):
+        from quant.retrofitting import retrofit
+        from scn_fx.cli.network_option import frames_of
+        from scn_fx.runtime.file_graph import file_graph
+
+        chosen = frames_of(frames, file_graph(file).graph, grid, point_format, limit)
+    report = retrofit(
+        file,
+        chosen,
+        output,
+        precision=parse_precision(others),
+        budget=automatic,
+        device=device,
+        overwrite=force,
+        outliers=outliers,
+        progress=False if quiet else None,
+        **({} if method is None else {"method": method}),
+    )
+    outcome = report.to_dict()
+    if as_json:
+        print_json(outcome)
+        return
+    made = table("", ("layer", "precision", "output", "input range (largest value seen)"))
+    for row in outcome["layers"]:
+        pairs = zip(row["ranges"], row["largest"], strict=True)
+        ranges = ", ".join(f"{amax:.6g} ({largest:.6g})" for amax, largest in pairs)
+        made.add_row(row["name"], row["precision"], row["output_precision"], ranges)
+    print_table(made)
+    if report.choice is not None:
+        click.echo(report.choice.summary())
+    click.echo(
+        f"{outcome['frames']} frames, method {outcome['method']}: {report.nodes} nodes with ranges"
+        f"{f' ({report.replaced} replaced)' if report.replaced else ''}, saved as {output} "
+        f"({megabytes(file_size(output))})"
+    )

@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An ONNX file of the libspconv dialect as a captured graph: what `scn_fx.capture` would have made of its model.
+
+So all that works on graphs (calibration, sensitivity, comparison) works on files whose model is not there.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+import scn_fx.ops  # noqa: F401  (registers the operators)
+from scn_fx.errors import MissingPackageError, OnnxError
+from scn_fx.files.onnx_models import ONNX_FILE
+from scn_fx.files.reading import read_file
+from scn_fx.geometry import ConvGeometry, Triple
+from scn_fx.graph import NAMESPACE, CapturedGraph, new_metadata
+from scn_fx.input_grid import set_grid
+from scn_fx.passes.name_nodes import unique
+from scn_fx.runtime.engine import Engine
+
+__all__ = ["FileGraph", "file_graph", "node_label"]
+
+_OPS = torch.ops.scn_fx
+_DEFAULT_BOUND = 200_000  # csrc/plan/network.cpp has the same defaults
+
+
+@dataclass(frozen=True)
+class FileGraph:
+    """A file and its graph.
+
+    Attributes:
+        model: the `onnx.ModelProto`, as the file has it.
+        graph: takes (features, indices). Everything is float32, whatever precisions the file says; its ranges
+            are there. Weights are the file's, float16 values in float32.
+    """
+
+    model: Any
+    graph: CapturedGraph
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A value of the graph; `sites` (a node of indices) and `grid` are None for a dense map."""
+
+    node: fx.Node
+    sites: fx.Node | None
+    grid: Triple | None
+
+
+@dataclass(frozen=True)
+class _Map:
+    node: fx.Node
+    geometry: ConvGeometry
+    input_sites: fx.Node
+    output_sites: fx.Node
+
+
+def file_graph(
+    source: str | os.PathLike[str] | bytes, *, spatial_shape: Sequence[int] | None = None
+) -> FileGraph:
+    """The captured graph that the ONNX file `source` (path or bytes) holds.
+
+    Layers bear the names of their nodes (of their outputs, where nodes have none). An Add that a Relu alone
+    reads becomes one layer with that activation, as in a captured graph. `spatial_shape` is the input's grid,
+    for files that do not say it, see `Engine`.
+
+    Raises:
+        OnnxError: the engine cannot run the file, or two of its nodes have one name.
+        MissingPackageError: the package onnx is not installed.
+    """
+    try:
+        import onnx
+    except ModuleNotFoundError as error:
+        raise MissingPackageError.of("onnx", "export", "Reading a file as a graph") from error
+    data = source if isinstance(source, bytes) else read_file(source, ONNX_FILE)
+    # The engine's reader checks the file: from here on everything is as the dialect says.
+    engine = Engine(data, precision="fp32", threads=1, spatial_shape=spatial_shape)
+    model = onnx.ModelProto.FromString(data)
+    graph = _Builder(model, engine, spatial_shape).build()
+    return FileGraph(model, graph)
+
+
+def node_label(node: Any) -> str:
+    """The name by which engine and graph know an ONNX node."""
+    return str(node.name or node.output[0])
+
+
+class _Builder:
+    def __init__(self, model: Any, engine: Engine, spatial_shape: Sequence[int] | None):
+        self._model = model
+        self._engine = engine
+        self._given = None if spatial_shape is None else _triple(spatial_shape)
+        self._batch = int(engine.describe()["batch_size"]) or 1
+        self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._root = nn.Module()
+        self._graph = fx.Graph()
+        self._values: dict[str, _Value] = {}
+        self._maps: dict[str, _Map] = {}
+        self._inverses: dict[fx.Node, _Map] = {}
+
+    def build(self) -> CapturedGraph:
+        file = self._model.graph
+        labels = Counter(node_label(node) for node in file.node)
+        repeated = [label for label, count in labels.items() if count > 1]
+        if repeated:
+            raise OnnxError(
+                f"The file has several nodes named {repeated[0]!r}, and layers are known by their names. Give "
+                "each node a name of its own, or none."
+            )
+        features = self._graph.placeholder("features")
+        self._indices = self._graph.placeholder("indices")
+        initializers = set(self._weights)
+        (name,) = [value.name for value in file.input if value.name not in initializers]
+        self._values[name] = _Value(features, self._indices, self._given)
+        readers = Counter(name for node in file.node for name in node.input)
+        readers.update(value.name for value in file.output)
+        for node in file.node:
+            self._node(node, readers)
+        self._outputs([value.name for value in file.output])
+        self._graph.lint()
+        result = CapturedGraph(self._root, self._graph, class_name="CapturedGraph")
+        network = self._engine.network_grid
+        result.meta[NAMESPACE] = new_metadata(network.axes, "features", "indices")
+        if network.grid is not None:
+            set_grid(result, network.grid)
+        result.eval()
+        return result
+
+    def _node(self, node: Any, readers: Counter[str]) -> None:
+        attributes = _attributes(node)
+        name, value = node_label(node), self._values[node.input[0]]
+        if node.op_type == "SparseConvolution":
+            made = self._convolution(node, name, attributes, value)
+        elif node.op_type in ("Add", "QuantAdd"):
+            other = self._values[node.input[1]]
+            ranges = _present(attributes, "input0_dynamic_range", "input1_dynamic_range")
+            made = self._like(value, _OPS.add.default, (value.node, other.node), name=name, **ranges)
+        elif node.op_type == "Relu":
+            made = self._relu(node, name, value, readers)
+        elif node.op_type == "ScatterDense":
+            shape = attributes["output_shape"]
+            sites = {"format": attributes.get("format", "zyx"), "batch_size": shape[0]}
+            called = self._call(
+                _OPS.scatter_dense.default,
+                (value.node, value.sites),
+                name=name,
+                **sites,
+                spatial_shape=shape[2:],
+            )
+            made = _Value(called, None, None)
+        else:
+            target = _OPS.reshape.default if node.op_type == "Reshape" else _OPS.transpose.default
+            made = _Value(self._call(target, (value.node,), name=name, dims=attributes["dims"]), None, None)
+        self._values[node.output[0]] = made
+
+    def _relu(self, node: Any, name: str, value: _Value, readers: Counter[str]) -> _Value:
+        """A Relu, or the activation of the Add before it."""
+        before = value.node
+        alone = readers[node.input[0]] == 1
+        if before.target is _OPS.add.default and alone:
+            before.kwargs = {**before.kwargs, "activation": "ReLU", "activation_name": name}
+            return value
+        return self._like(value, _OPS.relu.default, (before,), name=name)
+
+    def _convolution(self, node: Any, name: str, attributes: dict[str, Any], x: _Value) -> _Value:
+        from onnx import numpy_helper
+
+        found = self._map(name, attributes, x)
+        operands = []
+        for tensor, what in zip(node.input[1:3], ("weight", "bias"), strict=True):
+            array = numpy_helper.to_array(self._weights[tensor])
+            stem = unique(re.sub(r"\W", "_", f"{name}_{what}", flags=re.ASCII), set(self._root._parameters))
+            value = torch.from_numpy(array.astype("float32"))
+            self._root.register_parameter(stem, nn.Parameter(value, requires_grad=False))
+            operands.append(self._graph.get_attr(stem))
+        geometry = found.geometry
+        triples = (
+            "kernel_size", "stride", "padding", "dilation", "output_padding", "input_spatial_shape",
+            "output_spatial_shape",
+        )  # fmt: skip
+        called = self._call(
+            _OPS.convolution.default,
+            (x.node, *operands, found.node),
+            name=name,
+            rulebook=attributes.get("rulebook") or name,
+            activation=attributes.get("activation", "None"),
+            **{key: list(getattr(geometry, key)) for key in triples},
+            **{key: getattr(geometry, key) for key in ("subm", "inverse", "transposed")},
+            output_bound=attributes.get("output_bound", _DEFAULT_BOUND),
+            **_present(attributes, "input_dynamic_range", "weight_dynamic_ranges"),
+        )
+        return _Value(called, found.output_sites, geometry.output_spatial_shape)
+
+    def _map(self, name: str, attributes: dict[str, Any], x: _Value) -> _Map:
+        """The kernel map of a convolution: that of its rulebook, or a new one."""
+        rulebook = attributes.get("rulebook", "")
+        shared = self._maps.get(rulebook)
+        if attributes.get("inverse"):
+            assert shared is not None
+            return self._inverse_map(name, shared)
+        if shared is not None:
+            return shared
+        assert x.sites is not None
+        grid = x.grid or _triple(attributes["input_spatial_shape"])
+        kernel = attributes["kernel_size"]
+        dilation = attributes.get("dilation", [1, 1, 1])
+        if attributes.get("subm"):
+            geometry = ConvGeometry.submanifold(grid, kernel, dilation)
+            node = self._call(
+                _OPS.subm_map.default,
+                (x.sites,),
+                name=name,
+                batch_size=self._batch,
+                spatial_shape=list(grid),
+                kernel_size=list(geometry.kernel_size),
+                dilation=list(geometry.dilation),
+            )
+            made = _Map(node, geometry, x.sites, x.sites)
+        else:
+            made = self._strided_map(name, attributes, x.sites, grid)
+        if rulebook:
+            self._maps[rulebook] = made
+        return made
+
+    def _strided_map(self, name: str, attributes: dict[str, Any], sites: fx.Node, grid: Triple) -> _Map:
+        geometry = ConvGeometry.strided(
+            grid,
+            attributes["kernel_size"],
+            attributes.get("stride", [1, 1, 1]),
+            attributes.get("padding", [0, 0, 0]),
+            attributes.get("dilation", [1, 1, 1]),
+            output_padding=attributes.get("output_padding", [0, 0, 0]),
+            transposed=bool(attributes.get("transposed")),
+        )
+        triples = (
+            "input_spatial_shape", "output_spatial_shape", "kernel_size", "stride", "padding", "dilation",
+        )  # fmt: skip
+        both = self._call(
+            _OPS.conv_map.default,
+            (sites,),
+            name=name,
+            batch_size=self._batch,
+            **{key: list(getattr(geometry, key)) for key in triples},
+            transposed=geometry.transposed,
+            output_bound=attributes.get("output_bound", _DEFAULT_BOUND),
+        )
+        made, node = (self._graph.call_function(operator.getitem, (both, i)) for i in (0, 1))
+        return _Map(node, geometry, sites, made)
+
+    def _inverse_map(self, name: str, partner: _Map) -> _Map:
+        made = self._inverses.get(partner.node)
+        if made is None:
+            g = partner.geometry
+            node = self._call(_OPS.inverse_map.default, (partner.node, partner.input_sites), name=name)
+            geometry = ConvGeometry(
+                g.kernel_size,
+                g.stride,
+                g.padding,
+                g.dilation,
+                g.output_padding,
+                g.output_spatial_shape,
+                g.input_spatial_shape,
+                inverse=True,
+            )
+            made = _Map(node, geometry, partner.output_sites, partner.input_sites)
+            self._inverses[partner.node] = made
+        return made
+
+    def _outputs(self, names: list[str]) -> None:
+        """Dense maps as they are; features of a sparse result with their indices behind them."""
+        results: list[fx.Node] = []
+        for name in names:
+            value = self._values[name]
+            results += [value.node] if value.sites is None else [value.node, value.sites]
+        self._graph.output(results[0] if len(results) == 1 else tuple(results))
+
+    def _like(self, value: _Value, target: Any, operands: tuple[fx.Node, ...], **kwargs: Any) -> _Value:
+        return _Value(self._call(target, operands, **kwargs), value.sites, value.grid)
+
+    def _call(self, target: Any, operands: tuple[Any, ...], **kwargs: Any) -> fx.Node:
+        return self._graph.call_function(target, operands, kwargs)
+
+
+def _attributes(node: Any) -> dict[str, Any]:
+    """Attributes of an ONNX node as plain Python values."""
+    from onnx import helper
+
+    def plain(value: Any) -> Any:
+        return value.decode() if isinstance(value, bytes) else value
+
+    return {a.name: plain(helper.get_attribute_value(a)) for a in node.attribute}
+
+
+def _present(attributes: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: attributes[name] for name in names if name in attributes}
+
+
+def _triple(shape: Sequence[int]) -> Triple:
+    z, y, x = (int(size) for size in shape)
+    return z, y, x
