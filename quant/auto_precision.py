@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chooses the layers that stay in float16: as few milliseconds as a budget of accuracy needs, or the reverse."""
+"""Chooses the layers that stay in float16: as little time as an accuracy budget needs, or the reverse."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch.fx import GraphModule
 
 from quant.budget import Budget, parse_budget
 from quant.evaluation import Evaluator
+from quant.layer_sensitivity import Metric
 from quant.layer_times import LayerTimes, frame_milliseconds, given_times, measure_times
 from quant.mixed import decibels
 from quant.precision import PrecisionSpec, default_precisions, output_precisions, resolve, write_precisions
 from quant.precision_search import Search, spare_time, spend_time
 from quant.progress import progress_bar
 from quant.ranges import quantizable, read_ranges
-from quant.layer_sensitivity import Metric
 from scn_fx.errors import CalibrationError
 
 __all__ = ["LayerChoice", "PrecisionChoice", "choose_precision"]
@@ -115,9 +115,10 @@ class PrecisionChoice:
 
     def summary(self) -> str:
         """One line: what was chosen, and what it reaches."""
+        free = sum(row.decided for row in self.layers)
         loss = "" if self.metric_loss is None else f", metric loss {self.metric_loss:.5g}"
         return (
-            f"{self.budget}: {len(self.fp16)} of {sum(row.decided for row in self.layers)} layers in float16, "
+            f"{self.budget}: {len(self.fp16)} of {free} layers in float16, "
             f"SQNR {self.sqnr_db:.2f} dB (all int8 {self.int8_sqnr_db:.2f}){loss}, {self.chosen_ms:.3f} ms a "
             f"frame (all int8 {self.int8_ms:.3f}; {self.device})"
         )

@@ -14,7 +14,9 @@ __all__ = ["BUDGET_SYNTAX", "Budget", "parse_budget"]
 BUDGET_SYNTAX = "'sqnr>=DB', 'metric_loss<=LOSS' or 'time<=FACTOR'"
 
 _KINDS = {"sqnr": ">=", "metric_loss": "<=", "time": "<="}
-_TEXT = re.compile(r"\s*(?P<kind>\w+)\s*(?P<relation>[<>]=?|=+)\s*(?P<value>[^\s]+?)\s*(?P<unit>dB|db|x)?\s*")
+_TEXT = re.compile(
+    r"\s*(?P<kind>\w+)\s*(?P<relation>[<>]=?|=+)\s*(?P<value>[^\s<>=]+?)\s*(?P<unit>dB|db|x)?\s*"
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def parse_budget(budget: Budget | str) -> Budget:
         raise CalibrationError(f"The budget {budget!r} has the wrong unit: only sqnr is in dB.")
     if kind == "time" and value < 1:
         raise CalibrationError(
-            f"time counts in multiples of the time with every layer in int8, so it is 1 or more (1.1: a tenth "
+            "time counts in multiples of the time with every layer in int8, so it is 1 or more (1.1: a tenth "
             f"slower), got {budget!r}."
         )
     return Budget(kind, value)

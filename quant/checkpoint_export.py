@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ranges of a graph as a state dict of pytorch-quantization or modelopt modules: what `checkpoints` reads.
 
-Both keep a range as the buffer `_amax` of a quantizer: a scalar for an input, [out, 1, 1, 1, 1] for a weight in
-spconv 2.x's layout. pytorch-quantization calls the quantizers of a layer `_input_quantizer` and
+Both keep a range as the buffer `_amax` of a quantizer: a scalar for an input, [out, 1, 1, 1, 1] for a weight
+in spconv 2.x's layout. pytorch-quantization calls the quantizers of a layer `_input_quantizer` and
 `_weight_quantizer`; modelopt's converted modules call them `input_quantizer` and `weight_quantizer`.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -42,9 +42,9 @@ def save_pytorch_quantization(
 ) -> dict[str, torch.Tensor]:
     """The ranges of `graph` as quantizer buffers, float32 on the CPU; also written to `path` if it is given.
 
-    `quant.load_pytorch_quantization` reads them back bit for bit. Load them into a model whose quantizers have
-    calibrated buffers of these shapes (or none yet) with ``load_state_dict(state, strict=False)``: weights are
-    not among them.
+    `quant.load_pytorch_quantization` reads them back bit for bit. A model takes them with
+    ``load_state_dict(state, strict=False)``, for weights are not among them; modelopt's quantizers must have
+    been calibrated once, or they have no buffer to load into.
 
     Args:
         graph: a graph with ranges; layers without any are left out.
@@ -53,8 +53,8 @@ def save_pytorch_quantization(
             (`<layer>.input_quantizer._amax`).
         prefix: what precedes the graph's layer names in the model ("backbone.").
         adds: a residual Add has one quantizer for both operands in the public scripts of CenterPoint and
-            BEVFusion, `<block>.quant_add._input_quantizer`. "shared" writes that, and refuses an Add whose two
-            ranges differ; "largest" writes the larger one, under which nothing clips that did not before;
+            BEVFusion, `<block>.quant_add._input_quantizer`. "shared" writes that, and refuses an Add whose
+            two ranges differ; "largest" writes the larger one, under which nothing clips that did not before;
             "two" writes `_input0_quantizer` and `_input1_quantizer`, for modules of one's own.
         add_name: name of the Add's module in its block; None takes the Add's own name in the graph
             ("conv1.0.add").

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
-from quant.mixed import Form, MixedRunner, Noise, Values, engine_forms
 from quant.layer_sensitivity import Metric, measured, named_frame, prepared
+from quant.mixed import Form, MixedRunner, Noise, Values, engine_forms
 from scn_fx.errors import CalibrationError
 
 __all__ = ["Evaluator"]
@@ -93,9 +93,7 @@ class Evaluator:
         total = Noise()
         for frame in self._frames:
             with named_frame(frame.number):
-                total.add(
-                    frame.reference, self._runner.values(frame.tensors, forms, frame.values).result
-                )
+                total.add(frame.reference, self._runner.values(frame.tensors, forms, frame.values).result)
         self.evaluations += 1
         self._advance()
         return total.ratio

@@ -184,9 +184,7 @@ def sensitivity(
     )
 
 
-def prepared(
-    graph: GraphModule, frames: Iterable[Sequence[Any]]
-) -> Iterator[tuple[int, list[torch.Tensor]]]:
+def prepared(graph: GraphModule, frames: Iterable[Sequence[Any]]) -> Iterator[tuple[int, list[torch.Tensor]]]:
     """Number and checked tensors of each frame, features rounded to float16, on the graph's device."""
     spec, device = input_spec(graph), graph_device(graph)
     for number, frame in enumerate(frames):
@@ -259,5 +257,3 @@ def _tried(
             f"{'; '.join(f'{name}: {why}' for name, why in left_out.items()) or 'the graph has none'}."
         )
     return chosen, left_out
-
-

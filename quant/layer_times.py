@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -49,13 +49,13 @@ class LayerTimes:
         """Milliseconds that float16 adds for a layer; negative where it is faster."""
         return self.fp16[name] - self.int8[name]
 
-    def frame(self, fp16: Sequence[str] | set[str]) -> float:
+    def frame(self, fp16: Iterable[str]) -> float:
         """Milliseconds of a frame with these layers in float16, as the sum of the layers predicts it."""
         return self.total + math.fsum(self.added(name) for name in fp16)
 
 
 def given_times(times: Mapping[str, tuple[float, float]], names: Sequence[str]) -> LayerTimes:
-    """Times that were measured elsewhere: (milliseconds in int8, in float16) by layer; the frame is their sum.
+    """Times from elsewhere: (milliseconds in int8, in float16) by layer; a frame takes the sum of them.
 
     Raises CalibrationError for a layer without times, or times that are none.
     """
@@ -162,4 +162,3 @@ def _arrays(graph: GraphModule, frame: Sequence[torch.Tensor]) -> tuple[Any, Any
     spec = input_spec(graph)
     features, indices = frame[spec.features], frame[spec.indices]
     return features.half().cpu().numpy(), indices.cpu().numpy()
-

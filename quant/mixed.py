@@ -19,7 +19,16 @@ from torch.fx import GraphModule, Interpreter, Node
 from quant.precision import output_precisions
 from quant.ranges import quantizable
 
-__all__ = ["FLOAT", "Forms", "MixedRunner", "Noise", "Values", "engine_forms", "float_tensors", "graph_device"]
+__all__ = [
+    "FLOAT",
+    "Forms",
+    "MixedRunner",
+    "Noise",
+    "Values",
+    "engine_forms",
+    "float_tensors",
+    "graph_device",
+]
 
 Form = tuple[str, str]
 """Precision and output precision of a layer."""
@@ -105,7 +114,7 @@ class MixedRunner(Interpreter):
         precision, output_precision = self._forms.get(self.names[n], FLOAT)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         forms = {"precision": precision, "output_precision": output_precision}
-        return self.call_function(n.target, args, {**kwargs, **forms})  # type: ignore[arg-type]
+        return self.call_function(n.target, args, {**kwargs, **forms})
 
     def _dependent(self, changed: Iterable[Node]) -> set[Node]:
         """Nodes of other forms, and all that is computed from them."""

@@ -109,7 +109,7 @@ def spare_time(search: Search) -> list[str]:
     left = list(search.evaluator.alone)
     if search.holds(fp16):
         return fp16
-    _check_possible(search, left)
+    left = _possible(search, left)
     reserve = len(left).bit_length() + 1
     while not search.holds(fp16):
         if search.exhausted(reserve + _TRIED):
@@ -139,14 +139,25 @@ def spend_time(search: Search) -> list[str]:
     return fp16
 
 
-def _check_possible(search: Search, every: list[str]) -> None:
-    """Whether the budget holds with every free layer in float16, as far as that can be computed."""
+def _possible(search: Search, every: list[str]) -> list[str]:
+    """The layers that can be float16. CalibrationError if the budget does not hold with all of them."""
     try:
-        search.all_fp16_db = decibels(search.noise(every))
+        search.noise(every)
     except OverflowedError:
-        return
+        search.overflowing += [name for name in every if _overflows(search, name)]
+        every = [name for name in every if name not in search.overflowing]
+    search.all_fp16_db = decibels(search.noise(every))
     if not search.holds(every):
         raise _unreachable(search, every)
+    return every
+
+
+def _overflows(search: Search, name: str) -> bool:
+    try:
+        search.noise([name])
+    except OverflowedError:
+        return True
+    return False
 
 
 def _unreachable(search: Search, fp16: Collection[str]) -> CalibrationError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calibrates a float16 ONNX file of the libspconv dialect: ranges and precisions are written into its nodes."""
+"""Calibrates a float16 ONNX file of the libspconv dialect: writes ranges and precisions into its nodes."""
 
 from __future__ import annotations
 
@@ -91,9 +91,9 @@ def retrofit(
     """Calibrate an ONNX file on frames: find the ranges that an int8 engine needs and write them into it.
 
     The file runs in float32, by the engine's kernels, as a calibrated graph of its model would; each value
-    of the first frame is compared with the engine's own. Ranges are those that `quant.calibrate` finds for the
-    model that the file was exported from, bit for bit if the model's weights are float16 numbers (the file
-    has nothing finer). Nodes, weights, names and everything else stay as they are.
+    of the first frame is compared with the engine's own. Ranges are those that `quant.calibrate` finds for
+    the model that the file was exported from, bit for bit if the model's weights are float16 numbers (the
+    file has nothing finer). Nodes, weights, names and everything else stay as they are.
 
     Args:
         path_in: a file of the libspconv dialect, ours or another tool's.

@@ -42,7 +42,8 @@ def network_graph(network: str, options: dict[str, Any]) -> GraphModule:
         return file_graph(network).graph
     from scn_fx.cli.models import load_model
 
-    return load_model(network, grid=options.get("grid"), **{name: options.get(name) for name in names})
+    chosen: dict[str, Any] = {name: options.get(name) for name in names}
+    return load_model(network, grid=options.get("grid"), **chosen)
 
 
 def frames_of(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -86,6 +87,7 @@ def command(
         from scn_fx.runtime.file_graph import file_graph
 
         chosen = frames_of(frames, file_graph(file).graph, grid, point_format, limit)
+    how: dict[str, Any] = {} if method is None else {"method": method}
     report = retrofit(
         file,
         chosen,
@@ -96,7 +98,7 @@ def command(
         overwrite=force,
         outliers=outliers,
         progress=False if quiet else None,
-        **({} if method is None else {"method": method}),
+        **how,
     )
     outcome = report.to_dict()
     if as_json:

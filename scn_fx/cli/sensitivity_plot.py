@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scn_fx.files.atomic import write_file
 
@@ -27,7 +27,7 @@ def save_plot(path: Path, report: SensitivityReport, title: str) -> None:
     # A layer without any error has an infinite SQNR: its bar ends where the longest other one does.
     finite = [row.sqnr_db for row in rows if math.isfinite(row.sqnr_db)]
     longest = max(finite, default=1.0)
-    figure = Figure(figsize=(9, 1.6 + 0.24 * len(rows)), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(9, 1.8 + 0.24 * len(rows)), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
     lengths = [row.sqnr_db if math.isfinite(row.sqnr_db) else longest for row in rows]
@@ -37,11 +37,11 @@ def save_plot(path: Path, report: SensitivityReport, title: str) -> None:
     for position, row in enumerate(rows):
         axis.text(lengths[position], position, f" {row.sqnr_db:.1f}", va="center", fontsize=7)
     kinds = [kind for kind in _COLOURS if any(row.kind == kind for row in rows)]
-    handles = [Patch(color=_COLOURS[kind], label=kind) for kind in kinds]
+    handles: list[Any] = [Patch(color=_COLOURS[kind], label=kind) for kind in kinds]
     if math.isfinite(report.together_sqnr_db):
         line = f"all together, {report.together_sqnr_db:.1f} dB"
         handles.append(axis.axvline(report.together_sqnr_db, color="#a03030", linestyle="--", label=line))
-    axis.legend(handles=handles, loc="lower right", fontsize=8)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8)
     axis.set_xlabel(f"SQNR at the outputs in dB, the layer alone in {report.precision} (short: sensitive)")
     axis.set_title(title)
     axis.margins(x=0.08, y=0.01)

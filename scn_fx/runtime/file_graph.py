@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An ONNX file of the libspconv dialect as a captured graph: what `scn_fx.capture` would have made of its model.
+"""An ONNX file of the libspconv dialect as a captured graph: what `scn_fx.capture` made of its model.
 
 So all that works on graphs (calibration, sensitivity, comparison) works on files whose model is not there.
 """
@@ -113,8 +113,8 @@ class _Builder:
         repeated = [label for label, count in labels.items() if count > 1]
         if repeated:
             raise OnnxError(
-                f"The file has several nodes named {repeated[0]!r}, and layers are known by their names. Give "
-                "each node a name of its own, or none."
+                f"The file has several nodes named {repeated[0]!r}, and layers are known by their names. "
+                "Give each node a name of its own, or none."
             )
         features = self._graph.placeholder("features")
         self._indices = self._graph.placeholder("indices")
