@@ -166,7 +166,7 @@ class _Builder:
         """A Relu, or the activation of the Add before it."""
         before = value.node
         alone = readers[node.input[0]] == 1
-        if before.target is _OPS.add.default and alone:
+        if before.target is _OPS.add.default and alone and "activation" not in before.kwargs:
             before.kwargs = {**before.kwargs, "activation": "ReLU", "activation_name": name}
             return value
         return self._like(value, _OPS.relu.default, (before,), name=name)
