@@ -5,14 +5,23 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from quant.auto_options import auto_budget
 from quant.options import checkpoint_options
 from scn_fx.cli.exporting import EXPORTERS
-from scn_fx.cli.grid_option import grid_option
+from scn_fx.cli.grid_option import format_option, grid_option
+from scn_fx.cli.network_option import frames_of
 from scn_fx.cli.output import check_output, file_size, json_option, megabytes, print_json, working
 from scn_fx.lidar import VoxelGrid
+
+if TYPE_CHECKING:
+    from torch.fx import GraphModule
+
+    from quant import PrecisionChoice
+    from quant.budget import Budget
 
 __all__ = ["command"]
 
@@ -33,8 +42,14 @@ _FILE = click.Path(path_type=Path)
     "precisions",
     multiple=True,
     metavar="PATTERN=PRECISION",
-    help="Change precisions after loading the cache, e.g. 'extra_conv.*=fp16'; repeatable.",
+    help="Change precisions after loading the cache, e.g. 'extra_conv.*=fp16'; repeatable. 'auto' chooses "
+    "for --budget on --frames.",
 )
+@click.option("--budget", help="For --precision auto: 'sqnr>=30' (dB) or 'time<=1.1' (times all int8).")
+@click.option("--frames", type=_FILE, help="For --precision auto: frame file or folder, as for calibrate.")
+@format_option
+@click.option("--limit", default=16, type=click.IntRange(1), help="Use at most this many frames.")
+@click.option("--device", default="cpu", help="For --precision auto: where the engine is timed.")
 @click.option("--output", "-o", default="scn.onnx", type=_FILE, help="File to write.")
 @json_option
 def command(
@@ -47,6 +62,11 @@ def command(
     grid: VoxelGrid | None,
     exporter: str,
     precisions: tuple[str, ...],
+    budget: str | None,
+    frames: Path | None,
+    point_format: str | None,
+    limit: int,
+    device: str,
     output: Path,
     as_json: bool,
 ) -> None:
@@ -55,6 +75,9 @@ def command(
         raise click.UsageError("Give either --cache (made by `scn-fx calibrate`) or --float.")
     if as_float and precisions:
         raise click.UsageError("--precision changes a calibrated graph; leave it out with --float.")
+    automatic, given = auto_budget(precisions, budget)
+    if (automatic is None) != (frames is None):
+        raise click.UsageError("--frames and --precision auto belong together: choices are made on frames.")
     check_output(output)
     began = time.perf_counter()
     with working("capturing the model") as say:
@@ -68,14 +91,29 @@ def command(
             checkpoint_layout=checkpoint_layout,
             grid=grid,
             cache=cache,
-            precisions=precisions,
+            precisions=given,
         )
+        choice = None
+        if automatic is not None and frames is not None:
+            say("choosing precisions")
+            choice = _choose(graph, automatic, frames_of(frames, graph, grid, point_format, limit), device)
         say("exporting")
         nodes = export_onnx(graph, output, exporter)
     seconds, size = time.perf_counter() - began, file_size(output)
     if as_json:
         kind = "float" if as_float else "calibrated"
         facts = {"file": str(output), "bytes": size, "nodes": nodes, "exporter": exporter, "graph": kind}
-        print_json({**facts, "seconds": seconds})
+        print_json({**facts, "seconds": seconds, "choice": None if choice is None else choice.to_dict()})
         return
+    if choice is not None:
+        click.echo(str(choice))
     click.echo(f"saved {output} ({megabytes(size)}, {nodes} nodes, {exporter} exporter, {seconds:.1f} s)")
+
+
+def _choose(graph: GraphModule, budget: Budget, frames: Any, device: str) -> PrecisionChoice:
+    """Precisions for a budget; layers that the graph has in float16 stay so."""
+    from quant import choose_precision
+    from quant.ranges import quantizable
+
+    now = {layer.name: layer.precision for layer in quantizable(graph)}
+    return choose_precision(graph, frames, budget=budget, device=device, precision=now, progress=False)

@@ -66,7 +66,9 @@ def test_names_and_shapes_of_both_layouts(graph: torch.fx.GraphModule) -> None:
 def test_one_quantizer_for_two_different_ranges_needs_a_word(graph: torch.fx.GraphModule) -> None:
     first, second = next(layer for layer in quantizable(graph) if layer.kind == "add").inputs
     assert first is not second
-    with pytest.raises(CalibrationError, match=r"cannot hold two different ranges: conv1\.0\.add \([\d.]+ and"):
+    with pytest.raises(
+        CalibrationError, match=r"cannot hold two different ranges: conv1\.0\.add \([\d.]+ and"
+    ):
         quant.save_pytorch_quantization(graph)
     found = read_back(quant.save_pytorch_quantization(graph, adds="largest"))["conv1.0.add"]
     own = ranges(graph)["conv1.0.add"]
@@ -101,7 +103,9 @@ def test_what_cannot_be_saved(graph: torch.fx.GraphModule) -> None:
     y = build.add(x, x, "b.add")
     doubled = build.finish(build.dense(build.add(y, x, "b.add_1")))
     quant.calibrate(doubled, FRAMES, method="max", progress=False)
-    with pytest.raises(CalibrationError, match=r"b\.add and b\.add_1 would both be b\.quant_add.*add_name=None"):
+    with pytest.raises(
+        CalibrationError, match=r"b\.add and b\.add_1 would both be b\.quant_add.*add_name=None"
+    ):
         quant.save_pytorch_quantization(doubled, adds="largest")
     quant.save_pytorch_quantization(doubled, adds="largest", add_name=None)
 
@@ -116,8 +120,6 @@ def test_real_modelopt_modules_take_the_state_and_give_it_back(graph: torch.fx.G
             super().__init__()
             self.conv1, self.conv2 = nn.Conv3d(4, 4, 3), nn.Conv3d(4, 4, 3)
             self.quant_add = nn.Module()
-            self.quant_add.input_quantizer = TensorQuantizer()
-            self.quant_add.input_quantizer.amax = torch.tensor(1.0)
 
     net = nn.Module()
     net.conv_input = nn.Sequential(nn.Conv3d(3, 4, 3))
@@ -130,6 +132,9 @@ def test_real_modelopt_modules_take_the_state_and_give_it_back(graph: torch.fx.G
                 child(torch.randn(1, child.in_channels, 3, 3, 3))
 
     mtq.quantize(net, mtq.INT8_DEFAULT_CFG, calibrate)
+    # Beforehand modelopt would take the model for a quantised one.
+    net.conv1[0].quant_add.input_quantizer = TensorQuantizer()
+    net.conv1[0].quant_add.input_quantizer.amax = torch.tensor(1.0)
     state = quant.save_pytorch_quantization(graph, layout="modelopt", adds="largest")
     outcome = net.load_state_dict(state, strict=False)
     assert outcome.unexpected_keys == []
