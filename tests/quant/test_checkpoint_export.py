@@ -67,7 +67,7 @@ def test_one_quantizer_for_two_different_ranges_needs_a_word(graph: torch.fx.Gra
     first, second = next(layer for layer in quantizable(graph) if layer.kind == "add").inputs
     assert first is not second
     with pytest.raises(
-        CalibrationError, match=r"cannot hold two different ranges: conv1\.0\.add \([\d.]+ and"
+        CalibrationError, match=r"hold two different ranges: conv1\.0\.add \([\d.]+ and"
     ):
         quant.save_pytorch_quantization(graph)
     found = read_back(quant.save_pytorch_quantization(graph, adds="largest"))["conv1.0.add"]
@@ -104,7 +104,7 @@ def test_what_cannot_be_saved(graph: torch.fx.GraphModule) -> None:
     doubled = build.finish(build.dense(build.add(y, x, "b.add_1")))
     quant.calibrate(doubled, FRAMES, method="max", progress=False)
     with pytest.raises(
-        CalibrationError, match=r"b\.add and b\.add_1 would both be b\.quant_add.*add_name=None"
+        CalibrationError, match=r"b\.add and b\.add_1 would both be b\.quant_add.*=None"
     ):
         quant.save_pytorch_quantization(doubled, adds="largest")
     quant.save_pytorch_quantization(doubled, adds="largest", add_name=None)
