@@ -77,9 +77,15 @@ class FrameFiles:
                 f"{root}: expected frames as .bin or .tensor files (points, or NAME{_FEATURES} beside "
                 "NAME.indices.tensor), found none."
             )
-        if limit is not None and limit < len(frames):
-            frames = [frames[i] for i in np.linspace(0, len(frames) - 1, limit).round().astype(int)]
-        return cls(tuple(frames), grid, point_format)
+        found = cls(tuple(frames), grid, point_format)
+        return found if limit is None else found.spread(limit)
+
+    def spread(self, limit: int) -> FrameFiles:
+        """At most `limit` of the frames, spread evenly over them."""
+        if limit >= len(self.files):
+            return self
+        chosen = np.linspace(0, len(self.files) - 1, limit).round().astype(int)
+        return replace(self, files=tuple(self.files[i] for i in chosen))
 
     @property
     def has_points(self) -> bool:

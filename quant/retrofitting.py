@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from quant.auto_precision import PrecisionChoice, choose_precision
 from quant.budget import Budget, parse_budget
+from quant.budget_frames import few
 from quant.calibration import CalibrationResult, calibrate
 from quant.frames import check_frame, input_spec, round_features
 from quant.precision import PrecisionSpec, default_precisions, resolve
@@ -100,8 +101,8 @@ def retrofit(
         frames: features float [N, C] and indices int32 [N, 4] of each frame, as for `quant.calibrate`.
         path_out: the file to write; it may be the same one.
         precision: overrides on the default precisions, see `quant.set_precision`; "int8" and "fp16" alone.
-        budget: choose the layers that stay float16 for this budget, see `quant.choose_precision`; the frames
-            are then read twice.
+        budget: choose the layers that stay float16 for this budget, see `quant.choose_precision`, on at most
+            16 of the frames, spread evenly; they are then read twice.
         device: where the engine is timed for that.
         overwrite: replace ranges that the file already has.
         spatial_shape: grid (z, y, x) of the input, for files that do not say it.
@@ -139,7 +140,7 @@ def retrofit(
     if budget is not None:
         choice = choose_precision(
             found.graph,
-            frames,
+            few(frames),
             budget=budget,
             device=device,
             precision=precision,

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ import torch
 import quant
 from quant.auto_options import auto_budget
 from quant.budget import Budget, parse_budget
+from quant.budget_frames import few
+from quant.frame_files import FrameFiles
 from quant.layer_times import LayerTimes, frame_milliseconds, given_times, measure_times
 from quant.precision import default_precisions
 from quant.precision_search import Search, spare_time
@@ -275,3 +278,14 @@ def test_times_are_measured_on_engines_of_the_graph(graph: torch.fx.GraphModule)
     choice = choose(graph, "sqnr>=0", times=None)
     assert choice.device == "cpu" and choice.int8_ms == choice.chosen_ms > 0
     assert choose(graph, "time<=1000", times=None).fp16
+
+
+def test_choices_are_made_on_few_of_many_frames() -> None:
+    frames: Any = [(number,) for number in range(100)]
+    found = list(few(frames, 5))
+    assert found == [(0,), (25,), (50,), (74,), (99,)] or found == [(0,), (25,), (50,), (75,), (99,)]
+    assert few(frames[:5], 5) == frames[:5]
+    files = FrameFiles(tuple((Path(f"{number}.bin"),) for number in range(40)))
+    chosen = few(files)
+    assert isinstance(chosen, FrameFiles) and len(chosen) == 16
+    assert chosen.files[0] == files.files[0] and chosen.files[-1] == files.files[-1]

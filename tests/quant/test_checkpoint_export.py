@@ -66,9 +66,7 @@ def test_names_and_shapes_of_both_layouts(graph: torch.fx.GraphModule) -> None:
 def test_one_quantizer_for_two_different_ranges_needs_a_word(graph: torch.fx.GraphModule) -> None:
     first, second = next(layer for layer in quantizable(graph) if layer.kind == "add").inputs
     assert first is not second
-    with pytest.raises(
-        CalibrationError, match=r"hold two different ranges: conv1\.0\.add \([\d.]+ and"
-    ):
+    with pytest.raises(CalibrationError, match=r"hold two different ranges: conv1\.0\.add \([\d.]+ and"):
         quant.save_pytorch_quantization(graph)
     found = read_back(quant.save_pytorch_quantization(graph, adds="largest"))["conv1.0.add"]
     own = ranges(graph)["conv1.0.add"]
@@ -103,9 +101,7 @@ def test_what_cannot_be_saved(graph: torch.fx.GraphModule) -> None:
     y = build.add(x, x, "b.add")
     doubled = build.finish(build.dense(build.add(y, x, "b.add_1")))
     quant.calibrate(doubled, FRAMES, method="max", progress=False)
-    with pytest.raises(
-        CalibrationError, match=r"b\.add and b\.add_1 would both be b\.quant_add.*=None"
-    ):
+    with pytest.raises(CalibrationError, match=r"b\.add and b\.add_1 would both be b\.quant_add.*=None"):
         quant.save_pytorch_quantization(doubled, adds="largest")
     quant.save_pytorch_quantization(doubled, adds="largest", add_name=None)
 
