@@ -17,6 +17,7 @@ from scn_fx.lidar import GRID_SYNTAX, POINT_FORMATS
 try:
     import click
 
+    from quant.auto_options import auto_budget
     from quant.options import Refusal, checkpoint_options
 except ImportError as error:
     raise SystemExit(str(MissingPackageError.of("click", "quant", "python -m quant"))) from error
@@ -55,8 +56,10 @@ except ImportError as error:
     "precisions",
     multiple=True,
     metavar="PATTERN=PRECISION",
-    help="Override default precisions, e.g. 'conv1.*=fp16'; repeatable, the last match wins.",
+    help="Override default precisions, e.g. 'conv1.*=fp16'; repeatable, the last match wins. 'auto' chooses "
+    "for --budget.",
 )
+@click.option("--budget", help="For --precision auto: 'sqnr>=30' (dB) or 'time<=1.1' (times all int8).")
 @click.option(
     "--outliers",
     default="drop",
@@ -69,7 +72,12 @@ except ImportError as error:
     type=click.Choice(CONSUMERS),
     help="Fit the ranges of an Add before a ReLU to what the ReLU leaves of its operands, or to all of them.",
 )
-@click.option("--device", default="cpu", type=click.Choice(["cpu", "cuda"]), help="Where the network runs.")
+@click.option(
+    "--device",
+    default="cpu",
+    type=click.Choice(["cpu", "cuda"]),
+    help="Where the network runs, and with --precision auto the engine is timed.",
+)
 @click.option("--resume", is_flag=True, help="Go on from what an interrupted run has kept beside --output.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
@@ -83,6 +91,7 @@ def main(precisions: tuple[str, ...], as_json: bool, quiet: bool, **options: Any
     Load the cache with quant.load_cache(graph, path) before export.
     """
     try:
+        options["budget"], precisions = auto_budget(precisions, options["budget"])
         job = CalibrationJob(**options, precision=parse_precision(precisions))
         if job.checkpoint is None and ":" not in job.model:
             click.echo(f"No checkpoint: {job.model} gets random weights, for trying out.", err=True)
@@ -101,6 +110,8 @@ def main(precisions: tuple[str, ...], as_json: bool, quiet: bool, **options: Any
         click.echo(json.dumps(outcome, indent=1))
         return
     _print_table(outcome["layers"])
+    if result.choice is not None:
+        click.echo(result.choice.summary())
     size = job.output.stat().st_size / 1024
     click.echo(
         f"{result.frames} frames, method {result.method}: saved as {job.output} ({size:.0f} KiB, "

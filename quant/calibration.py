@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch.fx import GraphModule
 
@@ -32,6 +32,9 @@ from quant.session import Session
 from scn_fx.errors import CalibrationError, CalibrationWarning, ScnError
 from scn_fx.graph import fingerprint
 
+if TYPE_CHECKING:
+    from quant.auto_precision import PrecisionChoice
+
 __all__ = ["CalibrationResult", "calibrate"]
 
 
@@ -49,6 +52,7 @@ class CalibrationResult:
         output_precisions: output precision of each layer, by name.
         seconds: wall time.
         warnings: what `calibrate` has warned of, as texts.
+        choice: how the precisions were chosen, if a command did so for a budget.
     """
 
     method: str
@@ -59,6 +63,7 @@ class CalibrationResult:
     output_precisions: dict[str, str]
     seconds: float
     warnings: tuple[str, ...] = ()
+    choice: PrecisionChoice | None = None
 
 
 def calibrate(

@@ -14,6 +14,7 @@ from scn_fx.lidar import parse_grid
 if TYPE_CHECKING:
     from torch.fx import GraphModule
 
+    from quant.budget import Budget
     from quant.calibration import CalibrationResult
 
 __all__ = ["CalibrationJob", "parse_precision", "report", "run_job"]
@@ -27,13 +28,14 @@ class CalibrationJob:
         model: a name of the zoo, or "package.module:callable" (see `quant.models.load_graph`).
         frames: a frame file, or a folder of them (see `quant.frame_files.FrameFiles`).
         output: the calibration cache to write.
+        budget: choose precisions for it, on some of the frames; see `quant.choose_precision`.
         checkpoint: weights to load into the model.
         checkpoint_prefix, checkpoint_layout: see `quant.weights.load_weights`.
         grid: the voxel grid of points and model, as `scn_fx.lidar.parse_grid` takes it; None takes the one
             that the model records (a zoo model: CenterPoint's).
         point_format: format of raw point files; None guesses.
         limit: most frames to use, spread evenly over the files; None for all.
-        device: where the graph runs, "cpu" or "cuda".
+        device: where the graph runs, and for a budget the engine is timed: "cpu" or "cuda".
         method, percentile, num_bins, precision, outliers, consumers, resume: see `quant.calibrate`.
     """
 
@@ -46,6 +48,7 @@ class CalibrationJob:
     grid: str | None = None
     point_format: str | None = None
     limit: int | None = None
+    budget: Budget | None = None
     method: str = "mse"
     percentile: float = 99.99
     num_bins: int = 2048
@@ -90,6 +93,7 @@ def run_job(job: CalibrationJob, *, progress: bool | None = None) -> tuple[Graph
     grid = None if job.grid is None else parse_grid(job.grid)
     frames = FrameFiles.find(job.frames, point_format=job.point_format, limit=job.limit)
     try:
+        from quant.budget_calibration import chosen_for_budget
         from quant.calibration import calibrate
         from quant.models import load_graph
         from quant.processes import process_group
@@ -120,6 +124,17 @@ def run_job(job: CalibrationJob, *, progress: bool | None = None) -> tuple[Graph
             cache=job.output,
             progress=progress,
         )
+    if job.budget is not None:
+        result = chosen_for_budget(
+            graph,
+            result,
+            frames.for_network(network_grid(graph), grid),
+            job.budget,
+            precision=job.precision,
+            device=job.device,
+            cache=job.output,
+            progress=progress,
+        )
     return graph, result
 
 
@@ -132,6 +147,7 @@ def report(job: CalibrationJob, result: CalibrationResult) -> dict[str, Any]:
         "seconds": round(result.seconds, 3),
         "cache": str(job.output),
         "warnings": list(result.warnings),
+        "choice": None if result.choice is None else result.choice.to_dict(),
         "layers": [
             {
                 "name": name,

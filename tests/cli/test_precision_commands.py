@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,18 @@ def test_export_chooses_precisions_for_a_budget(files: dict[str, Path], tmp_path
     assert "cannot be met" in invoke(*common, *auto, "--budget", "sqnr>=300", code=1).stderr
     assert "belong together" in invoke(*common, "--frames", files["frames"], code=2).stderr
     assert "layers in float16" in invoke(*common, *auto, "--precision", "extra*=fp16").stdout
+
+
+def test_calibrate_chooses_precisions_for_a_budget(files: dict[str, Path], tmp_path: Path) -> None:
+    cache = tmp_path / "cache.json"
+    common = ("calibrate", "--model", MODEL, "--frames", files["frames"], "-o", cache, "--quiet")
+    found = invoke_json(*common, "--precision", "auto", "--budget", "sqnr>=60")
+    assert found["choice"]["sqnr_db"] >= 60
+    chosen = {row["name"]: row["precision"] for row in found["layers"]}
+    stored = json.loads(cache.read_text())["layers"]
+    assert {name: layer["precision"] for name, layer in stored.items()} == chosen
+    assert {name for name, precision in chosen.items() if precision == "fp16"} > set(found["choice"]["fp16"])
+    text = invoke(*common, "--precision", "auto", "--budget", "sqnr>=0", "--precision", "extra*=fp16").stdout
+    assert "sqnr>=0: 0 of 3 layers in float16" in text
+    refused = invoke(*common, "--precision", "auto", "--budget", "sqnr>=300", code=1)
+    assert "cannot be met" in refused.stderr and cache.exists()
