@@ -207,6 +207,15 @@ def test_the_number_of_evaluations_is_bounded_and_the_budget_holds(most: int) ->
         assert all(left + errors[name] > 10**-2.5 for name in fp16)
 
 
+def test_layers_that_later_ones_make_needless_are_given_back() -> None:
+    """The cheap layer is taken first; the dear one, which the budget needs, would have done alone."""
+    stand_in: Any = _Additive({"cheap": 1e-3, "dear": 1e-2})
+    times = LayerTimes("given", {"cheap": 1.0, "dear": 1.0}, {"cheap": 2.0, "dear": 21.0}, 2.0)
+    search = Search(stand_in, times, Budget("sqnr", 28.0), 50)  # an error of at most 1.58e-3
+    assert search.ranked(list(stand_in.alone)) == ["cheap", "dear"]
+    assert spare_time(search) == ["dear"]
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
     [

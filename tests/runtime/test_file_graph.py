@@ -41,6 +41,13 @@ def test_random_networks_compute_what_the_engine_computes(network: RandomNetwork
     assume(dense or network.batch_size == 1)  # a file without a dense map does not say its batch size
     graph = file_graph(network.onnx).graph
     assert all(layer.precision == "fp32" for layer in layers(graph) if layer.kind in ("convolution", "add"))
+    said = {
+        node.name: {a.name: a.i for a in node.attribute if a.name in ("subm", "inverse", "transposed")}
+        for node in onnx.load_from_string(network.onnx).graph.node
+    }
+    for layer in layers(graph):
+        if layer.kind == "convolution":
+            assert {flag: int(getattr(layer.geometry, flag)) for flag in said[layer.name]} == said[layer.name]
     assert_same(graph, network.onnx, (network.features, network.sites))
 
 
