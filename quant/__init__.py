@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quant.auto_precision import PrecisionChoice, choose_precision
+    from quant.bias_correction import BiasReport, correct_bias
     from quant.cache import load_cache, save_cache
     from quant.calibration import CalibrationResult, calibrate
     from quant.checkpoint_export import save_pytorch_quantization
@@ -21,23 +22,28 @@ if TYPE_CHECKING:
     from quant.precision import default_precisions, set_precision
     from quant.reselection import reselect
     from quant.retrofitting import RetrofitReport, retrofit
+    from quant.rounding import RoundingReport, round_weights
 
 __all__ = [
     "CONSUMERS",
     "METHODS",
     "OUTLIERS",
+    "BiasReport",
     "CalibrationResult",
     "ImportReport",
     "PrecisionChoice",
     "RetrofitReport",
+    "RoundingReport",
     "SensitivityReport",
     "calibrate",
     "choose_precision",
+    "correct_bias",
     "default_precisions",
     "load_cache",
     "load_pytorch_quantization",
     "reselect",
     "retrofit",
+    "round_weights",
     "save_cache",
     "save_pytorch_quantization",
     "sensitivity",
@@ -54,18 +60,22 @@ OUTLIERS = ("drop", "keep")
 """What `calibrate` does with voxels and frames that stand alone: leave them out, or use them."""
 
 _HOME = {
+    "BiasReport": "quant.bias_correction",
     "CalibrationResult": "quant.calibration",
     "ImportReport": "quant.checkpoints",
     "PrecisionChoice": "quant.auto_precision",
     "RetrofitReport": "quant.retrofitting",
+    "RoundingReport": "quant.rounding",
     "SensitivityReport": "quant.layer_sensitivity",
     "calibrate": "quant.calibration",
     "choose_precision": "quant.auto_precision",
+    "correct_bias": "quant.bias_correction",
     "default_precisions": "quant.precision",
     "load_cache": "quant.cache",
     "load_pytorch_quantization": "quant.checkpoints",
     "reselect": "quant.reselection",
     "retrofit": "quant.retrofitting",
+    "round_weights": "quant.rounding",
     "save_cache": "quant.cache",
     "save_pytorch_quantization": "quant.checkpoint_export",
     "sensitivity": "quant.layer_sensitivity",
