@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from quant.calibration import CalibrationResult, calibrate
     from quant.checkpoint_export import save_pytorch_quantization
     from quant.checkpoints import ImportReport, load_pytorch_quantization
+    from quant.equalization import EqualizationReport, equalize
+    from quant.finetuning import FinetuneReport, finetune
     from quant.layer_sensitivity import SensitivityReport, sensitivity
     from quant.precision import default_precisions, set_precision
+    from quant.qat import finish_qat, prepare_qat, refresh_weight_ranges
     from quant.reselection import reselect
     from quant.retrofitting import RetrofitReport, retrofit
     from quant.rounding import RoundingReport, round_weights
@@ -30,6 +33,8 @@ __all__ = [
     "OUTLIERS",
     "BiasReport",
     "CalibrationResult",
+    "EqualizationReport",
+    "FinetuneReport",
     "ImportReport",
     "PrecisionChoice",
     "RetrofitReport",
@@ -39,8 +44,13 @@ __all__ = [
     "choose_precision",
     "correct_bias",
     "default_precisions",
+    "equalize",
+    "finetune",
+    "finish_qat",
     "load_cache",
     "load_pytorch_quantization",
+    "prepare_qat",
+    "refresh_weight_ranges",
     "reselect",
     "retrofit",
     "round_weights",
@@ -62,6 +72,8 @@ OUTLIERS = ("drop", "keep")
 _HOME = {
     "BiasReport": "quant.bias_correction",
     "CalibrationResult": "quant.calibration",
+    "EqualizationReport": "quant.equalization",
+    "FinetuneReport": "quant.finetuning",
     "ImportReport": "quant.checkpoints",
     "PrecisionChoice": "quant.auto_precision",
     "RetrofitReport": "quant.retrofitting",
@@ -71,8 +83,13 @@ _HOME = {
     "choose_precision": "quant.auto_precision",
     "correct_bias": "quant.bias_correction",
     "default_precisions": "quant.precision",
+    "equalize": "quant.equalization",
+    "finetune": "quant.finetuning",
+    "finish_qat": "quant.qat",
     "load_cache": "quant.cache",
     "load_pytorch_quantization": "quant.checkpoints",
+    "prepare_qat": "quant.qat",
+    "refresh_weight_ranges": "quant.qat",
     "reselect": "quant.reselection",
     "retrofit": "quant.retrofitting",
     "round_weights": "quant.rounding",
