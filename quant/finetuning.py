@@ -159,9 +159,9 @@ def _outputs(result: Any) -> list[torch.Tensor]:
         return [result] if result.is_floating_point() else []
     if isinstance(result, dict):
         result = list(result.values())
-    return (
-        [tensor for part in result for tensor in _outputs(part)] if isinstance(result, list | tuple) else []
-    )
+    if not isinstance(result, list | tuple):
+        return []
+    return [tensor for part in result for tensor in _outputs(part)]
 
 
 def _errors(got: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
