@@ -42,7 +42,7 @@ def test_the_bias_gradient_is_exact_and_the_weight_gradient_that_of_the_quantise
     weights = torch.randn(len(features), 4, generator=torch.Generator().manual_seed(0)).half().float()
     (graph(features, indices).float() * weights).sum().backward()
     amax = np.float32(trained.layer.input_dynamic_range)
-    levels = np.clip(np.rint(features.half().float().numpy() * (np.float32(127) / amax)), -128, 127)
+    levels = np.clip(np.rint(features.numpy() * (np.float32(127) / amax)), -128, 127)
     used = levels * (amax / np.float32(127))
     assert trained.bias.grad is not None and trained.weight.grad is not None
     np.testing.assert_allclose(trained.bias.grad, weights.sum(0), rtol=1e-4, atol=1e-4)
