@@ -168,8 +168,8 @@ def choose_precision(
     base = resolve(graph, precision, default_precisions(graph))
     free = _free(graph, base)
     known = None if times is None else given_times(times, free)
-    with progress_bar(progress, None, "Choosing precisions") as advance:
-        evaluator = Evaluator(graph, frames, base, free, metric, advance)
+    with progress_bar(progress, None, "Choosing precisions") as bar:
+        evaluator = Evaluator(graph, frames, base, free, metric, bar.step)
         layer_times = known or measure_times(graph, evaluator.first, base, free, device)
         search = Search(evaluator, layer_times, limit, int(max_evaluations))
         fp16 = spend_time(search) if limit.kind == "time" else spare_time(search)

@@ -71,11 +71,11 @@ def correct_bias(
     chosen = int8_convolutions(graph, layers)
     tensors = few_frames(graph, frames, frames_limit, outliers)
     found: dict[str, LayerBias] = {}
-    with progress_bar(progress, len(chosen), "Correcting") as advance, working_copy(graph) as copied:
+    with progress_bar(progress, len(chosen), "Correcting") as bar, working_copy(graph) as copied:
         for layer, inputs in Lockstep(copied, tensors, reference).convolutions():
             if layer.name in chosen:
                 found[layer.name] = _correct(layer, inputs)
-                advance()
+                bar.step()
     return BiasReport(found, len(tensors), time.perf_counter() - began)
 
 

@@ -95,10 +95,10 @@ def equalize(
     tensors = few_frames(graph, frames, frames_limit, outliers)
     statistics = ChannelStatistics(groups)
     interpreter = FloatInterpreter(graph, statistics.observe)
-    with progress_bar(progress, len(tensors), "Equalising") as advance, torch.no_grad():
+    with progress_bar(progress, len(tensors), "Equalising") as bar, torch.no_grad():
         for frame in tensors:
             interpreter.run(*frame)
-            advance()
+            bar.step()
     found = []
     with working_copy(graph) as copied:
         mine = {layer.name: layer for layer in layers(copied)}

@@ -38,7 +38,8 @@ def few_frames(
         )
     device = _device(graph)
     screen = FrameScreen(input_spec(graph), outliers)
-    found = [[t.to(device) for t in tensors] for _, tensors in screen.passed(_spread(frames, limit))]
+    numbered = enumerate(_spread(frames, limit))
+    found = [[t.to(device) for t in tensors] for _, tensors in screen.passed(numbered)]
     if not any(len(tensors[0]) for tensors in found):
         raise CalibrationError("There are no frames with voxels. Improving a graph needs at least one.")
     return found

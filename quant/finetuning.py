@@ -92,7 +92,7 @@ def finetune(
     start = sound = _values(trained)
     losses: list[float] = []
     try:
-        with progress_bar(progress, steps, "Fine-tuning") as advance, torch.enable_grad():
+        with progress_bar(progress, steps, "Fine-tuning") as bar, torch.enable_grad():
             for number in _order(len(tensors), steps):
                 optimizer.zero_grad(set_to_none=True)
                 signal, noise = _errors(_outputs(graph(*tensors[number])), wanted[number])
@@ -105,7 +105,7 @@ def finetune(
                 optimizer.step()
                 schedule.step()
                 refresh_weight_ranges(graph)
-                advance()
+                bar.step()
         after = _sqnr(graph, tensors, wanted)
         kept = not after > before
         if kept:

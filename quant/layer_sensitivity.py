@@ -147,16 +147,16 @@ def sensitivity(
     noises = {name: Noise() for name in chosen}
     all_noise, count = Noise(), 0
     total = len(frames) * (len(chosen) + 2) if isinstance(frames, Sized) else None
-    with progress_bar(progress, total, "Measuring layers") as advance:
+    with progress_bar(progress, total, "Measuring layers") as bar:
         for number, tensors in prepared(graph, frames):
             with named_frame(number):
                 reference = runner.values(tensors, {})
-                advance()
+                bar.step()
                 for name, forms in alone.items():
                     noises[name].add(reference.result, runner.values(tensors, forms, reference).result)
-                    advance()
+                    bar.step()
                 all_noise.add(reference.result, runner.values(tensors, together, reference).result)
-                advance()
+                bar.step()
             count += 1
     if count == 0:
         raise CalibrationError("There are no frames. Give at least one; a dozen from different places serve.")

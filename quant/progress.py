@@ -18,12 +18,18 @@ class Bar:
         self._progress = progress
         self._task = task
         self._done = float(done)
+        self._steps = done
 
     def advance(self, share: float) -> None:
         """A share of a frame is done: layers count, so that a time is known before the first frame ends."""
         if self._progress is not None:
             self._done += share
             self._progress.update(self._task, completed=self._done)
+
+    def step(self) -> None:
+        """One more whole part is done, where there are no shares."""
+        self._steps += 1
+        self.finish_frame(self._steps)
 
     def finish_frame(self, frames: int) -> None:
         """So many frames are through."""

@@ -115,12 +115,12 @@ def round_weights(
     tensors = few_frames(graph, frames, frames_limit, outliers)
     settings = FitSettings(reach, damping, relu_passes, sweeps, bias)
     found: dict[str, LayerRounding] = {}
-    with progress_bar(progress, len(chosen), "Rounding") as advance, working_copy(graph) as copied:
+    with progress_bar(progress, len(chosen), "Rounding") as bar, working_copy(graph) as copied:
         for layer, inputs in Lockstep(copied, tensors, reference).convolutions():
             if layer.name in chosen:
                 fitted, judged = gather(layer, inputs, rows_limit).split(_HELD_OUT)
                 found[layer.name] = _round(layer, fitted, judged, settings)
-                advance()
+                bar.step()
     return RoundingReport(found, len(tensors), time.perf_counter() - began)
 
 
