@@ -46,11 +46,14 @@ def as_used(x: torch.Tensor, precision: str, amax: float | torch.Tensor | None) 
         return Operand(x.half().float(), None)
     # in float32, as the forward has it
     if isinstance(amax, torch.Tensor):
-        factor: float | torch.Tensor = 127.0 / amax
-        scale: float | torch.Tensor = amax / 127.0
+        # Tensor by tensor: torch turns a division of or by a number into a product with its reciprocal, which
+        # can be one unit off.
+        top = torch.full_like(amax, 127.0)
+        factor: float | torch.Tensor = top / amax
+        scale: float | torch.Tensor = amax / top
     else:  # numbers need no copy to the device, for which the host would wait
-        limit, top = np.float32(amax), np.float32(127.0)
-        factor, scale = float(top / limit), float(limit / top)
+        limit, most = np.float32(amax), np.float32(127.0)
+        factor, scale = float(most / limit), float(limit / most)
     steps = (x.float() * factor).round()
     return Operand(steps.clamp(-128, 127) * scale, (steps >= -128) & (steps <= 127))
 
