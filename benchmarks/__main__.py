@@ -2,7 +2,8 @@
 """`python -m benchmarks`: everything that can be measured, the tables, and which goals are reached.
 
 `scn-fx bench` measures the same with fewer words; this driver adds the goals and keeps the report.
-`python -m benchmarks soak` runs many frames instead, see benchmarks.soak.
+`python -m benchmarks soak` runs many frames instead, see benchmarks.soak; `python -m benchmarks accuracy`
+says what int8 costs on trained networks, see benchmarks.accuracy.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ def main(arguments: list[str] | None = None) -> int:
         from benchmarks.soak.__main__ import main as soak  # the tests' oracle is needed there alone
 
         return soak(arguments[1:])
+    if arguments[:1] == ["accuracy"]:
+        from benchmarks.accuracy.__main__ import main as accuracy  # needs torch and spconv
+
+        return accuracy(arguments[1:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
     parser.add_argument("--frames", type=Path, help="folder of real frames (default: SCN_FX_DATA)")
     parser.add_argument("--frame", action="append", default=[], help="only this frame; repeatable")
