@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Post-training quantisation of captured sparse networks: ranges and precisions end up in the graph.
 
-``calibrate`` measures ranges on frames, ``set_precision`` chooses the arithmetic of each layer,
-``save_cache`` and ``load_cache`` keep the outcome in a JSON file, ``load_pytorch_quantization`` takes ranges
-from a checkpoint. Names are resolved on first use, so that ``import quant`` does not import torch (seconds).
+``calibrate`` measures ranges on frames, ``quantize`` fits weights as well, ``set_precision`` chooses the
+arithmetic of each layer, ``save_cache`` and ``load_cache`` keep the outcome in a JSON file,
+``load_pytorch_quantization`` takes ranges from a checkpoint. Names are resolved on first use, so that
+``import quant`` does not import torch (seconds).
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
     from quant.layer_sensitivity import SensitivityReport, sensitivity
     from quant.precision import default_precisions, set_precision
     from quant.qat import finish_qat, prepare_qat, refresh_weight_ranges
+    from quant.quantization import QuantizationResult, quantize
     from quant.reselection import reselect
     from quant.retrofitting import RetrofitReport, retrofit
     from quant.rounding import RoundingReport, round_weights
 
 __all__ = [
     "CONSUMERS",
+    "IMPROVEMENTS",
     "METHODS",
     "OUTLIERS",
     "BiasReport",
@@ -37,6 +40,7 @@ __all__ = [
     "FinetuneReport",
     "ImportReport",
     "PrecisionChoice",
+    "QuantizationResult",
     "RetrofitReport",
     "RoundingReport",
     "SensitivityReport",
@@ -50,6 +54,7 @@ __all__ = [
     "load_cache",
     "load_pytorch_quantization",
     "prepare_qat",
+    "quantize",
     "refresh_weight_ranges",
     "reselect",
     "retrofit",
@@ -69,6 +74,9 @@ CONSUMERS = ("aware", "ignore")
 OUTLIERS = ("drop", "keep")
 """What `calibrate` does with voxels and frames that stand alone: leave them out, or use them."""
 
+IMPROVEMENTS = ("equalize", "bias", "round")
+"""How `quantize` can change weights and biases, in the order in which it does."""
+
 _HOME = {
     "BiasReport": "quant.bias_correction",
     "CalibrationResult": "quant.calibration",
@@ -76,6 +84,7 @@ _HOME = {
     "FinetuneReport": "quant.finetuning",
     "ImportReport": "quant.checkpoints",
     "PrecisionChoice": "quant.auto_precision",
+    "QuantizationResult": "quant.quantization",
     "RetrofitReport": "quant.retrofitting",
     "RoundingReport": "quant.rounding",
     "SensitivityReport": "quant.layer_sensitivity",
@@ -89,6 +98,7 @@ _HOME = {
     "load_cache": "quant.cache",
     "load_pytorch_quantization": "quant.checkpoints",
     "prepare_qat": "quant.qat",
+    "quantize": "quant.quantization",
     "refresh_weight_ranges": "quant.qat",
     "reselect": "quant.reselection",
     "retrofit": "quant.retrofitting",

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from quant import CONSUMERS, METHODS, OUTLIERS
+from quant import CONSUMERS, IMPROVEMENTS, METHODS, OUTLIERS
 from quant.console import show_every_character, tidy_warnings
 from quant.processes import launched_rank
 from quant.script import CalibrationJob, parse_precision, report, run_job
@@ -49,6 +49,12 @@ except ImportError as error:
 )
 @click.option("--limit", type=click.IntRange(1), help="Use at most this many frames, spread evenly.")
 @click.option("--method", default="mse", type=click.Choice(METHODS), help="How values give a range.")
+@click.option(
+    "--improve",
+    multiple=True,
+    type=click.Choice(IMPROVEMENTS),
+    help="Fit weights (equalize, round) or biases as well, so that int8 loses less; repeatable.",
+)
 @click.option("--percentile", default=99.99, help="For --method percentile, in percent: above 1, up to 100.")
 @click.option("--bins", "num_bins", default=2048, help="Least histogram bins of a value.")
 @click.option(

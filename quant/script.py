@@ -36,6 +36,7 @@ class CalibrationJob:
         point_format: format of raw point files; None guesses.
         limit: most frames to use, spread evenly over the files; None for all.
         device: where the graph runs, and for a budget the engine is timed: "cpu" or "cuda".
+        improve: how weights and biases are fitted; see `quant.quantize`.
         method, percentile, num_bins, precision, outliers, consumers, resume: see `quant.calibrate`.
     """
 
@@ -49,6 +50,7 @@ class CalibrationJob:
     point_format: str | None = None
     limit: int | None = None
     budget: Budget | None = None
+    improve: tuple[str, ...] = ()
     method: str = "mse"
     percentile: float = 99.99
     num_bins: int = 2048
@@ -94,9 +96,9 @@ def run_job(job: CalibrationJob, *, progress: bool | None = None) -> tuple[Graph
     frames = FrameFiles.find(job.frames, point_format=job.point_format, limit=job.limit)
     try:
         from quant.budget_calibration import chosen_for_budget
-        from quant.calibration import calibrate
         from quant.models import load_graph
         from quant.processes import process_group
+        from quant.quantization import quantize
         from scn_fx.input_grid import network_grid
     except ModuleNotFoundError as error:
         if error.name != "torch":
@@ -110,9 +112,10 @@ def run_job(job: CalibrationJob, *, progress: bool | None = None) -> tuple[Graph
         grid=grid,
     )
     with process_group(job.device) as device:
-        result = calibrate(
+        result = quantize(
             graph.to(device),
             frames.for_network(network_grid(graph), grid),
+            improve=job.improve,
             method=job.method,
             percentile=job.percentile,
             num_bins=job.num_bins,
@@ -123,7 +126,7 @@ def run_job(job: CalibrationJob, *, progress: bool | None = None) -> tuple[Graph
             shard=True,
             cache=job.output,
             progress=progress,
-        )
+        ).calibration
     if job.budget is not None:
         result = chosen_for_budget(
             graph,

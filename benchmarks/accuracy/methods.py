@@ -34,7 +34,7 @@ class Variant:
     method: str
     consumers: str = "aware"
     steps: tuple[str, ...] = ()
-    """What is done to the weights, in this order: "equalise" (before the ranges), "bias", "round", "train"."""
+    """What is done to weights, in this order: "equalise" (before the ranges), "bias", "round", "train"."""
 
 
 VARIANTS = (
