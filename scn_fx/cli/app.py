@@ -25,9 +25,13 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "sensitivity": (
         "scn_fx.cli.sensitivity",
         "command",
-        "Rank the layers by what each alone costs in int8.",
+        "Rank the layers of a network by what each alone costs in int8.",
     ),
-    "retrofit": ("scn_fx.cli.retrofit", "command", "Calibrate an ONNX file whose model is not at hand."),
+    "retrofit": (
+        "scn_fx.cli.retrofit",
+        "command",
+        "Calibrate a float16 ONNX file whose model is not at hand.",
+    ),
     "export": ("scn_fx.cli.export", "command", "Write the ONNX file of a model."),
     "inspect": ("scn_fx.cli.inspect", "command", "Show the nodes, ranges and precisions of an ONNX file."),
     "run": ("scn_fx.cli.run", "command", "Run an ONNX file on a frame."),
@@ -35,7 +39,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "bench": (
         "scn_fx.cli.bench",
         "command",
-        "Time the engine beside spconv's CPU build, layer by layer as well.",
+        "Time the engine beside spconv's CPU build, layer by layer too.",
     ),
     "env": ("scn_fx.cli.env", "command", "Show what is installed and what this machine can run."),
 }
