@@ -26,8 +26,9 @@ SOURCES := pyproject.toml CMakeLists.txt cmake/cuda.cmake cmake/checks.cmake $(f
 demo: $(READY)
 	$(BIN)/scn-fx demo --output-dir $(DEMO_OUTPUT)
 
+# One thread for each process: threads that wait for each other's processors take twice as long.
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -94,7 +94,7 @@ def test_the_report_says_what_the_graph_then_does() -> None:
     assert list(report.layers) == ["second"]
     layer = report.layers["second"]
     assert (layer.kept, layer.rows) == (False, 900 - 112)
-    assert [layer.sqnr_before, layer.sqnr_after] == pytest.approx([before, decibels()], abs=0.01)
+    assert [layer.sqnr_before, layer.sqnr_after] == pytest.approx([before, decibels()], abs=0.05)
     assert torch.equal(by_name(graph)["first"].weight, by_name(reference)["first"].weight)
 
 
