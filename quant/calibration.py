@@ -35,7 +35,7 @@ from scn_fx.graph import fingerprint
 if TYPE_CHECKING:
     from quant.auto_precision import PrecisionChoice
 
-__all__ = ["CalibrationResult", "calibrate"]
+__all__ = ["CalibrationResult", "calibrate", "ranges_of_weights"]
 
 
 @dataclass(frozen=True)

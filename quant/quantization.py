@@ -10,21 +10,18 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from quant import IMPROVEMENTS
 from quant.bias_correction import BiasReport, correct_bias
 from quant.cache import save_cache
 from quant.calibration import CalibrationResult, calibrate
-from quant.changes import set_bias, set_weight
 from quant.equalization import EqualizationReport, equalize
 from quant.peers import Peers
 from quant.precision import write_precisions
-from quant.ranges import quantizable, read_ranges, write_ranges
+from quant.ranges import write_ranges
 from quant.rounding import RoundingReport, round_weights
 from quant.scale_groups import scale_groups
+from quant.working_copy import working_copy
 from scn_fx.errors import CalibrationError
-from scn_fx.graph import metadata
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -89,19 +86,20 @@ def quantize(
         )
     few, every = _split(frames, frames_limit) if improve else ((), frames)
     shared: dict[str, Any] = {"progress": progress, "outliers": options.get("outliers", "drop")}
-    made = copy.deepcopy(graph)
     scaled = bias = rounded = None
-    if "equalize" in improve and scale_groups(made):
-        scaled = equalize(made, few, frames_limit=frames_limit, **shared)
-    reference = copy.deepcopy(made)
-    result = calibrate(made, every, cache=cache, progress=progress, **options)
-    if "bias" in improve:
-        bias = correct_bias(made, few, reference=reference, frames_limit=frames_limit, **shared)
-    if "round" in improve:
-        rounded = round_weights(made, few, reference=reference, frames_limit=frames_limit, **shared)
-    if cache is not None and (bias or rounded):
-        save_cache(made, cache)  # without histograms: they are those of other weights
-    _take_over(graph, made)
+    with working_copy(graph) as made:
+        if "equalize" in improve and scale_groups(made):
+            scaled = equalize(made, few, frames_limit=frames_limit, **shared)
+        reference = copy.deepcopy(made)
+        result = calibrate(made, every, cache=cache, progress=progress, **options)
+        if "bias" in improve:
+            bias = correct_bias(made, few, reference=reference, frames_limit=frames_limit, **shared)
+        if "round" in improve:
+            rounded = round_weights(made, few, reference=reference, frames_limit=frames_limit, **shared)
+        if cache is not None and (bias or rounded):
+            save_cache(made, cache)  # without histograms: they are those of other weights
+    write_ranges(graph, result.ranges, result.method, result.frames)
+    write_precisions(graph, result.precisions, result.output_precisions)
     return QuantizationResult(result, scaled, bias, rounded)
 
 
@@ -114,24 +112,3 @@ def _split(frames: Any, limit: int) -> tuple[Any, Any]:
     rest = iter(frames)
     few = list(islice(rest, limit))
     return few, chain(few, rest)
-
-
-def _take_over(graph: GraphModule, made: GraphModule) -> None:
-    """Give `graph` the weights, ranges and precisions of `made`, a changed copy of it."""
-    theirs = {layer.name: layer for layer in quantizable(made)}
-    ranges, precisions, outputs = {}, {}, {}
-    for layer in quantizable(graph):
-        other = theirs[layer.name]
-        precisions[layer.name], outputs[layer.name] = other.precision, other.output_precision
-        found = read_ranges(other)
-        if found is not None:
-            ranges[layer.name] = found
-        if layer.kind != "convolution":
-            continue
-        if not torch.equal(layer.weight, other.weight):
-            set_weight(layer, other.weight)
-        if other.bias is not None and (layer.bias is None or not torch.equal(layer.bias, other.bias)):
-            set_bias(layer, other.bias)
-    calibration = metadata(made)["calibration"]
-    write_ranges(graph, ranges, calibration["method"], calibration["frames"])
-    write_precisions(graph, precisions, outputs)

@@ -12,8 +12,9 @@ from typing import Any
 from torch import fx
 
 import quant
+from quant.calibration import ranges_of_weights
 from quant.precision import default_precisions, output_precisions, write_precisions
-from quant.ranges import LayerRanges, quantizable, rounded_weight, weight_ranges, write_ranges
+from quant.ranges import LayerRanges, write_ranges
 from quant.recorder import Recorder, record
 from quant.selection import input_ranges
 from quant.statistics import Statistics
@@ -97,11 +98,7 @@ def quantised(
 
 def _write(graph: fx.GraphModule, statistics: Statistics, variant: Variant, frames: int) -> None:
     inputs = input_ranges(graph, statistics, variant.method, _PERCENTILE, variant.consumers)
-    weights = {
-        layer.name: weight_ranges(layer, rounded_weight(layer).abs().amax(dim=(1, 2, 3, 4)))
-        for layer in quantizable(graph)
-        if layer.kind == "convolution"
-    }
+    weights = ranges_of_weights(graph)
     ranges = {name: LayerRanges(found, weights.get(name)) for name, found in inputs.items()}
     chosen = default_precisions(graph)
     write_ranges(graph, ranges, variant.method, frames)
