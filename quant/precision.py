@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from quant.ranges import quantizable, read_ranges
 from scn_fx.errors import CalibrationError
-from scn_fx.graph import Layer, layers, metadata
+from scn_fx.graph import Layer, layers, metadata, set_all
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule, Node
@@ -151,8 +151,13 @@ def output_precisions(graph: GraphModule, chosen: Mapping[str, str]) -> dict[str
 
 def write_precisions(graph: GraphModule, chosen: Mapping[str, str], outputs: Mapping[str, str]) -> None:
     """Put precisions and output precisions into the graph's nodes."""
-    for layer in quantizable(graph):
-        layer.set(precision=chosen[layer.name], output_precision=outputs[layer.name])
+    set_all(
+        graph,
+        {
+            layer: {"precision": chosen[layer.name], "output_precision": outputs[layer.name]}
+            for layer in quantizable(graph)
+        },
+    )
 
 
 def set_precision(graph: GraphModule, precision: PrecisionSpec) -> dict[str, str]:

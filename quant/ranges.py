@@ -6,10 +6,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scn_fx.errors import CalibrationError, OverflowedError
-from scn_fx.graph import Layer, layers, set_metadata
+from scn_fx.graph import Layer, layers, set_all, set_metadata
 from scn_fx.ranges import SMALLEST_RANGE, USABLE_RANGE, to_float32, usable_range
 
 if TYPE_CHECKING:
@@ -100,12 +100,19 @@ def read_ranges(layer: Layer) -> LayerRanges | None:
 
 def write_ranges(graph: GraphModule, found: Mapping[str, LayerRanges], method: str, frames: int) -> None:
     """Put ranges into the nodes of the layers named in `found`, and their origin into the metadata."""
+    changes: dict[Layer, dict[str, Any]] = {}
     for layer in quantizable(graph):
         ranges = found.get(layer.name)
         if ranges is None:
             continue
         if ranges.weight is not None:
-            layer.set(input_dynamic_range=ranges.inputs[0], weight_dynamic_ranges=list(ranges.weight))
+            changes[layer] = {
+                "input_dynamic_range": ranges.inputs[0],
+                "weight_dynamic_ranges": list(ranges.weight),
+            }
         else:
-            layer.set(input0_dynamic_range=ranges.inputs[0], input1_dynamic_range=ranges.inputs[1])
+            changes[layer] = dict(
+                zip(("input0_dynamic_range", "input1_dynamic_range"), ranges.inputs, strict=True)
+            )
+    set_all(graph, changes)
     set_metadata(graph, calibration={"method": method, "frames": frames})

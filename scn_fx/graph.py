@@ -31,6 +31,7 @@ __all__ = [
     "metadata",
     "new_metadata",
     "operator_name",
+    "set_all",
     "set_metadata",
 ]
 
@@ -130,6 +131,10 @@ class Layer:
         Raises:
             AttributeError: the operator's schema has no keyword argument of that name.
         """
+        self._replace(kwargs)
+        self.graph.recompile()
+
+    def _replace(self, kwargs: Mapping[str, Any]) -> None:
         known = {a.name for a in self.node.target._schema.arguments if a.kwarg_only}  # type: ignore[union-attr]
         for name in kwargs:
             if name not in known:
@@ -138,7 +143,6 @@ class Layer:
                     f"it has {sorted(known)}."
                 )
         self.node.kwargs = {**self.node.kwargs, **kwargs}
-        self.graph.recompile()
 
     @property
     def inputs(self) -> tuple[fx.Node, ...]:
@@ -268,6 +272,16 @@ def _layers(graph: fx.GraphModule) -> Iterator[Layer]:
         kind = operator_name(node)
         if kind is not None and kind in _OPERANDS:
             yield Layer(graph, node, str(node.kwargs["name"]), kind)
+
+
+def set_all(graph: fx.GraphModule, changes: Mapping[Layer, Mapping[str, Any]]) -> None:
+    """Set keyword arguments of several layers of a graph, as `Layer.set` does of one, and faster.
+
+    torch.fx makes the code of a graph anew once, and not once per layer. Raises as `Layer.set`.
+    """
+    for layer, kwargs in changes.items():
+        layer._replace(kwargs)
+    graph.recompile()
 
 
 def new_metadata(axes: str, features: str, indices: str) -> dict[str, Any]:
