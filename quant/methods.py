@@ -52,8 +52,9 @@ def by_mse(histogram: MagnitudeHistogram, _percentile: float = 0.0) -> float:
     used = histogram.used
     candidates = np.arange(min(_FIRST_BIN, used - 1), used)
     # -128 is a level of its own: a negative value may lie a 127th beyond the range.
-    gains = [_mse_gain(histogram.counts[row, :used], candidates, top) for row, top in ((0, 128), (1, 127))]
-    return float(candidates[int(np.argmax(gains[0] + gains[1]))] + 0.5) * histogram.width
+    signs = [(histogram.counts[row, :used], top) for row, top in ((0, 128), (1, 127))]
+    gains = [_mse_gain(counts, candidates, top) for counts, top in signs if counts.any()]
+    return float(candidates[int(np.argmax(sum(gains)))] + 0.5) * histogram.width
 
 
 def by_entropy(histogram: MagnitudeHistogram, _percentile: float = 0.0) -> float:

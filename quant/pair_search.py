@@ -17,10 +17,13 @@ __all__ = ["PairError"]
 
 _Floats = npt.NDArray[np.float64]
 
-# Candidates: from this share of the largest magnitude, in steps of this ratio, refined by its fourth root.
+# Candidates: from this share of the largest magnitude, in steps of this ratio, refined by its eighth root.
 _SMALLEST = 0.015
-_RATIO = 1.07
+_RATIO = 1.15
 _ROUNDS = 4
+
+# Cells that are worked on at a time, so that the temporaries stay in the cache.
+_CELLS = 1024
 
 
 class PairError:
@@ -78,7 +81,7 @@ class PairError:
     def _line(self, k: int, ranges: list[float], largest: float, fine: bool) -> float:
         """The best range of operand k while the other stays."""
         if fine:
-            candidates = ranges[k] * _RATIO ** (np.arange(-6, 7) / 4)
+            candidates = ranges[k] * _RATIO ** (np.arange(-8, 9) / 8)
         else:
             candidates = largest * _RATIO ** -np.arange(0.0, np.log(1 / _SMALLEST) / np.log(_RATIO))
         candidates = np.unique(np.clip(np.append(candidates, ranges[k]), largest * _SMALLEST, largest))
@@ -97,14 +100,20 @@ class PairError:
 
     def _errors(self, of_a: tuple[_Floats, _Floats], of_b: tuple[_Floats, _Floats]) -> _Floats:
         """Sum of squared errors for each row of the tables (one of which may have one row for all)."""
-        mean_a, mean_b = of_a[0][:, self._a], of_b[0][:, self._b]
-        bias = mean_a + mean_b
-        shifted = self._sums + bias
-        full = of_a[1][:, self._a] + of_b[1][:, self._b] + 2 * mean_a * mean_b
-        # A sum that clipping has driven below zero loses all of it; one that it has lifted is all error.
-        kept = np.where(shifted > 0, full, self._sums**2)
-        lifted = np.maximum(shifted, 0.0) ** 2
-        return np.asarray((self._share * kept + (1 - self._share) * lifted) @ self._counts)
+        total = np.zeros(max(len(of_a[0]), len(of_b[0])))
+        for start in range(0, len(self._counts), _CELLS):
+            cells = slice(start, start + _CELLS)
+            a, b, sums, share = (part[cells] for part in (self._a, self._b, self._sums, self._share))
+            (mean_a, square_a), (mean_b, square_b) = (
+                [table.take(codes, axis=1) for table in tables] for tables, codes in ((of_a, a), (of_b, b))
+            )
+            shifted = sums + (mean_a + mean_b)
+            full = square_a + square_b + 2 * mean_a * mean_b
+            # A sum that clipping has driven below zero loses all of it; one that it has lifted is all error.
+            kept = np.where(shifted > 0, full, sums**2)
+            lifted = np.maximum(shifted, 0.0) ** 2
+            total += (share * kept + (1 - share) * lifted) @ self._counts[cells]
+        return total
 
 
 def _signed(magnitudes: _Floats) -> _Floats:

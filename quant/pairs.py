@@ -128,9 +128,11 @@ def _lowered(counts: Counts, drops: list[int]) -> Counts:
     for axis, drop in enumerate(drops):
         if drop == 0:
             continue
-        target = np.arange(-LEVELS, LEVELS + 1)
-        target = np.sign(target) * np.maximum(np.abs(target) - drop, 0) + LEVELS
-        moved = np.zeros_like(counts)
-        np.add.at(moved if axis == 0 else moved.T, target, counts if axis == 0 else counts.T)
-        counts = moved
+        drop = min(drop, LEVELS)
+        given = counts if axis == 0 else counts.T
+        moved = np.zeros_like(given)
+        moved[drop:LEVELS] = given[: LEVELS - drop]
+        moved[LEVELS] = given[LEVELS - drop : LEVELS + drop + 1].sum(axis=0)
+        moved[LEVELS + 1 : CODES - drop] = given[LEVELS + drop + 1 :]
+        counts = moved if axis == 0 else np.ascontiguousarray(moved.T)
     return counts

@@ -97,6 +97,16 @@ def test_both_ranges_of_an_add_are_chosen_by_the_error_behind_its_relu(kind: str
     assert kept[0] == largest[0] and error(best) <= error(kept) <= error(largest)
 
 
+def test_what_clipping_drives_below_zero_costs_the_sum_and_not_the_clipping() -> None:
+    a, b = torch.linspace(9.1, 9.9, 1000), torch.linspace(-8.9, -8.1, 1000).flip(0)  # sums from 0.2 to 1.8
+    pairs = PairHistogram()
+    pairs.collect(a, b)
+    error = PairError(pairs)
+    for ranges in ((5.0, 9.0), (1.0, 9.0), (9.9, 4.0)):
+        assert error(ranges) == pytest.approx(true_error(a, b, ranges), rel=0.25)
+    assert error((5.0, 9.0)) == pytest.approx(float((a + b).square().sum()), rel=0.25)  # all sums are lost
+
+
 def test_adds_before_a_relu_are_found() -> None:
     build = GraphBuilder()
     x = build.conv(build.features, "input", (3, 4))
