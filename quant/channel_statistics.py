@@ -22,7 +22,8 @@ _OCTAVES = 6.0
 class ChannelStatistics:
     """Collects rows of the values that the groups' layers make and read.
 
-    `observe` is the observer of a `quant.interpreter.FloatInterpreter`.
+    `observe` is the observer of a `quant.interpreter.FloatInterpreter`. Rows stay on their device; what the
+    methods find of them is a number for each channel, and comes to the CPU.
     """
 
     def __init__(self, groups: Sequence[ScaleGroup]):
@@ -44,11 +45,11 @@ class ChannelStatistics:
 
     def energy(self, node: Node) -> torch.Tensor:
         """Mean square of each channel, float64 [channels]."""
-        return self._all(node).double().square().mean(0)
+        return self._all(node).double().square().mean(0).cpu()
 
     def density(self, node: Node) -> torch.Tensor:
         """Share of the values of each channel that are not zero, float64 [channels]."""
-        return (self._all(node) != 0).double().mean(0)
+        return (self._all(node) != 0).double().mean(0).cpu()
 
     def ranges(self, node: Node, floor: float | None = None) -> torch.Tensor:
         """The range of least squared error of each channel alone, float64 [channels].
@@ -66,7 +67,7 @@ class ChannelStatistics:
             total = error.double().square().sum(1)
             found = torch.where(total < best, amax, found)
             best = torch.minimum(best, total)
-        return found.double()
+        return found.double().cpu()
 
     def largest(self, node: Node) -> float:
         """The largest value (not magnitude)."""

@@ -21,7 +21,7 @@ from quant.ranges import quantizable
 from quant.scale_groups import ScaleGroup, scale_groups
 from quant.working_copy import working_copy
 from scn_fx.errors import CalibrationError
-from scn_fx.graph import Layer, layers, set_metadata
+from scn_fx.graph import Layer, layers, set_all, set_metadata
 
 __all__ = ["EqualizationReport", "GroupFactors", "equalize"]
 
@@ -118,12 +118,13 @@ def _scale(group: ScaleGroup, factors: torch.Tensor, mine: dict[str, Layer]) -> 
     """
     for layer in group.producers:
         own = mine[layer.name]
+        factors = factors.to(own.weight.device)
         set_weight(own, own.weight.double() / factors.reshape(-1, 1, 1, 1, 1))
         if own.bias is not None:
             set_bias(own, own.bias.double() / factors)
     for layer in group.consumers:
         own = mine[layer.name]
-        set_weight(own, own.weight.double() * factors)
+        set_weight(own, own.weight.double() * factors.to(own.weight.device))
 
 
 def _report(group: ScaleGroup, factors: torch.Tensor, gain: float) -> GroupFactors:
@@ -137,9 +138,11 @@ def _report(group: ScaleGroup, factors: torch.Tensor, gain: float) -> GroupFacto
 
 
 def _forget_ranges(graph: GraphModule) -> None:
+    changes: dict[Layer, dict[str, Any]] = {}
     for layer in quantizable(graph):
         names = ("input_dynamic_range", "weight_dynamic_ranges")
         if layer.kind == "add":
             names = ("input0_dynamic_range", "input1_dynamic_range")
-        layer.set(precision="fp32", output_precision="fp32", **dict.fromkeys(names))
+        changes[layer] = {"precision": "fp32", "output_precision": "fp32", **dict.fromkeys(names)}
+    set_all(graph, changes)
     set_metadata(graph, calibration=None)

@@ -9,17 +9,25 @@ Gram matrix of the inputs and b their product with the targets. Two methods foll
   arXiv:2210.17323, is the same, as Chen et al. 2025, arXiv:2507.18553, show);
 - coordinate descent: each integer in turn takes its best value while the others stay (QuantEase, Behdin et
   al. 2023, arXiv:2309.01885), until no integer changes.
+
+Both take one input after the other, each a few operations on a row of numbers: NumPy does these, for blocks
+of inputs, and the tensors' device the matrix products that carry a block's changes to all other inputs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 __all__ = ["Bounds", "descend", "round_successively"]
 
 _BLOCK = 64  # inputs whose updates of all others are done in one matrix product
+
+_Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -29,10 +37,6 @@ class Bounds:
     low: torch.Tensor
     high: torch.Tensor
 
-    def nearest(self, values: torch.Tensor, rows: slice | int) -> torch.Tensor:
-        """The nearest integers within the bounds of these rows."""
-        return torch.clamp(values.round(), self.low[rows], self.high[rows])
-
 
 def round_successively(gram: torch.Tensor, product: torch.Tensor, bounds: Bounds) -> torch.Tensor:
     """Integers [inputs, out] near the optimum; `gram` is positive definite [inputs, inputs], float64.
@@ -40,23 +44,23 @@ def round_successively(gram: torch.Tensor, product: torch.Tensor, bounds: Bounds
     Inputs with the most energy are rounded first, when most others are left to make up for it.
     """
     order = torch.argsort(gram.diagonal(), stable=True)
-    permuted = gram[order][:, order]
-    lower = torch.linalg.cholesky(permuted)
+    lower = torch.linalg.cholesky(gram[order][:, order])
     best = torch.cholesky_solve(product[order], lower)
     upper = lower.t()
-    pivots = upper.diagonal().tolist()
-    inside = Bounds(bounds.low[order], bounds.high[order])
-    integers = torch.empty_like(best)
+    low, high, ideal = (_array(tensor) for tensor in (bounds.low[order], bounds.high[order], best))
+    integers = np.empty_like(ideal)
     carried = torch.zeros_like(best)  # of the rounding errors made so far, through the rows of `upper`
-    for end in range(len(order), 0, -_BLOCK):
-        start = max(end - _BLOCK, 0)
-        for row in range(end - 1, start - 1, -1):
-            integers[row] = inside.nearest(best[row] + carried[row] / pivots[row], row)
-            error = best[row] - integers[row]
-            carried[start:row].addr_(upper[start:row, row], error)
-        carried[:start] += upper[:start, start:end] @ (best[start:end] - integers[start:end])
-    result = torch.empty_like(integers)
-    result[order] = integers
+    for rows in reversed(list(_blocks(len(order)))):
+        inner, mine = _array(upper[rows, rows]), _array(carried[rows])
+        errors = np.zeros_like(mine)
+        for i in range(len(mine) - 1, -1, -1):
+            at = rows.start + i
+            wanted = ideal[at] + (mine[i] + inner[i, i + 1 :] @ errors[i + 1 :]) / inner[i, i]
+            integers[at] = _nearest(wanted, low[at], high[at])
+            errors[i] = ideal[at] - integers[at]
+        carried[: rows.start] += upper[: rows.start, rows] @ _tensor(errors, best)
+    result = torch.empty_like(best)
+    result[order] = _tensor(integers, best)
     return result
 
 
@@ -64,24 +68,51 @@ def descend(
     gram: torch.Tensor, product: torch.Tensor, integers: torch.Tensor, bounds: Bounds, sweeps: int
 ) -> torch.Tensor:
     """`integers` [inputs, out] after at most `sweeps` rounds of coordinate descent; never worse."""
-    integers = integers.clone()
+    blocks = list(_blocks(len(gram)))
+    inner = [_array(gram[rows, rows]) for rows in blocks]
+    low, high, found = (_array(tensor).copy() for tensor in (bounds.low, bounds.high, integers))
     gradient = gram @ integers - product
-    steepness = gram.diagonal().tolist()
     for _ in range(sweeps):
         moved = False
-        for start in range(0, len(gram), _BLOCK):
-            rows = slice(start, min(start + _BLOCK, len(gram)))
-            before = integers[rows].clone()
-            inner, local = gram[rows, rows], gradient[rows].clone()
-            for row in range(rows.stop - start):
-                at = start + row
-                step = bounds.nearest(integers[at] - local[row] / steepness[at], at) - integers[at]
-                integers[at] += step
-                local.addr_(inner[:, row], step)
-            change = integers[rows] - before
-            if bool(change.any()):
+        for rows, matrix in zip(blocks, inner, strict=True):
+            steps = _descend_block(matrix, _array(gradient[rows]), found[rows], low[rows], high[rows])
+            if steps is not None:
                 moved = True
-                gradient += gram[:, rows] @ change
+                found[rows] += steps
+                gradient += gram[:, rows] @ _tensor(steps, gradient)
         if not moved:
             break
-    return integers
+    return _tensor(found, integers)
+
+
+def _descend_block(
+    gram: _Floats, gradient: _Floats, present: _Floats, low: _Floats, high: _Floats
+) -> _Floats | None:
+    """The steps that one round takes within a block [inputs, out]; None if there are none."""
+    steepness = gram.diagonal()[:, None]
+    if np.array_equal(_nearest(present - gradient / steepness, low, high), present):
+        return None  # no input moves while the others stay, so none will
+    steps = np.zeros_like(present)
+    for i in range(len(gram)):
+        slope = gradient[i] + gram[i, :i] @ steps[:i]
+        steps[i] = _nearest(present[i] - slope / gram[i, i], low[i], high[i]) - present[i]
+    return steps
+
+
+def _nearest(values: _Floats, low: _Floats, high: _Floats) -> _Floats:
+    """The nearest integers within bounds."""
+    return np.minimum(np.maximum(np.rint(values), low), high)
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    for start in range(0, count, _BLOCK):
+        yield slice(start, min(start + _BLOCK, count))
+
+
+def _array(values: torch.Tensor) -> _Floats:
+    array: _Floats = values.cpu().contiguous().numpy()
+    return array
+
+
+def _tensor(values: _Floats, like: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(values).to(like.device)
