@@ -34,6 +34,7 @@ __all__ = [
     "IMPROVEMENTS",
     "METHODS",
     "OUTLIERS",
+    "WEIGHTS",
     "BiasReport",
     "CalibrationResult",
     "EqualizationReport",
@@ -73,6 +74,9 @@ CONSUMERS = ("aware", "ignore")
 
 OUTLIERS = ("drop", "keep")
 """What `calibrate` does with voxels and frames that stand alone: leave them out, or use them."""
+
+WEIGHTS = ("output", "max")
+"""How `calibrate` takes the ranges of weights: by the error at the output, or the largest magnitude."""
 
 IMPROVEMENTS = ("equalize", "bias", "round")
 """How `quantize` can change weights and biases, in the order in which it does."""

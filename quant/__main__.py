@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from quant import CONSUMERS, IMPROVEMENTS, METHODS, OUTLIERS
+from quant import CONSUMERS, IMPROVEMENTS, METHODS, OUTLIERS, WEIGHTS
 from quant.console import show_every_character, tidy_warnings
 from quant.processes import launched_rank
 from quant.script import CalibrationJob, parse_precision, report, run_job
@@ -77,6 +77,12 @@ except ImportError as error:
     default="aware",
     type=click.Choice(CONSUMERS),
     help="Fit the ranges of an Add before a ReLU to what the ReLU leaves of its operands, or to all of them.",
+)
+@click.option(
+    "--weights",
+    type=click.Choice(WEIGHTS),
+    help="Fit the ranges of weights to the layer's output on the frames, or take the largest magnitudes. "
+    "Default: max for --method max, otherwise output.",
 )
 @click.option(
     "--device",

@@ -5,37 +5,34 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch.fx import GraphModule
 
-from quant import CONSUMERS, METHODS, OUTLIERS
+from quant import CONSUMERS, METHODS, OUTLIERS, WEIGHTS
 from quant.cache import save_cache
 from quant.kept_state import Keeper, packed_state
 from quant.peers import Peers
 from quant.precision import PrecisionSpec, default_precisions, output_precisions, resolve, write_precisions
-from quant.ranges import (
-    LayerRanges,
-    quantizable,
-    rounded_weight,
-    weight_ranges,
-    write_ranges,
-)
+from quant.ranges import LayerRanges, quantizable, rounded_weight, weight_ranges, write_ranges
 from quant.recorder import Recorder
 from quant.selection import input_ranges, value_keys
 from quant.session import Session
+from quant.statistics import Statistics
+from quant.weight_levels import LevelErrors, ranges_at
 from scn_fx.errors import CalibrationError, CalibrationWarning, ScnError
 from scn_fx.graph import fingerprint
 
 if TYPE_CHECKING:
     from quant.auto_precision import PrecisionChoice
 
-__all__ = ["CalibrationResult", "calibrate", "ranges_of_weights"]
+__all__ = ["CalibrationResult", "all_ranges", "calibrate", "ranges_of_weights"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +73,7 @@ def calibrate(
     precision: PrecisionSpec = None,
     outliers: str = "drop",
     consumers: str = "aware",
+    weights: str | None = None,
     cache: str | Path | None = None,
     resume: bool = False,
     shard: bool = False,
@@ -84,9 +82,8 @@ def calibrate(
     """Find the range of every value that feeds a convolution or an Add; write ranges and precisions.
 
     The graph runs in float32 on each frame (its features rounded to float16 first, as the engine does). A
-    value has one range, whoever reads it; only operands of Adds before a ReLU may have their own. Weights
-    always take their largest magnitude per output channel: they are known completely, have no outlier frames
-    to clip, and the int8 weight of every engine then stays the same for every method.
+    value has one range, whoever reads it; only operands of Adds before a ReLU may have their own. A weight
+    has a range per output channel, never below its largest magnitude: weights are not clipped.
 
     Args:
         graph: a captured graph; ranges it already has are replaced.
@@ -104,6 +101,9 @@ def calibrate(
             `quant.outliers`): "drop" leaves them out, "keep" uses them. A warning names them either way.
         consumers: "aware" fits the ranges of an Add before a ReLU to what the ReLU leaves of its operands,
             both together (see `quant.selection`); "ignore" gives every value one range for all readers.
+        weights: "output" gives each output channel the range whose rounding costs least at the layer's output
+            on the frames (see `quant.weight_levels`), "max" its largest magnitude. None: "max" for method
+            "max", otherwise "output".
         cache: where to write the calibration cache (JSON) as well. While frames run, what they have shown is
             kept beside it (see `quant.kept_state`): an error, Ctrl-C or a crash loses little or nothing.
         resume: go on from what is kept beside the cache, or from the cache itself: frames that were counted
@@ -128,12 +128,12 @@ def calibrate(
     """
     began = time.perf_counter()
     _check_options(graph, frames, num_bins, outliers, cache, resume)
-    check_method(method, percentile, consumers)
+    check_method(method, percentile, consumers, weights)
     chosen = resolve(graph, precision, default_precisions(graph))
-    weights = ranges_of_weights(graph)
+    ranges_of_weights(graph)  # what cannot have ranges is refused before frames run
     peers = Peers.current()
     _check_peers(
-        peers, (fingerprint(graph), num_bins, outliers, consumers, method, percentile, chosen, shard)
+        peers, (fingerprint(graph), num_bins, outliers, consumers, weights, method, percentile, chosen, shard)
     )
     session = Session(graph, Recorder(graph, method, num_bins), outliers, peers, shard)
     keeper = None if cache is None else Keeper(Path(cache), peers)
@@ -145,7 +145,7 @@ def calibrate(
             keeper.save(session)  # another process may still fail
         findings = session.gather()
     with _keeping(session, keeper if peers.size == 1 else None):
-        result = conclude(session, method, percentile, consumers, chosen, weights)
+        result = conclude(session, method, percentile, consumers, weights, chosen)
         if keeper is not None:
             if peers.rank == 0:
                 save_cache(graph, keeper.cache, state=packed_state(session))
@@ -161,13 +161,12 @@ def conclude(
     method: str,
     percentile: float,
     consumers: str,
+    weights: str | None,
     chosen: dict[str, str],
-    weights: dict[str, tuple[float, ...]],
 ) -> CalibrationResult:
     """Take ranges from what a session has counted; they and the precisions `chosen` go into the graph."""
     graph, statistics = session.graph, session.recorder.statistics
-    inputs = input_ranges(graph, statistics, method, percentile, consumers)
-    ranges = {name: LayerRanges(found, weights.get(name)) for name, found in inputs.items()}
+    ranges = all_ranges(graph, statistics, method, percentile, consumers, weights)
     keys = value_keys(graph)
     largest = {
         layer.name: tuple(statistics.values[keys[node]].magnitude for node in layer.inputs)
@@ -179,13 +178,36 @@ def conclude(
     return CalibrationResult(method, session.counted, ranges, largest, chosen, outputs, 0.0)
 
 
-def ranges_of_weights(graph: GraphModule) -> dict[str, tuple[float, ...]]:
-    """The weight ranges of each convolution: the largest float16 magnitude of each output channel."""
-    return {
-        layer.name: weight_ranges(layer, rounded_weight(layer).abs().amax(dim=(1, 2, 3, 4)))
-        for layer in quantizable(graph)
-        if layer.kind == "convolution"
-    }
+def all_ranges(
+    graph: GraphModule,
+    statistics: Statistics,
+    method: str,
+    percentile: float,
+    consumers: str,
+    weights: str | None,
+) -> dict[str, LayerRanges]:
+    """The ranges of each layer, by name, from statistics of the graph; options as for `calibrate`."""
+    inputs = input_ranges(graph, statistics, method, percentile, consumers)
+    by_output = (weights or ("max" if method == "max" else "output")) == "output"
+    of_weights = ranges_of_weights(graph, statistics.weights if by_output else None)
+    return {name: LayerRanges(found, of_weights.get(name)) for name, found in inputs.items()}
+
+
+def ranges_of_weights(
+    graph: GraphModule, errors: Mapping[str, LevelErrors] | None = None
+) -> dict[str, tuple[float, ...]]:
+    """The weight ranges of each convolution, by name: of each output channel the largest float16 magnitude.
+
+    With `errors` by layer name, the range of the level that costs least.
+    """
+    found = {}
+    for layer in quantizable(graph):
+        if layer.kind == "convolution":
+            amax = rounded_weight(layer).abs().amax(dim=(1, 2, 3, 4))
+            if errors is not None:
+                amax = ranges_at(amax, torch.from_numpy(errors[layer.name].best()).to(amax.device))
+            found[layer.name] = weight_ranges(layer, amax)
+    return found
 
 
 @contextmanager
@@ -208,7 +230,9 @@ def _keeping(session: Session, keeper: Keeper | None) -> Iterator[None]:
 
 
 def _check_peers(peers: Peers, job: tuple[Any, ...]) -> None:
-    names = ("graph", "num_bins", "outliers", "consumers", "method", "percentile", "precision", "shard")
+    names = (
+        "graph", "num_bins", "outliers", "consumers", "weights", "method", "percentile", "precision", "shard"
+    )  # fmt: skip
     for rank, other in enumerate(peers.exchange(job)):
         differs = [name for name, mine, theirs in zip(names, job, other, strict=True) if mine != theirs]
         if differs:
@@ -218,8 +242,8 @@ def _check_peers(peers: Peers, job: tuple[Any, ...]) -> None:
             )
 
 
-def check_method(method: str, percentile: float, consumers: str) -> None:
-    """CalibrationError for a method, percentile or treatment of consumers that does not exist."""
+def check_method(method: str, percentile: float, consumers: str, weights: str | None) -> None:
+    """CalibrationError for a method, percentile, or treatment of consumers or weights that does not exist."""
     if method not in METHODS:
         raise CalibrationError(
             f"Unknown calibration method {method!r}; expected one of {', '.join(METHODS)}."
@@ -233,6 +257,10 @@ def check_method(method: str, percentile: float, consumers: str) -> None:
         )
     if consumers not in CONSUMERS:
         raise CalibrationError(f"Unknown consumers={consumers!r}; expected one of {', '.join(CONSUMERS)}.")
+    if weights is not None and weights not in WEIGHTS:
+        raise CalibrationError(
+            f"Unknown weights={weights!r}; expected one of {', '.join(WEIGHTS)}, or None (the method's own)."
+        )
 
 
 def _check_options(

@@ -10,7 +10,7 @@ import torch
 from torch.fx import GraphModule, Interpreter, Node
 
 from scn_fx.errors import NonFiniteError
-from scn_fx.graph import layers
+from scn_fx.graph import Layer, layers
 
 __all__ = ["FloatInterpreter"]
 
@@ -19,8 +19,9 @@ class FloatInterpreter(Interpreter):
     """torch.fx Interpreter of the float reference: convolutions and Adds run with precision "fp32".
 
     `observe(node, value)` is called for each float tensor that a node yields, once it is known to be finite;
-    `observe_add(node, a, b)` for each Add before it runs; `passed(node)` after each node. The graph's nodes
-    are not changed. Raises NonFiniteError naming the layer whose result holds NaN or infinity.
+    `observe_add(node, a, b)` for each Add and `observe_convolution(node, features, kernel_map)` for each
+    convolution before it runs; `passed(node)` after each node. The graph's nodes are not changed. Raises
+    NonFiniteError naming the layer whose result holds NaN or infinity.
     """
 
     def __init__(
@@ -29,17 +30,22 @@ class FloatInterpreter(Interpreter):
         observe: Callable[[Node, torch.Tensor], None],
         *,
         observe_add: Callable[[Node, torch.Tensor, torch.Tensor], None] | None = None,
+        observe_convolution: Callable[[Node, torch.Tensor, torch.Tensor], None] | None = None,
         passed: Callable[[Node], None] | None = None,
     ):
         super().__init__(graph)
         # Otherwise torch.fx appends the node's text to the arguments of our own errors.
         self.extra_traceback = False
         self._observe = observe
-        self._observe_add = observe_add
+        self._observers = {"add": observe_add, "convolution": observe_convolution}
         self._passed = passed
         found = layers(graph)
         self._names = {layer.node: layer.name for layer in found}
-        self._adds = {layer.node: layer.inputs for layer in found if layer.kind == "add"}
+        self._operands = {
+            layer.node: (layer.kind, _operands(layer))
+            for layer in found
+            if self._observers.get(layer.kind) is not None
+        }
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call an operator, in float32 if it has a precision."""
@@ -51,10 +57,11 @@ class FloatInterpreter(Interpreter):
 
     def run_node(self, n: Node) -> Any:
         """Run one node, check its value and show it to the observer."""
-        operands = self._adds.get(n)
-        if operands is not None and self._observe_add is not None:
-            a, b = (self.env[operand] for operand in operands)
-            self._observe_add(n, a, b)
+        if n in self._operands:
+            kind, operands = self._operands[n]
+            observer = self._observers[kind]
+            assert observer is not None
+            observer(n, *(self.env[operand] for operand in operands))
         value = super().run_node(n)
         computed = n.op in ("placeholder", "call_function") and isinstance(value, torch.Tensor)
         if computed and value.is_floating_point() and value.numel():
@@ -75,3 +82,11 @@ class FloatInterpreter(Interpreter):
             f"{where} holds {bad} NaN or infinite values of {value.numel()}. Ranges need finite values: "
             "check the frame for NaN points, and the model for weights that make float32 overflow."
         )
+
+
+def _operands(layer: Layer) -> tuple[Node, Node]:
+    """An Add's operands; a convolution's features and kernel map."""
+    if layer.kind == "add":
+        a, b = layer.inputs
+        return a, b
+    return layer.inputs[0], layer.argument("kernel_map")

@@ -16,12 +16,17 @@ from torch import nn
 from torch.fx import GraphModule
 
 from quant.changes import note_change, set_bias, set_weight
+from quant.integers import LEVELS
 from quant.layer_choice import int8_convolutions
 from quant.ranges import quantizable, weight_ranges
-from scn_fx.graph import Layer
+from quant.weight_levels import ranges_at
+from scn_fx.graph import Layer, metadata, set_all, set_metadata
 from scn_fx.graph import layers as graph_layers
 
 __all__ = ["TrainableLayer", "finish_qat", "prepare_qat", "refresh_weight_ranges", "trainable_layers"]
+
+
+_LEVELS = "qat_levels"  # in the graph's metadata while it trains
 
 
 class TrainableLayer:
@@ -55,6 +60,9 @@ def prepare_qat(graph: GraphModule, *, layers: Sequence[str] | str = "*") -> lis
     """
     chosen = int8_convolutions(graph, layers)
     note_change(graph)
+    calibrated = [layer for layer in quantizable(graph) if layer.kind == "convolution"]
+    levels = {layer.name: _largest_integers(layer) for layer in calibrated if layer.weight_dynamic_ranges}
+    set_metadata(graph, **{_LEVELS: levels})
     graph.requires_grad_(False)
     for layer in _named(graph, chosen):
         if layer.bias is None:
@@ -76,8 +84,9 @@ def trainable_layers(graph: GraphModule) -> list[TrainableLayer]:
 def refresh_weight_ranges(graph: GraphModule) -> None:
     """Set the weight ranges of all int8 convolutions to what their weights need now.
 
-    As `quant.calibrate` sets them: the largest magnitude of each output channel after rounding to float16.
-    All layers' ranges come from the device in one transfer.
+    The largest magnitude of each output channel after rounding to float16 becomes the whole number that it
+    was when `prepare_qat` was called (127 in a graph that is not trained). All layers' ranges come from the
+    device in one transfer.
 
     Raises CalibrationError for weights that are not finite, or too small or large for a range.
     """
@@ -91,10 +100,20 @@ def refresh_weight_ranges(graph: GraphModule) -> None:
     with torch.no_grad():
         largest = torch.cat([layer.weight.half().float().abs().amax(dim=(1, 2, 3, 4)) for layer in found])
     values = iter(largest.cpu().split([layer.weight.shape[0] for layer in found]))
-    ranges = {layer: weight_ranges(layer, next(values)) for layer in found}
-    for layer, channels in ranges.items():
-        layer.node.kwargs = {**layer.node.kwargs, "weight_dynamic_ranges": list(channels)}
-    graph.recompile()  # once: Layer.set would do it for each layer
+    levels = metadata(graph).get(_LEVELS) or {}
+    changes = {}
+    for layer in found:
+        level = torch.tensor(levels.get(layer.name, [LEVELS]))
+        changes[layer] = {"weight_dynamic_ranges": list(weight_ranges(layer, ranges_at(next(values), level)))}
+    set_all(graph, changes)
+
+
+def _largest_integers(layer: Layer) -> list[int]:
+    """What the largest weight of each output channel is in the layer's integers."""
+    largest = layer.weight.half().float().abs().amax(dim=(1, 2, 3, 4)).double()
+    ranges = torch.tensor(layer.weight_dynamic_ranges, dtype=torch.float64, device=largest.device)
+    found: list[int] = (LEVELS * largest / ranges).round().clamp(1, LEVELS).long().tolist()
+    return found
 
 
 def finish_qat(graph: GraphModule) -> None:
@@ -113,6 +132,7 @@ def finish_qat(graph: GraphModule) -> None:
         set_bias(trained.layer, bias)
     graph.requires_grad_(False)
     refresh_weight_ranges(graph)
+    set_metadata(graph, **{_LEVELS: None})
 
 
 def _named(graph: GraphModule, names: Sequence[str]) -> list[Layer]:

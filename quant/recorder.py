@@ -11,10 +11,15 @@ from torch.fx import GraphModule, Node
 
 from quant.consumers import effective_operands, rectified_adds
 from quant.outliers import GAP
+from quant.ranges import quantizable, rounded_weight
 from quant.selection import value_keys, value_ranges
 from quant.statistics import Statistics
+from quant.weight_levels import LEVELS, RoundedWeight
 
 __all__ = ["Recorder", "record"]
+
+# Numbers of all convolutions together that are held in memory from frame to frame (512 MiB).
+_HELD = 1 << 27
 
 
 class Recorder:
@@ -33,6 +38,11 @@ class Recorder:
         self._graph = graph
         self._keys = value_keys(graph)
         self._adds = rectified_adds(graph)
+        convolutions = [layer for layer in quantizable(graph) if layer.kind == "convolution"]
+        self._layers = {layer.node: layer for layer in convolutions}
+        self._channels = {layer.name: layer.weight.shape[0] for layer in convolutions}
+        self._rounded: dict[str, RoundedWeight] = {}
+        self._room = _HELD
         self.statistics = self.empty()
         self._frame = self.empty()
 
@@ -55,6 +65,18 @@ class Recorder:
                 histogram.collect(part)
             self._frame.pairs[name].collect(a, b)
 
+    def observe_convolution(self, node: Node, features: torch.Tensor, kernel_map: torch.Tensor) -> None:
+        """Collect what the rounding of a convolution's weights does to its output."""
+        layer = self._layers.get(node)
+        if layer is None or not len(kernel_map):
+            return
+        if layer.name not in self._rounded:
+            weight = rounded_weight(layer)
+            size = len(LEVELS) * weight.numel()
+            self._rounded[layer.name] = RoundedWeight(weight, keep=size <= self._room)
+            self._room -= size if size <= self._room else 0
+        self._frame.weights[layer.name].sums += self._rounded[layer.name].errors(features, kernel_map)
+
     def start_frame(self) -> None:
         """Forget what a frame that did not come to its end has brought."""
         self._frame = self.empty()
@@ -67,7 +89,7 @@ class Recorder:
 
     def empty(self) -> Statistics:
         """Statistics of no frame."""
-        return Statistics(list(self._keys.values()), list(self._adds.values()), self.num_bins)
+        return Statistics(list(self._keys.values()), list(self._adds.values()), self._channels, self.num_bins)
 
     def fits(self, statistics: Statistics) -> bool:
         """Whether they are statistics of this graph's values, with as many bins."""
@@ -75,6 +97,7 @@ class Recorder:
         return (
             list(statistics.values) == list(wanted.values)
             and list(statistics.operands) == list(wanted.operands)
+            and {name: len(errors.sums) for name, errors in statistics.weights.items()} == self._channels
             and all(histogram.num_bins == self.num_bins for histogram in statistics.histograms())
         )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quant.cache import save_cache
-from quant.calibration import CalibrationResult, check_method, conclude, ranges_of_weights
+from quant.calibration import CalibrationResult, check_method, conclude
 from quant.kept_state import packed_state, read_state
 from quant.precision import PrecisionSpec, default_precisions, resolve
 from quant.session import Session
@@ -28,6 +28,7 @@ def reselect(
     method: str = "mse",
     percentile: float = 99.99,
     consumers: str = "aware",
+    weights: str | None = None,
     precision: PrecisionSpec = None,
     output: str | Path | None = None,
 ) -> CalibrationResult:
@@ -39,22 +40,21 @@ def reselect(
     Args:
         graph: the graph that the cache was made from, with the weights it had then.
         cache: a cache that `quant.calibrate` wrote, also one of a calibration that has not been finished.
-        method, percentile, consumers, precision: as for `quant.calibrate`.
+        method, percentile, consumers, weights, precision: as for `quant.calibrate`.
         output: where to write a cache with these ranges and the same histograms; it may be `cache` itself.
 
     Raises CalibrationError for unknown options, and for a file that does not fit the graph, holds no
     histograms or is damaged; the graph is unchanged after any error.
     """
     began = time.perf_counter()
-    check_method(method, percentile, consumers)
+    check_method(method, percentile, consumers, weights)
     path = Path(cache)
     state = read_state(graph, path)
     chosen = resolve(graph, precision, default_precisions(graph))
     session = Session.from_state(graph, state, path)
     if session.counted == 0:
         raise CalibrationError(f"{path} has counted no frames yet: there is nothing to take ranges from.")
-    weights = ranges_of_weights(graph)
-    result = conclude(session, method, percentile, consumers, chosen, weights)
+    result = conclude(session, method, percentile, consumers, weights, chosen)
     if output is not None:
         save_cache(graph, output, state=packed_state(session))
     return replace(result, seconds=time.perf_counter() - began)

@@ -36,6 +36,7 @@ class CalibrationJob:
         point_format: format of raw point files; None guesses.
         limit: most frames to use, spread evenly over the files; None for all.
         device: where the graph runs, and for a budget the engine is timed: "cpu" or "cuda".
+        weights: how weights get their ranges; see `quant.calibrate`.
         improve: how weights and biases are fitted; see `quant.quantize`.
         method, percentile, num_bins, precision, outliers, consumers, resume: see `quant.calibrate`.
     """
@@ -50,6 +51,7 @@ class CalibrationJob:
     point_format: str | None = None
     limit: int | None = None
     budget: Budget | None = None
+    weights: str | None = None
     improve: tuple[str, ...] = ()
     method: str = "mse"
     percentile: float = 99.99
@@ -122,6 +124,7 @@ def run_job(job: CalibrationJob, *, progress: bool | None = None) -> tuple[Graph
             precision=job.precision,
             outliers=job.outliers,
             consumers=job.consumers,
+            weights=job.weights,
             resume=job.resume,
             shard=True,
             cache=job.output,

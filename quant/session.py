@@ -141,6 +141,7 @@ class Session:
                 self.graph,
                 self.recorder.observe,
                 observe_add=self.recorder.observe_add,
+                observe_convolution=self.recorder.observe_convolution,
                 passed=passed,
             )
             numbered = self._numbered(frames, lambda: bar.advance(_READING))

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from quant.histogram import MagnitudeHistogram
 from quant.pairs import PairHistogram
+from quant.weight_levels import LevelErrors
 
 __all__ = ["FramePeaks", "Statistics"]
 
@@ -35,13 +36,18 @@ class Statistics:
         peaks: what single frames brought of these values.
         operands: for each Add before a ReLU, by name, histograms of the effective part of both operands.
         pairs: for each of these Adds the counts of its pairs of operands.
+        weights: for each convolution, by name, what the rounding of its weights costs at its output.
     """
 
-    def __init__(self, values: Sequence[str], adds: Sequence[str], num_bins: int) -> None:
+    def __init__(
+        self, values: Sequence[str], adds: Sequence[str], convolutions: Mapping[str, int], num_bins: int
+    ) -> None:
+        """`convolutions` are output channels by name."""
         self.values = {key: MagnitudeHistogram(num_bins) for key in values}
         self.peaks = dict.fromkeys(values, FramePeaks())
         self.operands = {name: (MagnitudeHistogram(num_bins), MagnitudeHistogram(num_bins)) for name in adds}
         self.pairs = {name: PairHistogram() for name in adds}
+        self.weights = {name: LevelErrors(channels) for name, channels in convolutions.items()}
 
     def histograms(self) -> Iterator[MagnitudeHistogram]:
         """All histograms of magnitudes."""
@@ -62,6 +68,8 @@ class Statistics:
             for part, theirs in zip(parts, other.operands[name], strict=True):
                 part.merge(theirs)
             self.pairs[name].merge(other.pairs[name])
+        for name, errors in self.weights.items():
+            errors.merge(other.weights[name])
 
     def state(self) -> dict[str, Any]:
         """All of it as numpy arrays and plain data; `from_state` takes them back."""
@@ -70,12 +78,13 @@ class Statistics:
             "peaks": {key: [peaks.first, peaks.frame, peaks.second] for key, peaks in self.peaks.items()},
             "operands": {name: [part.state() for part in parts] for name, parts in self.operands.items()},
             "pairs": {name: pair.state() for name, pair in self.pairs.items()},
+            "weights": {name: errors.state() for name, errors in self.weights.items()},
         }
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Statistics:
         """The statistics of a `state`. Raises ValueError, KeyError or TypeError if it is damaged."""
-        made = cls([], [], 1)
+        made = cls([], [], {}, 1)
         made.values = {key: MagnitudeHistogram.from_state(kept) for key, kept in state["values"].items()}
         made.peaks = {
             key: FramePeaks(float(first), int(frame), float(second))
@@ -86,6 +95,7 @@ class Statistics:
             for name, (a, b) in state["operands"].items()
         }
         made.pairs = {name: PairHistogram.from_state(kept) for name, kept in state["pairs"].items()}
+        made.weights = {name: LevelErrors.from_state(kept) for name, kept in state["weights"].items()}
         if made.peaks.keys() != made.values.keys() or made.pairs.keys() != made.operands.keys():
             raise ValueError("its parts are not of the same values")
         return made

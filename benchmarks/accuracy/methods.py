@@ -12,11 +12,10 @@ from typing import Any
 from torch import fx
 
 import quant
-from quant.calibration import ranges_of_weights
+from quant.calibration import all_ranges
 from quant.precision import default_precisions, output_precisions, write_precisions
-from quant.ranges import LayerRanges, write_ranges
+from quant.ranges import write_ranges
 from quant.recorder import Recorder, record
-from quant.selection import input_ranges
 from quant.statistics import Statistics
 from scn_fx.errors import ArgumentError, CalibrationWarning
 
@@ -34,12 +33,14 @@ class Variant:
     name: str
     method: str
     consumers: str = "aware"
+    weights: str | None = None
     steps: tuple[str, ...] = ()
     """What is done to weights, in this order: "equalise" (before the ranges), "bias", "round", "train"."""
 
 
 VARIANTS = (
-    *(Variant(f"{method}, one range a value", method, "ignore") for method in quant.METHODS),
+    *(Variant(f"{method}, plain", method, "ignore", "max") for method in quant.METHODS),
+    *(Variant(f"{method}, largest weights", method, weights="max") for method in quant.METHODS[1:]),
     *(Variant(method, method) for method in quant.METHODS),
     Variant("mse + bias", "mse", steps=("bias",)),
     Variant("mse + equalise", "mse", steps=("equalise",)),
@@ -97,9 +98,7 @@ def quantised(
 
 
 def _write(graph: fx.GraphModule, statistics: Statistics, variant: Variant, frames: int) -> None:
-    inputs = input_ranges(graph, statistics, variant.method, _PERCENTILE, variant.consumers)
-    weights = ranges_of_weights(graph)
-    ranges = {name: LayerRanges(found, weights.get(name)) for name, found in inputs.items()}
+    ranges = all_ranges(graph, statistics, variant.method, _PERCENTILE, variant.consumers, variant.weights)
     chosen = default_precisions(graph)
     write_ranges(graph, ranges, variant.method, frames)
     write_precisions(graph, chosen, output_precisions(graph, chosen))

@@ -96,7 +96,7 @@ def test_tables_and_names() -> None:
     assert "| k, mse | +0.200 | +0.300 | 30.2 (30.1) | 29.0 (29.0) |" in codec_table(found)
     assert markdown(("a", "b"), [("c", "1")]).splitlines() == ["| a | b |", "| --- | ---: |", "| c | 1 |"]
     assert sqnr(torch.tensor([10.0]), torch.tensor([9.0])) == pytest.approx(20.0)
-    with pytest.raises(ArgumentError, match="no variant 'best'; there are: max, one range"):
+    with pytest.raises(ArgumentError, match="no variant 'best'; there are: max, plain"):
         choose(["best"])
 
 

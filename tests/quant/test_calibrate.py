@@ -67,10 +67,10 @@ def test_max_takes_the_largest_magnitudes_of_all_frames() -> None:
     assert result.ranges["conv_input.0"].inputs == (largest["features"],)
 
 
-def test_weights_take_the_maximum_of_their_float16_values_per_output_channel() -> None:
+def test_weights_can_take_the_maximum_of_their_float16_values_per_output_channel() -> None:
     graph = residual()
-    for method in ("max", "mse"):
-        quant.calibrate(graph, FRAMES, method=method)
+    for options in ({"method": "max"}, {"method": "mse", "weights": "max"}):
+        quant.calibrate(graph, FRAMES, **options)
         for layer in layers(graph):
             if layer.kind == "convolution":
                 rounded = layer.weight.numpy().astype(np.float16).astype(np.float32)

@@ -51,15 +51,24 @@ def test_the_bias_gradient_is_exact_and_the_weight_gradient_that_of_the_quantise
     )
 
 
-def test_ranges_follow_the_weights() -> None:
-    graph = calibrated()
+@pytest.mark.parametrize("method", ["max", "mse"])
+def test_ranges_follow_the_weights(method: str) -> None:
+    graph = calibrated(method=method)
+    before = {
+        name: 127 * layer.weight.abs().amax((1, 2, 3, 4)) / torch.tensor(layer.weight_dynamic_ranges)
+        for name, layer in by_name(graph).items()
+        if layer.kind == "convolution"
+    }
+    largest = {round(float(level)) for levels in before.values() for level in levels}
+    assert largest == {127} if method == "max" else len(largest) > 5  # integers of the largest weights
     trained = quant.prepare_qat(graph)
     with torch.no_grad():
         trained[0].weight[2] *= 3
         trained[1].weight[1] = 0
     quant.refresh_weight_ranges(graph)
     for each in trained:
-        expected = each.weight.detach().half().float().abs().amax((1, 2, 3, 4))
+        level = before[each.layer.name].round().double()
+        expected = (each.weight.detach().half().double().abs().amax((1, 2, 3, 4)) * 127 / level).float()
         expected[expected == 0] = 1
         assert by_name(graph)[each.layer.name].weight_dynamic_ranges == expected.tolist()
     graph(*FRAMES[0])

@@ -48,7 +48,7 @@ def test_rounding_brings_frames_that_were_not_used_nearer_to_float(kind: str) ->
         name for name, layer in by_name(graph).items() if layer.kind == "convolution"
     ]
     for layer in report.layers.values():
-        assert layer.kept == (layer.changed == 0)
+        assert layer.changed == 0 or not layer.kept  # a bias alone may be better too
         assert layer.kept or layer.sqnr_after > layer.sqnr_before
     assert report.frames == 3
 
@@ -130,7 +130,7 @@ def test_behind_a_relu_only_errors_that_pass_it_count() -> None:
 
 
 def test_a_reference_keeps_the_aim_when_weights_have_changed() -> None:
-    graph = calibrated()
+    graph = clipped(calibrated(), "conv1.0.conv1", "conv1.0.conv2", share=0.4)
     original = copy.deepcopy(graph)
     quant.round_weights(graph, FRAMES, progress=False)
     quant.correct_bias(graph, FRAMES, reference=original, progress=False)
