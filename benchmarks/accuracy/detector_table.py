@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -36,6 +37,8 @@ class DetectorResult:
     """Mean over the scenes, of the dense map."""
     seconds: float
     """For statistics and weights of this set."""
+    scenes: int
+    """Number of scenes."""
 
 
 def _captured(encoder: Any, device: str) -> fx.GraphModule:
@@ -55,8 +58,11 @@ def detector_results(
     device: str = "cpu",
     reference: Sequence[tuple[str, fx.GraphModule]] = (),
 ) -> list[DetectorResult]:
-    """Float32 and all variants on the same scenes; `reference` adds graphs that are quantised already."""
-    from scn_fx.detection import average_precision, detect, held_out_frames, trained_detector
+    """Float32 and all variants on the same scenes; `reference` adds graphs that are quantised already.
+
+    Ctrl-C ends the evaluation early: the results are then of the scenes that are through.
+    """
+    from scn_fx.detection import average_precision, held_out_frames, trained_detector
     from scn_fx.detection.scenes import HELD_OUT_SEED
 
     detector = trained_detector()
@@ -78,37 +84,59 @@ def detector_results(
             made = quantised(graph, statistics, given, variant)
             encoders.append((variant.name, number, common + time.perf_counter() - began, made))
         print(f"calibration set {number + 1} of {sets}: {common:.0f} s for statistics", file=sys.stderr)
-    boxes: list[list[Any]] = [[] for _ in encoders]
-    noise: list[list[float]] = [[] for _ in encoders]
+    found: list[list[tuple[Any, float]]] = []  # by scene and encoder, boxes and SQNR
     labels = []
     began = time.perf_counter()
-    for scene in held_out_frames(scenes, device=device):
-        features = scene.features.float()
-        with torch.no_grad():
-            wanted = graph(features, scene.indices)
-        for each, (_, _, _, encoder) in enumerate(encoders):
-            with torch.no_grad():
-                dense = wanted if encoder is graph else encoder(features, scene.indices).float()
-            boxes[each].append(detect(lambda *_, d=dense: d, head, features, scene.indices))
-            noise[each].append(sqnr(wanted, dense) if encoder is not graph else np.inf)
-        labels.append(scene.boxes)
-        done = len(labels)
-        if done % 10 == 0:
+    with suppress(KeyboardInterrupt):
+        for scene in held_out_frames(scenes, device=device):
+            found.append(_of_scene(graph, [encoder for *_, encoder in encoders], head, scene))
+            labels.append(scene.boxes)
+            done = len(labels)
             left = (time.perf_counter() - began) * (scenes - done) / done
             print(f"\r{done} of {scenes} scenes, {left:.0f} s left ", end="", file=sys.stderr, flush=True)
-    found = []
-    for (name, number, seconds, _), mine, decibels in zip(encoders, boxes, noise, strict=True):
-        precision = average_precision(mine, labels).to_dict()
+    results = []
+    for (name, number, seconds, _), mine in zip(
+        encoders, zip(*found[: len(labels)], strict=True), strict=True
+    ):
+        precision = average_precision([boxes for boxes, _ in mine], labels).to_dict()
         by_class = {key: 100 * value["ap"] for key, value in precision["classes"].items()}
+        quality = float(np.mean([decibels for _, decibels in mine]))
         ap = 100 * precision["mean_ap"]
-        found.append(DetectorResult(name, number, ap, by_class, float(np.mean(decibels)), seconds))
-    return found
+        results.append(DetectorResult(name, number, ap, by_class, quality, seconds, len(labels)))
+    return results
+
+
+def _of_scene(
+    graph: fx.GraphModule, encoders: Sequence[Callable[..., Any]], head: Any, scene: Any
+) -> list[tuple[Any, float]]:
+    """Boxes, and SQNR of the dense map, of each encoder; `graph` is the float one."""
+    from scn_fx.detection import detect
+
+    features = scene.features.float()
+    with torch.no_grad():
+        wanted = graph(features, scene.indices)
+        dense = [wanted if each is graph else each(features, scene.indices).float() for each in encoders]
+    return [
+        (
+            detect(lambda *_, made=made: made, head, features, scene.indices),
+            np.inf if made is wanted else sqnr(wanted, made),
+        )
+        for made in dense
+    ]
 
 
 def detector_table(found: Sequence[DetectorResult]) -> str:
     """AP of float32, and what each variant loses: mean and spread over the calibration sets."""
     exact = next(r for r in found if r.calibration < 0)
-    rows = [["float32", f"{exact.ap:.2f}", "", "", *(f"{v:.2f}" for v in exact.by_class.values())]]
+    rows = [
+        [
+            f"float32, {exact.scenes} scenes",
+            f"{exact.ap:.2f}",
+            "",
+            "",
+            *(f"{v:.2f}" for v in exact.by_class.values()),
+        ]
+    ]
     for variant in dict.fromkeys(r.variant for r in found if r is not exact):
         mine = [r for r in found if r.variant == variant]
         lost = [exact.ap - r.ap for r in mine]
