@@ -4,7 +4,8 @@
 The drive, `frames/kitti_0005.npz` in the folder that SCN_FX_DATA names, has 154 sweeps of a 64-beam sensor in
 the camera's view, with nine cars, three vans, two pedestrians and a cyclist. It is split in time: the first
 part is for fine-tuning, the last for evaluation, and a gap between them is left out; some objects are in both
-parts. The figures show that the way from synthetic to real frames works, and are no statistics.
+parts. The figures show that the way from synthetic to real frames works, and are no statistics. Each is given
+with the encoder in float32 and in int8.
 """
 
 from __future__ import annotations
@@ -18,18 +19,22 @@ import sys
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
+import quant
+import scn_fx
 from examples.detector.data import Batch
 from examples.detector.model import DetectorInTraining
 from examples.detector.targets import loss, targets
 from scn_fx.detection import (
     AveragePrecision,
     Detector,
+    EncoderFunction,
     LabelledFrame,
     encoder_function,
     evaluate,
@@ -44,7 +49,7 @@ from scn_fx.lidar.frames import DATA_VARIABLE
 from scn_fx.lidar.grids import CENTERPOINT_GRID, VoxelGrid
 from scn_fx.lidar.torch_voxels import voxelize_batch
 
-__all__ = ["Sweep", "fine_tune", "main", "read_drive", "split"]
+__all__ = ["Sweep", "fine_tune", "main", "quantised", "read_drive", "split"]
 
 _CLASS_OF = (0, 1, 2, 3, -1, 4, -1, -1)
 """The detector's class of each of the file's (Car, Van, Truck, Pedestrian, Person, Cyclist, Tram, Misc)."""
@@ -156,20 +161,37 @@ def fine_tune(
     return network.detector()
 
 
-def _score(
+def _frames(sweeps: list[Sweep], device: torch.device, grid: VoxelGrid) -> list[LabelledFrame]:
+    made = []
+    for i, sweep in enumerate(sweeps):
+        pair = voxelize_batch([torch.from_numpy(sweep.points).to(device)], grid, dtype=torch.float16)
+        boxes = sweep.boxes[sweep.boxes.within(grid.point_range)]
+        made.append(LabelledFrame(*pair, boxes, f"sweep-{i}"))
+    return made
+
+
+def quantised(
     detector: Detector, sweeps: list[Sweep], device: torch.device, grid: VoxelGrid
+) -> EncoderFunction:
+    """The detector's encoder in int8, as `quant.quantize` makes it from these sweeps."""
+    frames = [(frame.features.float(), frame.indices) for frame in _frames(sweeps, device, grid)]
+    few = (tensor[:8].cpu() for tensor in frames[0])
+    encoder = copy.deepcopy(detector.encoder)
+    graph = scn_fx.capture(encoder, encoder.arguments(*few), grid=grid).to(device)  # type: ignore[operator]
+    quant.quantize(graph, frames)
+    return lambda features, indices: graph(features.float(), indices)
+
+
+def _score(
+    detector: Detector,
+    encoder: EncoderFunction | None,
+    sweeps: list[Sweep],
+    device: torch.device,
+    grid: VoxelGrid,
 ) -> AveragePrecision:
-    encoder, head = (copy.deepcopy(part).to(device).eval() for part in detector.parts().values())
-
-    def frames() -> list[LabelledFrame]:
-        made = []
-        for i, sweep in enumerate(sweeps):
-            pair = voxelize_batch([torch.from_numpy(sweep.points).to(device)], grid, dtype=torch.float16)
-            boxes = sweep.boxes[sweep.boxes.within(grid.point_range)]
-            made.append(LabelledFrame(*pair, boxes, f"sweep-{i}"))
-        return made
-
-    return evaluate(encoder_function(encoder), head, frames(), grid=grid)  # type: ignore[arg-type]
+    """AP with the detector's own encoder in float32, or with another."""
+    own, head = (copy.deepcopy(part).to(device).eval() for part in detector.parts().values())
+    return evaluate(encoder or encoder_function(own), head, _frames(sweeps, device, grid), grid=grid)  # type: ignore[arg-type]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -178,6 +200,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data", type=Path, help=f"folder of real frames [default: {DATA_VARIABLE}]")
     parser.add_argument("--steps", type=int, default=300, help="of fine-tuning; 0 evaluates alone")
+    parser.add_argument(
+        "--frames",
+        type=int,
+        default=32,
+        help="sweeps of the first part that int8 is calibrated on; 0: no int8",
+    )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--output", type=Path, help="write the fine-tuned detector there")
     parser.add_argument("--json", type=Path, help="write the figures there")
@@ -192,14 +220,23 @@ def main(argv: list[str] | None = None) -> int:
         tuned, held_out = split(sweeps)
         detector, device = load_detector(given.checkpoint), torch.device(given.device)
         print(f"{len(tuned)} sweeps to fine-tune on, {len(held_out)} later ones to evaluate.")
-        before = _score(detector, held_out, device, CENTERPOINT_GRID)
-        print(f"Before fine-tuning:\n{before}")
-        report = {"sweeps": len(held_out), "before": before.to_dict()}
+        report: dict[str, Any] = {"sweeps": len(held_out), "int8_sweeps": given.frames}
+        chosen = [tuned[i] for i in np.linspace(0, len(tuned) - 1, given.frames).astype(int)]
+
+        def score(title: str, key: str) -> AveragePrecision:
+            for name, sweeps in (("", []), ("_int8", chosen)):
+                if name and not sweeps:
+                    continue
+                encoder = quantised(detector, sweeps, device, CENTERPOINT_GRID) if sweeps else None
+                found = _score(detector, encoder, held_out, device, CENTERPOINT_GRID)
+                print(f"{title}, encoder in {'int8' if sweeps else 'float32'}:\n{found}")
+                report[key + name] = found.to_dict()
+            return found
+
+        before = score("Before fine-tuning", "before")
         if given.steps:
             detector = fine_tune(detector, tuned, given.steps, device, CENTERPOINT_GRID)
-            after = _score(detector, held_out, device, CENTERPOINT_GRID)
-            print(f"After {given.steps} steps:\n{after}")
-            report["after"] = after.to_dict()
+            score(f"After {given.steps} steps", "after")
         for name in np.flatnonzero(before.labels == 0):
             print(f"The held-out part has no {CLASSES[name]}: it is not in the mean.")
         if given.output:
