@@ -18,7 +18,6 @@ from torch.fx import GraphModule
 from quant import CONSUMERS, METHODS, OUTLIERS, WEIGHTS
 from quant.cache import save_cache
 from quant.kept_state import Keeper, packed_state
-from quant.peers import Peers
 from quant.precision import PrecisionSpec, default_precisions, output_precisions, resolve, write_precisions
 from quant.ranges import LayerRanges, quantizable, rounded_weight, weight_ranges, write_ranges
 from quant.recorder import Recorder
@@ -28,6 +27,7 @@ from quant.statistics import Statistics
 from quant.weight_levels import LevelErrors, ranges_at
 from scn_fx.errors import CalibrationError, CalibrationWarning, ScnError
 from scn_fx.graph import fingerprint
+from scn_fx.peers import Peers
 
 if TYPE_CHECKING:
     from quant.auto_precision import PrecisionChoice
@@ -131,7 +131,7 @@ def calibrate(
     check_method(method, percentile, consumers, weights)
     chosen = resolve(graph, precision, default_precisions(graph))
     ranges_of_weights(graph)  # what cannot have ranges is refused before frames run
-    peers = Peers.current()
+    peers = Peers.current("calibration", CalibrationError)
     _check_peers(
         peers, (fingerprint(graph), num_bins, outliers, consumers, weights, method, percentile, chosen, shard)
     )

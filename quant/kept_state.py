@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from quant.cache_file import check_graph, head, read_content
 from quant.encoding import pack, unpack
-from quant.peers import Peers
 from quant.provenance import check_grid, provenance
 from scn_fx.errors import CalibrationError, CalibrationWarning, WriteError
 from scn_fx.files.atomic import check_writable, write_file
 from scn_fx.graph import fingerprint
+from scn_fx.peers import Peers
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule

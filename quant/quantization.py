@@ -15,13 +15,13 @@ from quant.bias_correction import BiasReport, correct_bias
 from quant.cache import save_cache
 from quant.calibration import CalibrationResult, calibrate
 from quant.equalization import EqualizationReport, equalize
-from quant.peers import Peers
 from quant.precision import write_precisions
 from quant.ranges import write_ranges
 from quant.rounding import RoundingReport, round_weights
 from quant.scale_groups import scale_groups
 from quant.working_copy import working_copy
 from scn_fx.errors import CalibrationError
+from scn_fx.peers import Peers
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -79,7 +79,7 @@ def quantize(
     unknown = [name for name in improve if name not in IMPROVEMENTS]
     if unknown or isinstance(improve, str):
         raise CalibrationError(f"improve must be a sequence of {', '.join(IMPROVEMENTS)}, got {improve!r}.")
-    if improve and Peers.current().size > 1:
+    if improve and Peers.current("calibration", CalibrationError).size > 1:
         raise CalibrationError(
             "Improvements run in one process. Calibrate in all of them (improve=()), and call "
             "quant.correct_bias or quant.round_weights in one."

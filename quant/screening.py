@@ -11,7 +11,7 @@ import torch
 
 from quant.frames import InputSpec, check_frame, round_features
 from quant.outliers import GAP, find_outliers, peaks
-from quant.peers import Peers
+from scn_fx.peers import Peers
 
 __all__ = ["FrameScreen"]
 

@@ -14,13 +14,13 @@ from torch.fx import GraphModule, Node
 from quant.frames import input_spec, readable
 from quant.interpreter import FloatInterpreter
 from quant.interrupts import uninterrupted
-from quant.peers import Peers
 from quant.progress import progress_bar
 from quant.recorder import Recorder
 from quant.screening import FrameScreen
 from quant.similarity import FrameVariety
 from quant.statistics import Statistics
 from scn_fx.errors import CalibrationError, ScnError
+from scn_fx.peers import Peers
 
 __all__ = ["Session"]
 

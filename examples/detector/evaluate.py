@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluate a detector on held-out scenes: ``python -m examples.detector.evaluate detector.npz``."""
+"""Evaluate a detector on held-out scenes: ``python -m examples.detector.evaluate detector.npz``.
+
+Under torchrun the processes share the scenes, and the first prints the AP over all of them.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,10 @@ import copy
 import json
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
 from examples.detector.data import layouts
+from examples.detector.processes import Team, team
 from scn_fx.detection import (
     AveragePrecision,
     Detector,
@@ -25,30 +26,37 @@ from scn_fx.detection.scenes import HELD_OUT_SEED, labelled_frame
 from scn_fx.errors import ScnError
 from scn_fx.files.atomic import write_file
 from scn_fx.lidar.grids import CENTERPOINT_GRID, VoxelGrid
-from scn_fx.lidar.raycast import SceneArrays
 
 __all__ = ["evaluate_detector", "main", "write_report"]
 
 
 def evaluate_detector(
-    detector: Detector, scenes: Iterator[SceneArrays], count: int, grid: VoxelGrid, device: torch.device
+    detector: Detector, count: int, grid: VoxelGrid, mates: Team, *, workers: int = 0, thin: int = 1
 ) -> AveragePrecision:
-    """AP of the float32 detector on `count` scenes, with progress on standard error."""
+    """AP of the float32 detector on the first `count` held-out scenes, with progress on standard error.
+
+    All processes of a team call this and get the AP of all scenes; the first one's weights count.
+    """
+    device = mates.device
     encoder = copy.deepcopy(detector.encoder).to(device).eval()
     head = copy.deepcopy(detector.head).to(device).eval()
+    for part in (encoder, head):
+        mates.same_start(part)
+    own = [[HELD_OUT_SEED + number] for number in range(mates.rank, count, mates.world)]
     began = time.perf_counter()
     shown = began
 
     def each(done: int) -> None:
         nonlocal shown
         now = time.perf_counter()
-        if now - shown >= 5:
-            left = (now - began) * (count - done) / done
-            print(f"evaluated {done} of {count}, {left:.0f} s left", file=sys.stderr, flush=True)
+        if mates.leads and now - shown >= 5:
+            left = (now - began) * (len(own) - done) / done
+            print(f"evaluated {done} of {len(own)}, {left:.0f} s left", file=sys.stderr, flush=True)
             shown = now
 
-    frames = (labelled_frame(scene, device, grid) for scene in scenes)
-    return evaluate(encoder_function(encoder), head, frames, grid=grid, each=each)
+    frames = (labelled_frame(scene, device, grid) for (scene,) in layouts(own, workers, thin))
+    run = encoder_function(encoder)
+    return evaluate(run, head, frames, grid=grid, each=each, together=mates.world > 1)
 
 
 def write_report(path: Path, found: AveragePrecision, checkpoint: Path) -> None:
@@ -68,13 +76,12 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     try:
         detector = load_detector(given.checkpoint)
-        device = torch.device(given.device)
-        numbers = [[HELD_OUT_SEED + i] for i in range(given.scenes)]
-        scenes = (scene for (scene,) in layouts(numbers, given.workers))
-        found = evaluate_detector(detector, scenes, given.scenes, CENTERPOINT_GRID, device)
-        print(found)
-        if given.json:
-            write_report(given.json, found, given.checkpoint)
+        with team(given.device) as mates:
+            found = evaluate_detector(detector, given.scenes, CENTERPOINT_GRID, mates, workers=given.workers)
+        if mates.leads:
+            print(found)
+            if given.json:
+                write_report(given.json, found, given.checkpoint)
     except ScnError as error:
         print(error, file=sys.stderr)
         return 1

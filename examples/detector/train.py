@@ -31,7 +31,6 @@ from examples.detector.profile import Stopwatch
 from examples.detector.state import Progress, load_state, save_state
 from examples.detector.targets import loss
 from scn_fx.detection import load_detector, save_detector
-from scn_fx.detection.scenes import HELD_OUT_SEED
 from scn_fx.errors import ArgumentError, ScnError
 from scn_fx.files.atomic import check_writable
 from scn_fx.lidar.grids import CENTERPOINT_GRID, VoxelGrid
@@ -237,12 +236,16 @@ def _train(settings: Settings, mates: Team, interruptions: list[int]) -> bool:
             f"{settings.output}: {os.path.getsize(settings.output) / 1e6:.2f} MB, after {progress.step} "
             f"steps of {settings.batch_size * mates.world} scenes in {progress.seconds:.0f} s.",
         )
-        if settings.evaluate:
-            held_out = [[HELD_OUT_SEED + i] for i in range(settings.evaluate)]
-            scenes = (scene for (scene,) in layouts(held_out, settings.workers, settings.thin))
-            scored = evaluate_detector(
-                load_detector(settings.output), scenes, settings.evaluate, settings.grid, mates.device
-            )
+    if settings.evaluate:
+        scored = evaluate_detector(
+            load_detector(settings.output) if mates.leads else network.detector(),
+            settings.evaluate,
+            settings.grid,
+            mates,
+            workers=settings.workers,
+            thin=settings.thin,
+        )
+        if mates.leads:
             print(scored, flush=True)
             write_report(settings.output.with_suffix(".json"), scored, settings.output)
     return True

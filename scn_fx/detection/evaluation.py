@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from scn_fx.detection.scenes import LabelledFrame
 from scn_fx.errors import ArgumentError
 from scn_fx.lidar.boxes import Boxes
 from scn_fx.lidar.grids import CENTERPOINT_GRID, VoxelGrid
+from scn_fx.peers import Peers
 
 __all__ = ["EncoderFunction", "detect", "encoder_function", "evaluate"]
 
@@ -86,16 +88,31 @@ def evaluate(
     *,
     grid: VoxelGrid = CENTERPOINT_GRID,
     each: Callable[[int], None] | None = None,
+    together: bool = False,
 ) -> AveragePrecision:
     """The AP of encoder and head over labelled frames, in constant memory but for the boxes.
 
-    `each` is called with the number of frames done after each of them. Raises ArgumentError without frames,
-    and as `detect` does.
+    Args:
+        encoder, head, grid: as for `detect`.
+        frames: the frames; at least one.
+        each: called with the number of frames done after each of them.
+        together: under an initialised torch.distributed process group, all processes call this, each with its
+            own frames (every n-th of all: ``frames[rank::size]``), and all get the AP of all frames.
+
+    Raises ArgumentError without frames or if another process has failed, and as `detect` does.
     """
-    found, labels = [], []
-    for frame in frames:
-        found.append(detect(encoder, head, frame.features, frame.indices, grid=grid))
-        labels.append(frame.boxes)
-        if each is not None:
-            each(len(labels))
-    return average_precision(found, labels)
+    peers = Peers.current("evaluation", ArgumentError) if together else Peers()
+    own: list[tuple[Boxes, Boxes]] = []
+    try:
+        for frame in frames:
+            found = detect(encoder, head, frame.features, frame.indices, grid=grid)
+            own.append((found, frame.boxes))
+            if each is not None:
+                each(len(own))
+    except Exception as error:
+        peers.fail(error)
+        raise
+    # In the order of one process: equal scores are taken in the order of frames.
+    turns = zip_longest(*peers.exchange(own))
+    everything = [pair for turn in turns for pair in turn if pair is not None]
+    return average_precision([found for found, _ in everything], [boxes for _, boxes in everything])

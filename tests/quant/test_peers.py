@@ -28,7 +28,7 @@ frames = [frame(seed, scale=1 + seed) for seed in range(9)]
 def attempt(name, *arguments, **options):
     try:
         result = quant.calibrate(*arguments, progress=False, **options)
-        values = [amax.hex() for ranges in result.ranges.values() for amax in ranges.inputs]
+        values = [amax.hex() for r in result.ranges.values() for amax in (*r.inputs, *(r.weight or ()))]
         print(rank, name, result.frames, *values)
     except ScnError as error:
         print(rank, name, "error", str(error).replace(chr(10), " "))
@@ -82,7 +82,8 @@ def test_two_processes(tmp_path: Path) -> None:
     frames = [frame(seed, scale=1 + seed) for seed in range(9)]
     for name, method in (("sharded", "mse"), ("own", "percentile"), ("resumed", "mse")):
         ranges = quant.calibrate(residual(), frames, method=method).ranges.values()
-        expected = " ".join(["9", *(amax.hex() for found in ranges for amax in found.inputs)])
+        values = [amax.hex() for found in ranges for amax in (*found.inputs, *(found.weight or ()))]
+        expected = " ".join(["9", *values])
         assert lines["0", name] == lines["1", name] == expected
     # Rank 1 may look before rank 0 has removed its own file.
     assert lines["0", "files"].split()[0] == "c.json"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The processes that calibrate together: torch.distributed's, or one process alone."""
+"""The processes that calibrate or evaluate together: torch.distributed's, or one process alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from scn_fx.errors import CalibrationError
+from scn_fx.errors import ScnError
 
 __all__ = ["Peers"]
 
@@ -19,26 +19,33 @@ class Peers:
 
     A rank that has failed says so in place of what the others wait for, so that they stop with a clear error
     instead of waiting for ever.
+
+    Attributes:
+        rank, size: this process's number, and how many there are.
+        task: what they do, for messages.
+        error: what is raised if another one has failed.
     """
 
     rank: int = 0
     size: int = 1
+    task: str = "work"
+    error: type[ScnError] = ScnError
     # Whether a rank is known to have failed: nobody waits for anything any more.
     _parted: bool = False
 
     @classmethod
-    def current(cls) -> Peers:
+    def current(cls, task: str, error: type[ScnError]) -> Peers:
         """The ranks of the initialised default process group, or one process alone."""
         import torch
 
         if not torch.distributed.is_available() or not torch.distributed.is_initialized():
             return cls()
-        return cls(torch.distributed.get_rank(), torch.distributed.get_world_size())
+        return cls(torch.distributed.get_rank(), torch.distributed.get_world_size(), task, error)
 
     def exchange(self, item: Any) -> list[Any]:
         """The items of all ranks, by rank; they are pickled.
 
-        Raises CalibrationError if another rank has failed, or cannot be reached any more.
+        Raises `error` if another rank has failed, or cannot be reached any more.
         """
         if self.size == 1:
             return [item]
@@ -46,8 +53,8 @@ class Peers:
         failures = [f"rank {rank}: {failure}" for rank, (failure, _) in enumerate(found) if failure]
         if failures:
             self._parted = True
-            raise CalibrationError(
-                f"The calibration stops, because {len(failures)} of {self.size} processes failed: "
+            raise self.error(
+                f"The {self.task} stops, because {len(failures)} of {self.size} processes failed: "
                 f"{'; '.join(failures)}"
             )
         return [item for _, item in found]
@@ -55,9 +62,7 @@ class Peers:
     def fail(self, error: Exception) -> None:
         """Tell the others, who wait for an item, that this rank has none to give."""
         if self.size > 1 and not self._parted:
-            with suppress(
-                CalibrationError
-            ):  # the others may be gone as well; this rank's own error says more
+            with suppress(self.error):  # the others may be gone as well; this rank's own error says more
                 self._gather((f"{type(error).__name__}: {error}", None))
 
     def _gather(self, item: tuple[str | None, Any]) -> list[tuple[str | None, Any]]:
@@ -71,8 +76,8 @@ class Peers:
             group.all_gather_object(found, item)
         except RuntimeError as error:
             self._parted = True
-            raise CalibrationError(
-                f"A process of this calibration has died or does not answer (this is rank {self.rank} of "
+            raise self.error(
+                f"A process of this {self.task} has died or does not answer (this is rank {self.rank} of "
                 f"{self.size}): {error}. See the output of the others, and start all of them again."
             ) from error
         return found
