@@ -43,7 +43,10 @@ def test_time_left_and_frames_are_shown(capsys: pytest.CaptureFixture[str]) -> N
     assert "3 frames" in capsys.readouterr().err
 
 
-def test_ctrl_c_waits_for_the_end_of_a_block() -> None:
+def test_ctrl_c_waits_for_the_end_of_a_block(request: pytest.FixtureRequest) -> None:
+    # A shell starts what runs in its background with the signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     steps: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         with uninterrupted():
