@@ -26,7 +26,7 @@ from quant.integers import quantise, scale_of
 __all__ = ["LEVELS", "LevelErrors", "RoundedWeight", "ranges_at"]
 
 LEVELS = tuple(range(LARGEST, 95, -1))
-"""The whole numbers that a channel's largest weight may become. Trained layers never took one below 96."""
+"""What a channel's largest weight may become; on two trained codecs no number below was ever the best."""
 
 # Rows of each frame: so many that a layer takes about as long as any other, within these bounds.
 _FEWEST, _MOST_ROWS = 64, 1024

@@ -60,7 +60,7 @@ def detector_results(
 ) -> list[DetectorResult]:
     """Float32 and all variants on the same scenes; `reference` adds graphs that are quantised already.
 
-    Ctrl-C ends the evaluation early: the results are then of the scenes that are through.
+    Ctrl-C ends the evaluation early: the results are then of the scenes that are through, if there are any.
     """
     from scn_fx.detection import average_precision, held_out_frames, trained_detector
     from scn_fx.detection.scenes import HELD_OUT_SEED
@@ -94,6 +94,8 @@ def detector_results(
             done = len(labels)
             left = (time.perf_counter() - began) * (scenes - done) / done
             print(f"\r{done} of {scenes} scenes, {left:.0f} s left ", end="", file=sys.stderr, flush=True)
+    if not labels:
+        raise KeyboardInterrupt
     results = []
     for (name, number, seconds, _), mine in zip(
         encoders, zip(*found[: len(labels)], strict=True), strict=True

@@ -216,12 +216,15 @@ def main(argv: list[str] | None = None) -> int:
             raise ArgumentError(f"Expected --data or {DATA_VARIABLE} to name the folder of real frames.")
         for path in filter(None, (given.output, given.json)):
             check_writable(path)
+        if given.frames < 0:
+            raise ArgumentError(f"--frames must not be negative, got {given.frames}.")
         sweeps = read_drive(Path(folder) / "frames" / "kitti_0005.npz")
         tuned, held_out = split(sweeps)
         detector, device = load_detector(given.checkpoint), torch.device(given.device)
         print(f"{len(tuned)} sweeps to fine-tune on, {len(held_out)} later ones to evaluate.")
-        report: dict[str, Any] = {"sweeps": len(held_out), "int8_sweeps": given.frames}
-        chosen = [tuned[i] for i in np.linspace(0, len(tuned) - 1, given.frames).astype(int)]
+        number = min(given.frames, len(tuned))
+        chosen = [tuned[i] for i in np.linspace(0, len(tuned) - 1, number).astype(int)]
+        report: dict[str, Any] = {"sweeps": len(held_out), "int8_sweeps": number}
 
         def score(title: str, key: str) -> AveragePrecision:
             for name, sweeps in (("", []), ("_int8", chosen)):
