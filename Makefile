@@ -26,9 +26,10 @@ SOURCES := pyproject.toml CMakeLists.txt cmake/cuda.cmake cmake/checks.cmake $(f
 demo: $(READY)
 	$(BIN)/scn-fx demo --output-dir $(DEMO_OUTPUT)
 
-# One thread for each process: threads that wait for each other's processors take twice as long.
+# One thread for each process: threads that wait for each other's processors take twice as long. The tests of a file
+# stay in one process, as their fixtures are slow.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

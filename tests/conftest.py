@@ -54,19 +54,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(_setting())
 
 
-# These run the C++ programs, which each process builds for itself.
-_PROGRAMS = ("test_cpp_example", "test_replay", "test_half", "test_allocation_failures")
-
-
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keeps the tests of a file in one process, as their fixtures are slow.
-
-    Deselects the tests marked `gpu` where none can run, unless `-m` asks for them: then they fail.
-    """
-    for item in items:
-        name = item.path.stem
-        item.add_marker(pytest.mark.xdist_group("programs" if name in _PROGRAMS else str(item.path)))
+    """Deselects the tests marked `gpu` where none can run, unless `-m` asks for them: then they fail."""
     if not gpu_problem() or re.search(r"\bgpu\b", config.option.markexpr):
         return
     wanting = [item for item in items if item.get_closest_marker("gpu")]

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The C++ programs of the tests and the example: built once for all tests that run them."""
+"""The C++ programs of the tests and the example: built once for all tests and processes that run them."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -30,21 +30,19 @@ def _build() -> Path:
     given = os.environ.get("SCN_FX_CPP_BUILD")
     if given:
         return Path(given)
-    # removed when the process ends
-    folder = Path(_build_folder().name)
+    # Kept, so that the next run compiles what has changed alone.
+    folder = ROOT / "build" / "programs"
+    folder.mkdir(parents=True, exist_ok=True)
     options = ["-DSCN_FX_PYTHON=OFF", "-DSCN_FX_CUDA=off", "-DSCN_FX_EXAMPLES=ON", "-DSCN_FX_CHECKS=ON"]
-    for command in (
-        [find_cmake(), "-S", ROOT, "-B", folder, "-DCMAKE_BUILD_TYPE=Release", *options],
-        [find_cmake(), "--build", folder, "--parallel", "2"],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be building
+        for command in (
+            [find_cmake(), "-S", ROOT, "-B", folder, "-DCMAKE_BUILD_TYPE=Release", *options],
+            [find_cmake(), "--build", folder, "--parallel", "2"],
+        ):
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return folder
-
-
-@cache
-def _build_folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="scn_fx_programs_")
 
 
 def program(name: str) -> Path:
