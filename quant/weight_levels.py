@@ -58,8 +58,8 @@ class RoundedWeight:
     def errors(self, features: torch.Tensor, kernel_map: torch.Tensor) -> npt.NDArray[np.int64]:
         """What one frame adds to `LevelErrors.sums`: input features [N, in], kernel map int32 [M, K]."""
         rows = kernel_map[:: max(1, -(-len(kernel_map) // self._rows))].long()
-        padded = torch.cat([features.float(), features.new_zeros((1, features.shape[1])).float()])
-        inputs = padded[rows].reshape(len(rows), -1)  # the entry -1 reads the last row: zeros
+        met = features[rows.clamp(min=0)].float() * (rows >= 0)[..., None]  # -1: no neighbour, zeros
+        inputs = met.reshape(len(rows), -1)
         signal = (inputs @ self._weight.t()).double().square().sum() / len(self._weight)
         parts = [(inputs @ block.t()).double().square().sum(0) for block in self._kept or self._differences()]
         shares = torch.cat(parts) / signal  # no signal, no errors: NaN

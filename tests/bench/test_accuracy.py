@@ -3,19 +3,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import scn_fx.detection
 from benchmarks.accuracy.__main__ import main
 from benchmarks.accuracy.codec_table import CodecResult, codec_table
+from benchmarks.accuracy.detector_table import detector_results, detector_table
 from benchmarks.accuracy.methods import VARIANTS, choose, merged, quantised, statistics_of
 from benchmarks.accuracy.octree import octree
 from benchmarks.accuracy.reno import TRUNKS, Codec
 from benchmarks.accuracy.tables import markdown, sqnr
 from quant.ranges import quantizable
+from scn_fx.detection.scenes import HELD_OUT_SEED
 from scn_fx.errors import ArgumentError
 
 
@@ -98,6 +103,28 @@ def test_tables_and_names() -> None:
     assert sqnr(torch.tensor([10.0]), torch.tensor([9.0])) == pytest.approx(20.0)
     with pytest.raises(ArgumentError, match="no variant 'best'; there are: max, plain"):
         choose(["best"])
+
+
+def test_the_detector_is_measured_on_the_scenes_until_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes = scn_fx.detection.held_out_frames
+    allowed = [1]
+
+    def interrupted(count: int, **options: Any) -> Iterator[Any]:
+        if options.get("first", 0) >= 2 * HELD_OUT_SEED:
+            yield from scenes(count, **options)  # to calibrate on
+            return
+        if allowed[0]:
+            yield from scenes(allowed[0], **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("scn_fx.detection.held_out_frames", interrupted)
+    exact, int8 = detector_results(choose(["max"]), scenes=9, frames=1, sets=1)
+    assert (exact.variant, exact.scenes, int8.variant, int8.scenes) == ("float32", 1, "max", 1)
+    assert np.isinf(exact.sqnr) and 15 < int8.sqnr < 40
+    assert "| float32, 1 scenes |" in detector_table([exact, int8])
+    allowed[0] = 0
+    with pytest.raises(KeyboardInterrupt):
+        detector_results(choose(["max"]), scenes=9, frames=1, sets=1)
 
 
 def test_without_data_the_variable_is_named(

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from examples.detector.model import DetectorInTraining
-from examples.detector.real import Sweep, _turned, fine_tune, main, read_drive, split
+from examples.detector.real import Sweep, _frames, _turned, fine_tune, main, quantised, read_drive, split
 from examples.detector.train import TINY_GRID
+from scn_fx.detection import encoder_function
 from scn_fx.errors import ArgumentError
 
 
@@ -77,6 +78,17 @@ def test_fine_tuning_changes_weights_and_keeps_statistics(tmp_path: Path) -> Non
     before, after = detector.encoder.state_dict(), tuned.encoder.state_dict()
     assert not torch.equal(before["conv4.3.conv1.weight"], after["conv4.3.conv1.weight"])
     assert torch.equal(before["conv_input.1.running_mean"], after["conv_input.1.running_mean"])
+
+
+def test_int8_is_made_of_the_first_part(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    detector = DetectorInTraining.fresh(TINY_GRID, (4, 8, 8, 8), 8).detector()
+    sweeps, device = read_drive(drive(tmp_path)), torch.device("cpu")
+    int8 = quantised(detector, sweeps[:2], device, TINY_GRID)
+    (frame,) = _frames(sweeps[9:], device, TINY_GRID)
+    dense = [run(frame.features, frame.indices) for run in (encoder_function(detector.encoder), int8)]
+    error = (dense[1].float() - dense[0]).square().sum() / dense[0].square().sum()
+    assert 0 < float(error) < 0.05  # quantised, and near
 
 
 def test_what_is_missing_is_said(
