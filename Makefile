@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # make demo   set up everything and run the main job on a LiDAR frame
-# make test   set up everything and run the tests
+# make test   set up everything and run the tests; ARGS="tests/quant -k ranges" chooses some
 # make lint   formatting, lint and types
-# make ext    rebuild only the compiled module, into the source tree (for work on the engine)
+# make ext    rebuild the compiled module that tests and commands load, in seconds after a change
 # make fuzz   look for inputs that break the engine, MINUTES=10 (needs Clang)
 # make asan, make ubsan, make tsan   the C++ and CPU tests under a sanitizer
 #
@@ -14,6 +14,9 @@ VENV   ?= .venv
 # A range would also do (see pyproject.toml); one release keeps two visitors' runs comparable.
 TORCH  ?= torch==2.13.0
 DEMO_OUTPUT ?= demo_output
+# What pyproject.toml builds with, and CMake. They stay in the environment: with tools that pip makes anew for each
+# build, everything is compiled again.
+BUILD_TOOLS := "scikit-build-core>=0.10" "nanobind>=2.2" "cmake>=3.20" ninja
 
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
@@ -29,7 +32,7 @@ demo: $(READY)
 # One thread for each process: threads that wait for each other's processors take twice as long. The tests of a file
 # stay in one process, as their fixtures are slow.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -45,15 +48,15 @@ format: $(READY)
 $(READY): $(SOURCES)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "scn-fx needs Python 3.10 or newer, this is " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --editable ".[test,lint]"
+	$(BIN)/python -m pip install --quiet "$(TORCH)" $(BUILD_TOOLS)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[test,lint]"
 	touch $@
 
+# The same installation, and so the same build folder: pip puts the module where Python looks for it.
 ext:
-	@mkdir -p build
-	@cmake -S . -B build/dev -DPython_EXECUTABLE=$$(realpath -s $(BIN)/python) -DCMAKE_BUILD_TYPE=Release \
-	  -DCMAKE_LIBRARY_OUTPUT_DIRECTORY=$$PWD/scn_fx >build/configure.log || (cat build/configure.log; exit 1)
-	cmake --build build/dev --parallel
+	test -e $(READY) || $(MAKE) $(READY)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	touch $(READY)
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
