@@ -21,8 +21,8 @@ BUILD_TOOLS := "scikit-build-core>=0.10" "nanobind>=2.2" "cmake>=3.20" ninja
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.ready
 MINUTES ?= 10
-CXX_FILES := $(shell find scn_fx/csrc docs/examples tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
-SOURCES := pyproject.toml CMakeLists.txt cmake/cuda.cmake cmake/checks.cmake $(filter scn_fx/%,$(CXX_FILES))
+CXX_FILES := $(shell find scn_fx/csrc examples tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+SOURCES := pyproject.toml CMakeLists.txt cmake/cuda.cmake cmake/checks.cmake cmake/install.cmake $(filter scn_fx/%,$(CXX_FILES))
 
 .PHONY: demo test lint format ext fuzz asan ubsan tsan clean
 

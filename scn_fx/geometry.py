@@ -22,7 +22,7 @@ __all__ = [
 
 Triple = tuple[int, int, int]
 
-# What the compiled side can number: csrc/maps/geometry.h has the same limits.
+# What the compiled side can number: csrc/core/geometry.h has the same limits.
 MOST_EXTENT = 2**30  # that no coordinate reaches, nor padding, or what a kernel spans, added to one
 MOST_OFFSETS = 2**15  # of a kernel
 MOST_CHANNELS = 2**20  # of a layer

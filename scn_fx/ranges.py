@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which dynamic ranges int8 can be computed with: one rule for graphs, calibration and engine.
 
-A range (amax) is the magnitude that becomes 127. The compiled side has the same rule in ``csrc/ranges.h``; a
-test compares the two at their edges.
+A range (amax) is the magnitude that becomes 127. The compiled side has the same rule in
+``csrc/core/numerics.h``; a test compares the two at their edges.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The C++ example of docs/how-to/cpp.md: builds without Python, has the bits of the Python engine."""
+"""The C++ example of docs/how-to/cpp.md: built on an installed library, it has the Python engine's bits."""
 
 from __future__ import annotations
 
@@ -21,9 +21,20 @@ HALVED = (5, 6, 7)
 
 
 @pytest.fixture(scope="module")
-def program() -> Path:
-    """The example, built by CMake as the page says, with the C++ compiler of this machine."""
-    return cpp_programs.program("run_onnx")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example as the page says: a program of its own that finds the installed library."""
+    prefix, build = tmp_path_factory.mktemp("prefix"), tmp_path_factory.mktemp("example")
+    cmake, example = cpp_programs.find_cmake(), cpp_programs.ROOT / "examples" / "cpp"
+    for command in (
+        [cmake, "--install", cpp_programs.program("run_onnx").parent, "--prefix", prefix],
+        [cmake, "-S", example, "-B", build, f"-DCMAKE_PREFIX_PATH={prefix}", "-DCMAKE_BUILD_TYPE=Release"],
+        [cmake, "--build", build],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    headers = {str(path.relative_to(prefix / "include")) for path in prefix.glob("include/**/*.h")}
+    assert headers and all(header.startswith("scn_fx/") for header in headers)
+    return build / "run_onnx"
 
 
 @pytest.fixture(scope="module")

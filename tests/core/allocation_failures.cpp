@@ -19,7 +19,7 @@
 #include <optional>
 #include <vector>
 
-#include "engine.h"
+#include "engine/session.h"
 
 namespace {
 
@@ -133,11 +133,11 @@ void try_file(const char* file, int threads) {
   options.threads = threads;
   {  // what the library takes once and keeps: lists of engines, choices of kernels
     const scn::OnnxModel model = scn::load_onnx(file);
-    const scn::Engine one(model, options), two(model, options);
+    const scn::Session one(model, options), two(model, options);
   }
   for (int64_t n = 1;; ++n) {
     const int64_t before = live;
-    const bool finished = finishes(file, n, [&] { scn::Engine engine(scn::load_onnx(file), options); });
+    const bool finished = finishes(file, n, [&] { scn::Session engine(scn::load_onnx(file), options); });
     if (live != before) wrong(file, "a load left memory behind", n);
     if (finished) break;
   }
@@ -145,11 +145,11 @@ void try_file(const char* file, int threads) {
   std::vector<Frame> frames;
   std::vector<std::vector<scn::Result>> expected;
   {
-    scn::Engine engine(model, options);
+    scn::Session engine(model, options);
     for (const int64_t count : {3, 2400, 0}) frames.push_back(make_frame(engine.plan().network, count));
   }
-  for (const Frame& frame : frames) expected.push_back(scn::Engine(model, options).run(frame.view));
-  const auto good = [&](scn::Engine& engine, size_t which, int64_t n) {
+  for (const Frame& frame : frames) expected.push_back(scn::Session(model, options).run(frame.view));
+  const auto good = [&](scn::Session& engine, size_t which, int64_t n) {
     if (!same(engine.run(frames[which].view), expected[which])) wrong(file, "a good frame has other bits", n);
     engine.buffer_bytes();
   };
@@ -159,7 +159,7 @@ void try_file(const char* file, int threads) {
       const int64_t before = live;
       bool finished = false;
       {
-        scn::Engine engine(model, options);
+        scn::Session engine(model, options);
         if (n % 2) good(engine, failing == big ? small : none, n);  // memory to grow, or none yet
         finished = finishes(file, n, [&] { engine.run(frames[failing].view); });
         good(engine, failing == big ? small : big, n);
@@ -169,7 +169,7 @@ void try_file(const char* file, int threads) {
       if (finished && n % 2 == 0) break;  // a new engine, the one with most to take
     }
   }
-  scn::Engine engine(model, options);
+  scn::Session engine(model, options);
   for (const size_t failing : {small, big, none}) {
     for (int64_t n = 1;; ++n) {
       const bool finished = finishes(file, n, [&] { engine.run(frames[failing].view); });

@@ -13,7 +13,7 @@
 #include <set>
 #include <vector>
 
-#include "engine.h"
+#include "engine/session.h"
 
 namespace {
 
@@ -57,7 +57,7 @@ int main(int argc, char** argv) {
 
   scn::EngineOptions options;
   options.threads = threads;
-  scn::Engine engine(scn::load_onnx(argv[1]), options);
+  scn::Session engine(scn::load_onnx(argv[1]), options);
   scn::FrameView frame;
   frame.features = features.data();
   frame.sites = count;

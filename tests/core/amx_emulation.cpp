@@ -8,9 +8,9 @@
 #include <random>
 #include <vector>
 
-#include "cpu/kernels_amx.cpp"
-#include "maps/kernel_map.h"
-#include "parallel.h"
+#include "core/parallel.h"
+#include "cpu/kernels/kernels_amx.cpp"
+#include "cpu/maps/kernel_map.h"
 
 namespace {
 

@@ -13,8 +13,8 @@
 #include <string>
 #include <vector>
 
-#include "cpu/kernels.h"
-#include "half.h"
+#include "cpu/kernels/kernels.h"
+#include "scn_fx/half.h"
 
 namespace {
 

@@ -28,7 +28,7 @@ size_t bytes_of(const scn::Result& result) {
 }
 
 /// Results as text to compare; the message of an error.
-std::string bits(scn::Engine& engine, const fuzz::Frame& frame) {
+std::string bits(scn::Session& engine, const fuzz::Frame& frame) {
   std::string out;
   try {
     for (const scn::Result& result : engine.run(frame.view)) {
@@ -45,7 +45,7 @@ void stress(const char* file, int rounds) {
   const scn::OnnxModel model = scn::load_onnx(file);
   scn::EngineOptions options;
   options.threads = 1;
-  scn::Engine alone(model, options);
+  scn::Session alone(model, options);
   std::vector<fuzz::Frame> frames;
   std::vector<std::string> expected;
   for (uint8_t i = 0; i < kFrames; ++i) {
@@ -56,7 +56,7 @@ void stress(const char* file, int rounds) {
     expected.push_back(bits(alone, frames.back()));
   }
   options.threads = 3;
-  scn::Engine shared(model, options);
+  scn::Session shared(model, options);
   std::atomic<bool> over{false};
   std::thread watcher([&] {
     while (!over) {
@@ -71,7 +71,7 @@ void stress(const char* file, int rounds) {
       scn::EngineOptions own_options;
       own_options.threads = 1 + caller;
       for (int round = 0; round < rounds; ++round) {
-        scn::Engine own(model, own_options);
+        scn::Session own(model, own_options);
         for (size_t i = 0; i < frames.size(); ++i) {
           FUZZ_CHECK(bits(shared, frames[i]) == expected[i], "%s: a shared engine, frame %zu", file, i);
           FUZZ_CHECK(bits(own, frames[i]) == expected[i], "%s: %d threads, frame %zu", file, caller + 1, i);

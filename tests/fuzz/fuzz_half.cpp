@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "check.h"
-#include "cpu/kernels.h"
-#include "half.h"
+#include "cpu/kernels/kernels.h"
+#include "scn_fx/half.h"
 #include "tally.h"
 
 namespace {

@@ -11,9 +11,9 @@
 
 #include "bytes.h"
 #include "check.h"
-#include "error.h"
-#include "maps/geometry.h"
-#include "maps/kernel_map.h"
+#include "core/error.h"
+#include "core/geometry.h"
+#include "cpu/maps/kernel_map.h"
 #include "tally.h"
 
 namespace {

@@ -10,11 +10,11 @@
 
 #include "bytes.h"
 #include "check.h"
-#include "cpu/convolution.h"
-#include "cpu/functions.h"
-#include "error.h"
-#include "half.h"
-#include "memory_budget.h"
+#include "core/error.h"
+#include "core/memory_budget.h"
+#include "cpu/convolution/convolution.h"
+#include "cpu/operators/functions.h"
+#include "scn_fx/half.h"
 #include "tally.h"
 
 namespace {
@@ -68,8 +68,8 @@ void same_bits(float got, float expected, size_t at) {
 
 void convolve(Bytes& bytes) {
   static constexpr int32_t channels[] = {1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 32, 33, 64};
-  static constexpr scn::Precision precisions[] = {scn::Precision::kInt8, scn::Precision::kFloat16,
-                                                  scn::Precision::kFloat32};
+  static constexpr scn::ElementType precisions[] = {scn::ElementType::kInt8, scn::ElementType::kFloat16,
+                                                    scn::ElementType::kFloat32};
   scn::ConvCall call{};
   call.out_channels = bytes.pick(channels);
   call.in_channels = bytes.pick(channels);
@@ -81,8 +81,8 @@ void convolve(Bytes& bytes) {
   call.in_sites = bytes.between(0, 20);
   call.out_sites = bytes.between(0, 20);
   const size_t in = size_t(call.in_channels), out = size_t(call.out_channels), offsets = size_t(call.offsets);
-  const bool half = call.precision == scn::Precision::kFloat16,
-             int8 = call.precision == scn::Precision::kInt8;
+  const bool half = call.precision == scn::ElementType::kFloat16,
+             int8 = call.precision == scn::ElementType::kInt8;
   const std::vector<float> weight = draw_values(bytes, out * offsets * in, half);
   const std::vector<float> bias = draw_values(bytes, out, half);
   const std::vector<float> features = draw_values(bytes, size_t(call.in_sites) * in, half);
@@ -103,7 +103,8 @@ void convolve(Bytes& bytes) {
   call.features = features.data();
   call.map = map.data();
   call.round_output = bytes.chance(50);
-  call.relu = bytes.chance(50);
+  const bool relu = bytes.chance(50);
+  if (relu) call.activation.kind = scn::ActivationKind::kRelu;
   const int64_t out_sites = call.out_sites;
   int64_t* const sizes[] = {&call.in_sites, &call.in_channels, &call.out_channels, &call.offsets,
                             &call.out_sites};
@@ -140,7 +141,7 @@ void convolve(Bytes& bytes) {
     } else if (!fixed) {
       continue;
     }
-    if (call.relu) expected = std::max(expected, 0.0f);
+    if (relu) expected = std::max(expected, 0.0f);
     if (call.round_output) expected = rounded(expected);
     if (expected == 0.0f && y[i] == 0.0f) continue;  // the sign of zero
     same_bits(y[i], expected, i);
@@ -151,16 +152,17 @@ void add(Bytes& bytes) {
   scn::AddCall call{};
   call.channels = bytes.between(1, 40);
   call.rows = bytes.between(0, 20);
-  static constexpr scn::Precision precisions[] = {scn::Precision::kInt8, scn::Precision::kFloat16,
-                                                  scn::Precision::kFloat32};
+  static constexpr scn::ElementType precisions[] = {scn::ElementType::kInt8, scn::ElementType::kFloat16,
+                                                    scn::ElementType::kFloat32};
   call.precision = bytes.pick(precisions);
   const size_t count = size_t(call.rows) * size_t(call.channels);
-  const std::vector<float> a = draw_values(bytes, count, call.precision == scn::Precision::kFloat16);
+  const std::vector<float> a = draw_values(bytes, count, call.precision == scn::ElementType::kFloat16);
   const std::vector<float> b = draw_values(bytes, count, false);
   call.a = a.data();
   call.b = b.data();
   call.round_output = bytes.chance(50);
-  call.relu = bytes.chance(50);
+  const bool relu = bytes.chance(50);
+  if (relu) call.activation.kind = scn::ActivationKind::kRelu;
   const float amax0 = draw_range(bytes), amax1 = draw_range(bytes);
   call.amax0 = amax0;
   call.amax1 = amax1;
@@ -179,12 +181,12 @@ void add(Bytes& bytes) {
   ++fuzz::tally().frames;
   for (size_t i = 0; i < count; ++i) {
     float expected = a[i] + b[i];
-    if (call.precision == scn::Precision::kFloat16) expected = rounded(a[i]) + rounded(b[i]);
-    if (call.precision == scn::Precision::kInt8) {
+    if (call.precision == scn::ElementType::kFloat16) expected = rounded(a[i]) + rounded(b[i]);
+    if (call.precision == scn::ElementType::kInt8) {
       const float s0 = amax0 / 127.0f, s1 = amax1 / 127.0f;
       expected = std::fmaf(float(quantised(a[i], amax0)), s0, float(quantised(b[i], amax1)) * s1);
     }
-    if (call.relu) expected = std::isnan(expected) ? y[i] : std::max(expected, 0.0f);
+    if (relu) expected = std::isnan(expected) ? y[i] : std::max(expected, 0.0f);
     if (call.round_output) expected = rounded(expected);
     if (expected == 0.0f && y[i] == 0.0f) continue;
     same_bits(y[i], expected, i);

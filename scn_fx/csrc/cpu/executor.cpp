@@ -6,11 +6,10 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <memory>
-#include <new>
 
-#include "error.h"
-#include "half.h"
+#include "core/error.h"
+#include "core/failures.h"
+#include "scn_fx/half.h"
 
 namespace scn {
 namespace {
@@ -18,26 +17,29 @@ namespace {
 constexpr int64_t kRowsPerChunk = 1024;
 const std::string kInput = "The input";
 
-/// Whether rows are stored as float16. Those of few channels, which input layers read, are not: they would
-/// gain little memory, and those layers do too little with a value to convert it first.
-bool stored_as_half(const Storage& s) { return s.format == Format::kFloat32 && s.half && s.channels > 8; }
+/// Channels of a row as it is stored.
+int32_t padded_columns(int32_t channels, ElementType type) {
+  return type == ElementType::kInt8      ? int8_row(channels)
+         : type == ElementType::kFloat16 ? half_row(channels)
+                                         : channels;
+}
 
-/// dims of a dense value with the exported batch, their first entry, replaced by the frame's; into `out`,
-/// which is returned.
-const std::vector<int64_t>& with_batch(const ValueSpec& value, int32_t exported, int32_t batch,
-                                       const std::string& layer, std::vector<int64_t>* out) {
-  out->assign(value.dims.begin(), value.dims.end());
-  if (batch == exported) return *out;
-  if (!value.batch_first) {
-    fail(ErrorKind::kArgument, layer,
-         ": its shape does not start with the batch, so it only runs with the exported batch of ", exported,
-         ", not ", batch, ".");
-  }
-  (*out)[0] = batch;
-  return *out;
+int32_t row_bytes(int32_t channels, ElementType type) {
+  return padded_columns(channels, type) * element_bytes(type);
 }
 
 }  // namespace
+
+// Rows of few channels, which input layers read, are not stored as float16: they would gain little memory,
+// and those layers do too little with a value to convert it first.
+const BackendTraits kCpuTraits{"the CPU backend",
+                               row_bytes,
+                               kMostChainChannels + 1,
+                               true,
+                               std::numeric_limits<int32_t>::max(),
+                               false,
+                               std::numeric_limits<int32_t>::max(),
+                               std::numeric_limits<int32_t>::max()};
 
 CpuExecutor::FrameMemory::FrameMemory(const Plan& plan)
     : sets(plan.network.sets.size()),
@@ -58,7 +60,7 @@ void CpuExecutor::load_network(const MemoryLimits& limits) {
   std::string widest;
   for (size_t i = 0; i < weights_.size(); ++i) {
     const NodeSpec& n = plan_.network.nodes[i];
-    if (n.kind != NodeSpec::Kind::kConvolution) continue;
+    if (n.kind != NodeKind::kConvolution) continue;
     const int32_t offsets = plan_.network.maps[size_t(n.map)].geometry.volume();
     budget.take(prepared_bytes(n.precision, n.out_channels, offsets, n.in_channels) +
                     Size(n.weight.size()) * sizeof(float),
@@ -105,18 +107,7 @@ Size CpuExecutor::dense_bytes(const ValueSpec& value, int32_t batch) const {
   return all;
 }
 
-std::unique_ptr<char[]> CpuExecutor::dense_memory(Size bytes, const std::string& layer) {
-  budget_.take(bytes, layer, "its dense map");
-  try {
-    return std::unique_ptr<char[]>(new char[bytes.count()]);
-  } catch (const std::bad_alloc&) {
-    fail(ErrorKind::kMemory, layer, ": there is no memory for a dense map of ", bytes.value(),
-         " bytes. Use a smaller batch size, larger voxels or a smaller range.");
-  }
-}
-
 std::vector<Result> CpuExecutor::run(const FrameView& frame, std::vector<StageTime>* times) {
-  static const char* const kinds[] = {"load", "convolution", "add", "scatter_dense", "transpose"};
   StageTimer watch(times);
   check_frame(frame);
   if (!held_) held_ = std::make_unique<FrameMemory>(plan_);
@@ -125,8 +116,7 @@ std::vector<Result> CpuExecutor::run(const FrameView& frame, std::vector<StageTi
   reserve_slots();
   for (const Step& step : plan_.steps) {
     run_step(step, frame);
-    watch.stop(kinds[size_t(step.kind)],
-               step.node < 0 ? "input" : plan_.network.nodes[size_t(step.node)].name.c_str());
+    watch.stop(step_kind(step), step.node < 0 ? "input" : plan_.node_of(step).name.c_str());
     if (times && step.kind == Step::Kind::kConvolution) times->back().macs = active_macs(step);
   }
   std::vector<Result> results;
@@ -137,11 +127,6 @@ std::vector<Result> CpuExecutor::run(const FrameView& frame, std::vector<StageTi
   }
   watch.stop("results", "output");
   return results;
-}
-
-int64_t CpuExecutor::active_macs(const Step& step) const {
-  const NodeSpec& n = plan_.network.nodes[size_t(step.node)];
-  return held_->maps[size_t(n.map)].pairs() * n.in_channels * n.out_channels;
 }
 
 void CpuExecutor::check_frame(const FrameView& frame) const {
@@ -172,53 +157,6 @@ void CpuExecutor::fail_non_finite(const FrameView& frame, int64_t count) const {
        ", column ", first % frame.channels, ". Clean the points before voxelising them.");
 }
 
-void CpuExecutor::build_maps(const FrameView& frame, StageTimer& watch) {
-  const Network& net = plan_.network;
-  std::vector<SiteSet>& sets = held_->sets;
-  int32_t batch = frame.batch ? frame.batch : net.batch;
-  if (batch == 0) {
-    int32_t last = 0;
-    for (int64_t i = 0; i < frame.sites; ++i) last = std::max(last, frame.indices[i].batch);
-    // INT32_MAX is no batch index: it is refused as one
-    batch = last == std::numeric_limits<int32_t>::max() ? last : last + 1;
-  }
-  held_->batch = batch;
-  // Every map depends on the indices alone; maps are numbered in an order in which each finds its input
-  // sites.
-  budget_.take(SiteIndex::bitmap_bytes(net.sets[0].shape, batch), kInput, "the index of its grid");
-  budget_.take(Size(frame.sites) * (3 * sizeof(Site)), kInput, "its sites");
-  index_sites(frame.indices, frame.sites, net.sets[0].shape, batch, kInput, pool_, &sets[0], &held_->order);
-  watch.stop("sites", "input");
-  for (size_t i = 0; i < net.maps.size(); ++i) {
-    const MapSpec& spec = net.maps[i];
-    KernelMap& map = held_->maps[i];
-    const SiteSet& input = sets[size_t(spec.input_set)];
-    SiteSet& output = sets[size_t(spec.output_set)];
-    const char* kind = spec.partner >= 0 ? "inverse_map" : spec.geometry.subm ? "subm_map" : "conv_map";
-    if (spec.partner < 0 && !spec.geometry.subm) {
-      budget_.take(SiteIndex::bitmap_bytes(spec.geometry.output_shape, batch), spec.layer,
-                   "the index of its grid");
-      const Size sorted = cells_to_sort(input, spec.geometry, reach_[i]) * sizeof(int64_t);
-      budget_.take(sorted, spec.layer, "the cells that it reaches");
-      output_sites(input, spec.geometry, reach_[i], spec.bound, spec.layer, pool_, &output);
-      budget_.take(Size(output.size()) * sizeof(Site), spec.layer, "its sites");
-      watch.stop("output_sites", spec.layer.c_str());
-    } else if (spec.geometry.subm && input.size() > spec.bound) {
-      fail(ErrorKind::kBound, spec.layer, ": ", input.size(), " sites, but output_bound is ", spec.bound,
-           ". Capture the model again with output_bound=", input.size() + input.size() / 4, " or more.");
-    }
-    budget_.take(KernelMap::bytes_for(output.size(), spec.geometry.volume()), spec.layer, "its kernel map");
-    if (spec.partner >= 0) {
-      inverse_map(held_->maps[size_t(spec.partner)], output.size(), &map);
-    } else if (spec.geometry.subm) {
-      subm_map(input, spec.geometry, reach_[i], pool_, &map);
-    } else {
-      conv_map(input, output, spec.geometry, reach_[i], pool_, &map);
-    }
-    watch.stop(kind, spec.layer.c_str());
-  }
-}
-
 BufferBytes CpuExecutor::buffer_bytes() const {
   BufferBytes b;
   for (const PreparedWeights& w : weights_) {
@@ -237,96 +175,36 @@ BufferBytes CpuExecutor::buffer_bytes() const {
   return b;
 }
 
-StoredRows CpuExecutor::rows(int storage) const {
-  const Storage& s = plan_.storages[size_t(storage)];
-  char* const data = held_->slots[size_t(s.slot)].data();
-  if (s.format == Format::kInt8) return {StoredRows::Type::kInt8, data, int8_row(s.channels)};
-  if (stored_as_half(s)) return {StoredRows::Type::kHalf, data, half_row(s.channels)};
-  return {StoredRows::Type::kFloat, data, s.channels};
+StoredRows CpuExecutor::rows(const View& view) const {
+  const Storage& s = plan_.storage_of(view);
+  const int32_t element = element_bytes(s.type);
+  return {s.type, held_->slots[size_t(s.slot)].data() + int64_t(view.column) * element,
+          s.row_bytes / element};
 }
 
-void CpuExecutor::reserve_slots() {
-  std::vector<Size>& needed = held_->slot_bytes;
-  needed.assign(held_->slots.size(), Size(0));
-  for (size_t i = 0; i < plan_.storages.size(); ++i) {
-    const Storage& s = plan_.storages[i];
-    const StoredRows form = rows(int(i));
-    const Size padding = form.is_half() ? kHalfPadding : 0;
-    const Size bytes = (Size(held_->sets[size_t(s.set)].size()) * form.stride() + padding) * form.element();
-    Size& slot = needed[size_t(s.slot)];
-    if (bytes > slot) slot = bytes;
+Finish CpuExecutor::finish_of(const Epilogue& epilogue) {
+  std::vector<StoreView>& stores = held_->stores;
+  stores.clear();
+  for (const Emission& e : epilogue.emissions) {
+    const StoredRows to = rows(e.rows);
+    stores.push_back({e.type, e.rounds_first, e.activation, e.rounds, e.factor, to.data(), to.stride(),
+                      padded_columns(e.rows.channels, e.type)});
   }
-  for (size_t i = 0; i < needed.size(); ++i) {
-    std::vector<char>& slot = held_->slots[i];
-    budget_.take(needed[i], kInput, "the values of its layers");
-    if (slot.size() < needed[i].count()) slot.resize(needed[i].count());
+  Finish f{};
+  f.activation = epilogue.activation;
+  f.rounds = epilogue.rounds;
+  f.stores = stores.data();
+  f.store_count = int32_t(stores.size());
+  if (epilogue.residual) {
+    const Residual& r = epilogue.residual;
+    const StoredRows other = rows(r.other);
+    f.residual = {other.data(), r.type, other.stride(), r.rounds, r.self_is_second, r.scales};
   }
-}
-
-const std::vector<Emission>& CpuExecutor::emissions(const Step& step) {
-  std::vector<Emission>& emissions = held_->emissions;
-  emissions.clear();
-  for (int id : step.stores) {
-    const Storage& s = plan_.storages[size_t(id)];
-    const StoredRows to = rows(id);
-    Emission e{};
-    e.kind = to.type() == StoredRows::Type::kInt8 ? Emission::kInt8
-             : to.is_half()                       ? Emission::kFloat16
-                                                  : Emission::kFloat32;
-    e.relu = s.relu;
-    e.through_half = s.half;
-    e.factor = s.format == Format::kInt8 ? 127.0f / s.amax : 0.0f;
-    e.out = to.data();
-    e.stride = to.stride();
-    e.columns = int32_t(e.stride);
-    emissions.push_back(e);
-  }
-  return emissions;
-}
-
-Residual CpuExecutor::residual(const Step& step, const NodeSpec& add) {
-  const StoredRows other = rows(step.other);
-  Residual r{};
-  r.stride = other.stride();
-  r.self_is_second = step.self_is_second;
-  if (add.precision == Precision::kInt8) {
-    const AddScales scales = add_scales(add, step.self_is_second);
-    r.kind = Residual::kInt8;
-    r.other = other.int8();
-    r.self_factor = scales.self_factor;
-    r.self_scale = scales.self_scale;
-    r.other_scale = scales.other_scale;
-    return r;
-  }
-  r.kind = other.is_half() ? Residual::kFloat16 : Residual::kFloat32;
-  r.other = other.is_half() ? static_cast<const void*>(other.half()) : other.floats();
-  r.through_half = add.precision == Precision::kFloat16;
-  return r;
-}
-
-void CpuExecutor::check_overflow(const Step& step, const Overflow& lost) const {
-  const auto name = [&](int node) { return plan_.network.nodes[size_t(node)].name; };
-  if (lost.before_add) fail_overflow(name(step.node), lost.before_add);
-  if (lost.stored) fail_overflow(name(step.add >= 0 ? step.add : step.node), lost.stored);
-}
-
-void CpuExecutor::run_step(const Step& step, const FrameView& frame) {
-  switch (step.kind) {
-    case Step::Kind::kLoad:
-      return load(step, frame);
-    case Step::Kind::kConvolution:
-      return convolution(step);
-    case Step::Kind::kAdd:
-      return add(step);
-    case Step::Kind::kScatterDense:
-      return scatter(step);
-    case Step::Kind::kTranspose:
-      return transpose(step);
-  }
+  return f;
 }
 
 void CpuExecutor::load(const Step& step, const FrameView& frame) {
-  const std::vector<Emission>& stores = emissions(step);
+  const Finish stores = finish_of(step.epilogue);
   const int32_t channels = frame.channels;
   const int32_t* const order = held_->order.data();
   std::atomic<int64_t> wrong{0};
@@ -343,13 +221,11 @@ void CpuExecutor::load(const Step& step, const FrameView& frame) {
         std::memcpy(out, static_cast<const float*>(frame.features) + source * channels, size_t(channels) * 4);
       }
     }
-    Finish f{};
+    Finish f = stores;
     f.float_sums = buffer;
     f.stride = channels;
     f.channels = channels;
-    f.through_half = true;  // features are float16 values in every precision
-    f.emissions = stores.data();
-    f.emission_count = int32_t(stores.size());
+    f.rounds = true;  // features are float16 values in every precision
     // The values are checked as they are used: rows of the caller are read once.
     const Overflow lost = kernels_.finish(f, begin, end);
     if (lost.before_add) wrong += lost.before_add;
@@ -358,182 +234,57 @@ void CpuExecutor::load(const Step& step, const FrameView& frame) {
 }
 
 void CpuExecutor::convolution(const Step& step) {
-  const NodeSpec& n = plan_.network.nodes[size_t(step.node)];
+  const NodeSpec& n = plan_.node_of(step);
   const StoredRows x = rows(step.input);
-  const std::vector<Emission>& stores = emissions(step);
-  Finish f{};
-  f.relu = n.relu;
-  f.emissions = stores.data();
-  f.emission_count = int32_t(stores.size());
-  if (step.add >= 0) {
-    f.through_half = n.output_precision == Precision::kFloat16;
-    f.residual = residual(step, plan_.network.nodes[size_t(step.add)]);
-  }
   const int set = plan_.network.maps[size_t(n.map)].output_set;
-  const bool int8 = n.precision == Precision::kInt8;
+  const bool int8 = n.precision == ElementType::kInt8;
   const void* const data = int8 ? x.int8() : x.is_half() ? static_cast<const void*>(x.half()) : x.floats();
-  const Overflow lost =
-      run_convolution(kernels_, weights_[size_t(step.node)],
-                      {data, x.stride(), plan_.storages[size_t(step.input)].nonnegative, x.is_half()},
-                      held_->maps[size_t(n.map)].view(), held_->sets[size_t(set)].size(), f, pool_);
+  const Overflow lost = run_convolution(
+      kernels_, weights_[size_t(step.node)],
+      {data, x.stride(), plan_.storage_of(step.input).nonnegative, x.is_half()},
+      held_->maps[size_t(n.map)].view(), held_->sets[size_t(set)].size(), finish_of(step.epilogue), pool_);
   check_overflow(step, lost);
 }
 
-void CpuExecutor::add(const Step& step) {
-  const NodeSpec& n = plan_.network.nodes[size_t(step.node)];
-  const Storage& storage = plan_.storages[size_t(step.input)];
+void CpuExecutor::finish_rows(const Step& step) {
   const StoredRows self = rows(step.input);
-  const std::vector<Emission>& stores = emissions(step);
-  Finish f{};
-  f.channels = storage.channels;
+  Finish f = finish_of(step.epilogue);
+  f.channels = step.input.channels;
   f.stride = self.stride();
-  f.emissions = stores.data();
-  f.emission_count = int32_t(stores.size());
-  f.residual = residual(step, n);
-  if (n.precision == Precision::kInt8) {
+  if (self.type() == ElementType::kInt8) {
     f.self_int8 = self.int8();
   } else if (self.is_half()) {
     f.self_half = self.half();
   } else {
     f.float_sums = self.floats();
   }
-  const Overflow lost = run_finish(kernels_, f, held_->sets[size_t(storage.set)].size(), pool_);
-  check_overflow(step, lost);
+  const int set = plan_.storage_of(step.input).set;
+  check_overflow(step, run_finish(kernels_, f, held_->sets[size_t(set)].size(), pool_));
 }
 
-void CpuExecutor::scatter(const Step& step) {
+void CpuExecutor::check_overflow(const Step& step, const Overflow& lost) const {
+  if (lost.before_add) fail_overflow(plan_.name_of(step), lost.before_add);
+  if (lost.stored) fail_overflow(plan_.result_name_of(step), lost.stored);
+}
+
+void CpuExecutor::run_step(const Step& step, const FrameView& frame) {
+  switch (step.kind) {
+    case Step::Kind::kLoad:
+      return load(step, frame);
+    case Step::Kind::kConvolution:
+      return convolution(step);
+    case Step::Kind::kRows:
+      return finish_rows(step);
+    case Step::Kind::kScatterDense:
+      return scatter(step);
+    case Step::Kind::kTranspose:
+      return transpose(step);
+  }
+}
+
+int64_t CpuExecutor::active_macs(const Step& step) const {
   const NodeSpec& n = plan_.network.nodes[size_t(step.node)];
-  const ValueSpec& out = plan_.network.values[size_t(n.output)];
-  const Storage& storage = plan_.storages[size_t(step.input)];
-  const StoredRows x = rows(step.input);
-  const SiteSet& set = held_->sets[size_t(storage.set)];
-  const int32_t batch = held_->batch;
-  const std::vector<int64_t>& dims = with_batch(out, plan_.network.batch, batch, n.name, &held_->dims);
-  const int64_t element = out.half ? 2 : 4;
-  auto& dense = held_->dense[size_t(step.dense_out)];
-  dense = dense_memory(Size::of(dims) * element, n.name);
-  const void* source = x.data();
-  if (out.half && !x.is_half()) {  // rows of floats lie without gaps
-    held_->half.resize((Size(set.size()) * storage.channels).value());
-    uint16_t* const half = held_->half.data();
-    std::atomic<int64_t> lost{0};
-    pool_.for_each(held_->half.size(), int64_t(1) << 15, [&](int64_t begin, int64_t end, int) {
-      lost += kernels_.float_to_half(x.floats() + begin, half + begin, end - begin);
-    });
-    if (lost) fail_overflow(n.name, lost);
-    source = half;
-  } else if (!out.half && x.is_half()) {
-    held_->floats.resize((Size(set.size()) * x.stride()).value());
-    float* const floats = held_->floats.data();
-    pool_.for_each(held_->floats.size(), int64_t(1) << 15, [&](int64_t begin, int64_t end, int) {
-      kernels_.half_to_float(x.half() + begin, floats + begin, end - begin);
-    });
-    source = floats;
-  }
-  // may be larger than the sites' grid; they keep their places
-  const Triple shape{narrow(dims[2], "z"), narrow(dims[3], "y"), narrow(dims[4], "x")};
-  scatter_dense(source, element, x.stride(), set.sites.data(), set.size(), storage.channels, batch, shape,
-                pool_, dense.get());
-}
-
-namespace {
-
-template <typename T>
-void permute(const T* in, T* out, const std::vector<int64_t>& out_dims,
-             const std::vector<int64_t>& in_strides, ThreadPool& pool) {
-  const int64_t inner = out_dims.back(), outer = Size::of(out_dims).value() / std::max<int64_t>(1, inner);
-  pool.for_each(outer, 256, [&](int64_t begin, int64_t end, int) {
-    for (int64_t i = begin; i < end; ++i) {
-      int64_t rest = i, offset = 0;
-      for (size_t axis = out_dims.size() - 1; axis-- > 0;) {
-        offset += rest % out_dims[axis] * in_strides[axis];
-        rest /= out_dims[axis];
-      }
-      for (int64_t j = 0; j < inner; ++j) out[i * inner + j] = in[offset + j * in_strides.back()];
-    }
-  });
-}
-
-}  // namespace
-
-void CpuExecutor::transpose(const Step& step) {
-  const NodeSpec& n = plan_.network.nodes[size_t(step.node)];
-  const ValueSpec& in = plan_.network.values[size_t(n.inputs[0])];
-  const std::vector<int64_t>& dims = with_batch(in, plan_.network.batch, held_->batch, n.name, &held_->dims);
-  std::vector<int64_t>&strides = held_->strides, &out_dims = held_->out_dims,
-  &out_strides = held_->out_strides;
-  strides.assign(dims.size(), 1);
-  for (size_t axis = dims.size() - 1; axis-- > 0;) strides[axis] = strides[axis + 1] * dims[axis + 1];
-  out_dims.clear();
-  out_strides.clear();
-  for (int64_t axis : n.dims) {
-    out_dims.push_back(dims[size_t(axis)]);
-    out_strides.push_back(strides[size_t(axis)]);
-  }
-  const Size bytes = Size::of(dims) * (in.half ? 2 : 4);
-  auto& source = held_->dense[size_t(step.dense_in)];
-  auto& target = held_->dense[size_t(step.dense_out)];
-  target = dense_memory(bytes, n.name);
-  if (in.half) {
-    permute(reinterpret_cast<const uint16_t*>(source.get()), reinterpret_cast<uint16_t*>(target.get()),
-            out_dims, out_strides, pool_);
-  } else {
-    permute(reinterpret_cast<const float*>(source.get()), reinterpret_cast<float*>(target.get()), out_dims,
-            out_strides, pool_);
-  }
-  if (step.last_use) {
-    source.reset();
-    budget_.release(bytes);
-  }
-}
-
-Result CpuExecutor::result(const PlanOutput& output) {
-  const ValueSpec& value = plan_.network.values[size_t(output.value)];
-  const Storage& s = plan_.storages[size_t(output.storage)];
-  const SiteSet& set = held_->sets[size_t(s.set)];
-  const StoredRows from = rows(output.storage);
-  Result r;
-  r.sparse = true;
-  r.half = value.half;
-  r.dims = {set.size(), s.channels};
-  const int64_t element = r.half ? 2 : 4;
-  const Size bytes = Size::of(r.dims) * element;
-  budget_.take(bytes + Size(set.size()) * sizeof(Site), value.name, "its result");
-  r.data.reset(new char[bytes.count()]);
-  r.sites.resize(size_t(set.size()));
-  for (int64_t row = 0; row < set.size(); ++row) {
-    // Sites that the caller gave come back in the caller's order.
-    const int64_t target = s.set == 0 ? held_->order[size_t(row)] : row;
-    char* out = r.data.get() + target * s.channels * element;
-    r.sites[size_t(target)] = set.sites[size_t(row)];
-    if (r.half == from.is_half()) {
-      const void* in = r.half ? static_cast<const void*>(from.half() + row * from.stride())
-                              : from.floats() + row * from.stride();
-      std::memcpy(out, in, size_t(s.channels * element));
-    } else if (r.half) {
-      kernels_.float_to_half(from.floats() + row * from.stride(), reinterpret_cast<uint16_t*>(out),
-                             s.channels);
-    } else {
-      kernels_.half_to_float(from.half() + row * from.stride(), reinterpret_cast<float*>(out), s.channels);
-    }
-  }
-  return r;
-}
-
-Result CpuExecutor::dense_result(const PlanOutput& output) {
-  const ValueSpec& value = plan_.network.values[size_t(output.value)];
-  Result r;
-  r.half = value.half;
-  with_batch(value, plan_.network.batch, held_->batch, value.name, &r.dims);
-  auto& dense = held_->dense[size_t(output.dense)];
-  if (output.last) {
-    r.data = std::move(dense);
-  } else {
-    const Size bytes = Size::of(r.dims) * (r.half ? 2 : 4);
-    r.data = dense_memory(bytes, value.name);
-    std::memcpy(r.data.get(), dense.get(), bytes.count());
-  }
-  return r;
+  return held_->maps[size_t(n.map)].pairs() * n.in_channels * n.out_channels;
 }
 
 }  // namespace scn

@@ -8,79 +8,55 @@
 #include <string>
 #include <vector>
 
-#include "cpu/convolution.h"
-#include "cpu/stage_timer.h"
-#include "maps/kernel_map.h"
-#include "memory_budget.h"
-#include "parallel.h"
+#include "core/executor.h"
+#include "core/memory_budget.h"
+#include "core/parallel.h"
+#include "core/stage_timer.h"
+#include "cpu/convolution/convolution.h"
+#include "cpu/maps/kernel_map.h"
 #include "plan/plan.h"
 
 namespace scn {
 
-/// A frame as the caller has it. Float32 features are rounded to float16 when they are read.
-struct FrameView {
-  const void* features = nullptr;  // [sites, channels]
-  bool half = false;               // float16 bits instead of float32
-  int64_t sites = 0;
-  int32_t channels = 0;
-  const Site* indices = nullptr;
-  int32_t batch = 0;  // 0: the exported one, or the largest batch index + 1
-};
-
-/// A result, owned by the caller. Sparse results carry their sites.
-struct Result {
-  std::vector<int64_t> dims;
-  bool half = true;  // float16 bits, otherwise float32
-  std::unique_ptr<char[]> data;
-  bool sparse = false;
-  std::vector<Site> sites;
-};
-
-/// Memory that an executor holds between frames, in bytes.
-struct BufferBytes {
-  int64_t weights = 0, activations = 0, kernel_maps = 0, sites = 0;
-};
-
 /// Rows of a stored form as they lie in memory. Whoever reads them asks for their type.
 class StoredRows {
  public:
-  enum class Type : uint8_t { kInt8, kHalf, kFloat };
-
-  StoredRows(Type type, void* data, int64_t stride) : type_(type), data_(data), stride_(stride) {}
-  Type type() const { return type_; }
-  bool is_half() const { return type_ == Type::kHalf; }
-  int64_t stride() const { return stride_; }                                        // elements
-  int64_t element() const { return type_ == Type::kInt8 ? 1 : is_half() ? 2 : 4; }  // bytes
+  StoredRows(ElementType type, void* data, int64_t stride) : type_(type), data_(data), stride_(stride) {}
+  ElementType type() const { return type_; }
+  bool is_half() const { return type_ == ElementType::kFloat16; }
+  int64_t stride() const { return stride_; }  // elements
   void* data() const { return data_; }
-  int8_t* int8() const { return as<int8_t>(Type::kInt8); }
-  uint16_t* half() const { return as<uint16_t>(Type::kHalf); }
-  float* floats() const { return as<float>(Type::kFloat); }
+  int8_t* int8() const { return as<int8_t>(ElementType::kInt8); }
+  uint16_t* half() const { return as<uint16_t>(ElementType::kFloat16); }
+  float* floats() const { return as<float>(ElementType::kFloat32); }
 
  private:
   template <typename T>
-  T* as(Type type) const {
+  T* as(ElementType type) const {
     if (type != type_) throw std::logic_error("rows are read as another type than they have");
     return static_cast<T*>(data_);
   }
 
-  Type type_;
+  ElementType type_;
   void* data_;
   int64_t stride_;
 };
 
-class CpuExecutor {
+/// What plans for the CPU look like.
+extern const BackendTraits kCpuTraits;
+
+class CpuExecutor final : public Executor {
  public:
   CpuExecutor(const Plan& plan, int threads, const MemoryLimits& limits);
 
-  /// One result per output of the plan.
-  std::vector<Result> run(const FrameView& frame, std::vector<StageTime>* times = nullptr);
-
-  BufferBytes buffer_bytes() const;
-  /// Leaves the memory of earlier frames alone, the next one takes new: a thread that fork() did not copy may
-  /// have been changing it.
-  void abandon_frames() noexcept { static_cast<void>(held_.release()); }
-  int threads() const { return pool_.size(); }
-  const char* isa() const { return kernels_.name; }
+  std::vector<Result> run(const FrameView& frame, std::vector<StageTime>* times) override;
+  BufferBytes buffer_bytes() const override;
+  int threads() const override { return pool_.size(); }
+  std::string backend() const override { return kernels_.name; }
+  bool abandon_frames() noexcept override {
+    static_cast<void>(held_.release());
+    return true;
+  }
 
  private:
   void load_network(const MemoryLimits& limits);
@@ -91,20 +67,20 @@ class CpuExecutor {
   void run_step(const Step& step, const FrameView& frame);
   void load(const Step& step, const FrameView& frame);
   void convolution(const Step& step);
-  void add(const Step& step);
+  void finish_rows(const Step& step);
   void scatter(const Step& step);
   void transpose(const Step& step);
   int64_t active_macs(const Step& step) const;
   Result result(const PlanOutput& output);
   Result dense_result(const PlanOutput& output);
 
-  /// Where a storage lies in the current frame; its stride alone needs no frame.
-  StoredRows rows(int storage) const;
+  /// Where columns lie in the current frame; the stride alone needs no frame.
+  StoredRows rows(const View& view) const;
   void reserve_slots();
   Size dense_bytes(const ValueSpec& value, int32_t batch) const;
   std::unique_ptr<char[]> dense_memory(Size bytes, const std::string& layer);
-  const std::vector<Emission>& emissions(const Step& step);
-  Residual residual(const Step& step, const NodeSpec& add);
+  /// An epilogue with the addresses of the current frame.
+  Finish finish_of(const Epilogue& epilogue);
   void check_overflow(const Step& step, const Overflow& lost) const;
 
   const Plan& plan_;
@@ -127,7 +103,7 @@ class CpuExecutor {
     std::vector<Size> slot_bytes;  // that this frame needs
     std::vector<std::unique_ptr<char[]>> dense;
     // of the current step
-    std::vector<Emission> emissions;
+    std::vector<StoreView> stores;
     Buffer<uint16_t> half;
     Buffer<float> floats;
     std::vector<int64_t> dims, strides, out_dims, out_strides;

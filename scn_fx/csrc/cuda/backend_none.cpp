@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Stands in for the CUDA backend in builds without CUDA.
+#include "core/error.h"
 #include "cuda/backend.h"
-#include "cuda/operators.h"
-#include "error.h"
+#include "cuda/operators/operators.h"
 
 namespace scn {
 namespace {
@@ -22,13 +22,12 @@ CudaInfo cuda_info() {
   return info;
 }
 
-std::unique_ptr<CudaExecutor> make_cuda_executor(const Plan&, const CudaOptions&) { missing(); }
-void cuda_to_host(int, void*, const void*, int64_t, void*) { missing(); }
+std::unique_ptr<DeviceExecutor> make_cuda_executor(const Plan&, const CudaOptions&, const MemoryLimits&) {
+  missing();
+}
 void* cuda_copy(int, const void*, int64_t, void*) { missing(); }
 void cuda_free(int, void*) noexcept {}
 void cuda_order(int, void*, void*) { missing(); }
-CudaStaging::~CudaStaging() = default;
-const void* CudaStaging::upload(int, const void*, int64_t, void*) { missing(); }
 
 Size cuda_map_scratch(const CudaMapCall&) { missing(); }
 void cuda_subm_map(const CudaMapCall&, int32_t*) { missing(); }

@@ -6,10 +6,12 @@
 #include <vector>
 
 #include "cuda/backend.h"
-#include "cuda/convolution.h"
-#include "cuda/geometry.h"
-#include "cuda/memory.h"
-#include "cuda/rows.h"
+#include "cuda/convolution/convolution.h"
+#include "cuda/maps/kernel_maps.h"
+#include "cuda/rows/rows.h"
+#include "cuda/runtime/memory.h"
+#include "cuda/sites/geometry.h"
+#include "plan/device_layout.h"
 
 namespace scn::cuda {
 
@@ -22,7 +24,7 @@ struct SetMemory {
 class DevicePlan {
  public:
   /// Allocates on the current device.
-  DevicePlan(const Plan& plan, const CudaOptions& options);
+  DevicePlan(const Plan& plan, const CudaOptions& options, int64_t load_limit);
 
   const Plan& plan() const { return plan_; }
   /// Largest batch.
@@ -51,45 +53,36 @@ class DevicePlan {
   void clear_dense(cudaStream_t stream) const;
   /// `after_maps`: kernels that make maps come right before it in the stream, or are waited for by an event.
   void run_step(size_t index, bool after_maps, cudaStream_t stream) const;
-  /// The first step, if it is what can be done beside a kernel map; otherwise `frame` is null.
-  LoadFewView load_few() const;
   /// Sparse results without padding.
   void pack_results(cudaStream_t stream) const;
   BufferBytes buffer_bytes() const;
 
  private:
   int32_t* overflow_of(size_t step) const;
-  void prepare_weights_of_layers();
+  void prepare_weights_of_layers(int64_t load_limit);
   void prepare_sets();
   void prepare_maps();
   /// Memory of kernel maps and storages: many are not needed at the same time.
   void prepare_arena();
-  void find_forms();
-  void find_scattered();
   void prepare_dense();
   void prepare_results();
-  /// int8, or float16 where the plan rounds to it, unless a float32 layer reads the rows.
-  Form form_of(int storage) const {
-    const Storage& s = plan_.storages[size_t(storage)];
-    if (s.format == Format::kInt8) return Form::kInt8;
-    return s.half && !read_as_float_[size_t(storage)] ? Form::kHalf : Form::kFloat;
+  char* rows(const View& view) const {
+    return arena_.data() + layout_.storages[size_t(view.storage)] +
+           int64_t(view.column) * element_bytes(plan_.storage_of(view).type);
   }
-  int32_t stride_of(int storage) const {
-    const Storage& s = plan_.storages[size_t(storage)];
-    return row_bytes(s.channels, form_bytes(form_of(storage)));
-  }
-  char* rows(int storage) const { return arena_.data() + storage_at_[size_t(storage)]; }
+  int32_t stride_of(const View& view) const { return plan_.storage_of(view).row_bytes; }
+  const SitesView& set_of(const View& view) const { return sets_[size_t(plan_.storage_of(view).set)]; }
   /// Dims of a dense value with the largest batch.
   std::vector<int64_t> dense_dims(int value) const;
-  bool is_scatter_target(int dense) const;
-  EmissionView dense_emission(const Step& scatter) const;
+  EmissionView emission_of(const Emission& emission) const;
+  /// Turns an emission into one to the cells of a dense map.
+  void write_cells(int dense, EmissionView& emission) const;
   FinishView finish_of(size_t index) const;
-  ResidualView residual_of(const Step& step, const NodeSpec& add) const;
   void transpose(const Step& step, cudaStream_t stream) const;
 
   const Plan& plan_;
   const CudaOptions options_;
-  const DeviceLimits limits_;
+  const DeviceLimits& limits_;
   int32_t batch_ = 1;
   std::vector<DeviceWeights> weights_;  // by node
   std::vector<SetMemory> set_memory_;
@@ -97,12 +90,10 @@ class DevicePlan {
   DeviceArray<int32_t> site_limits_;  // by set
   std::vector<Growth> growths_;
   DeviceArray<char> arena_;
-  std::vector<int64_t> storage_at_;  // in the arena, by storage
-  int64_t map_bytes_ = 0;            // of all maps
+  DeviceLayout layout_;
+  std::vector<int64_t> map_bytes_;   // by map
   DeviceArray<int32_t> far_counts_;  // by map
   std::vector<MapView> maps_, first_maps_, later_maps_;
-  std::vector<char> read_as_float_;  // by storage
-  std::vector<int> scattered_;       // by storage: the ScatterDense step that its producer takes over, or -1
   std::vector<DeviceArray<char>> dense_, packed_;
   DeviceArray<int32_t> row_of_input_;
   DeviceArray<Site> packed_sites_;

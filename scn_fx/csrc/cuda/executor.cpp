@@ -4,22 +4,24 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/sizes.h"
 #include "cuda/backend.h"
-#include "cuda/device_guard.h"
 #include "cuda/device_plan.h"
 #include "cuda/failure.h"
-#include "cuda/streams.h"
-#include "sizes.h"
+#include "cuda/runtime/device_guard.h"
+#include "cuda/runtime/staging.h"
+#include "cuda/runtime/streams.h"
 
 namespace scn::cuda {
 namespace {
 
-class Executor final : public CudaExecutor {
+class Executor final : public DeviceExecutor {
  public:
-  Executor(const Plan& plan, const CudaOptions& options)
+  Executor(const Plan& plan, const CudaOptions& options, const MemoryLimits& limits)
       : plan_(plan),
         options_(options),
-        device_(plan, options),
+        device_(plan, options, limits.load),
+        staging_(options.device),
         failure_(int64_t(sizeof(FailureHeader)) + 4 * device_.status_entries()) {
     if (options.graph) capture();
   }
@@ -37,7 +39,7 @@ class Executor final : public CudaExecutor {
     if (options_.graph && !captured_by_caller_) {
       check(cudaGraphLaunch(graph_, stream), "launching the graph");
     } else {
-      run(stream, nullptr);
+      launch(stream, nullptr);
     }
     unfinished_ = false;
     if (!captured_by_caller_) check(cudaEventRecord(done_, stream), "recording an event");
@@ -72,7 +74,7 @@ class Executor final : public CudaExecutor {
     check(cudaStreamWaitEvent(stream, done_, 0), "waiting for the last frame");
     begin(frame, stream);
     stages.stop("begin", "input", stream);
-    run(stream, &stages);
+    launch(stream, &stages);
     unfinished_ = false;
     check(cudaEventRecord(done_, stream), "recording an event");
     captured_by_caller_ = false;
@@ -82,7 +84,50 @@ class Executor final : public CudaExecutor {
 
   BufferBytes buffer_bytes() const override { return device_.buffer_bytes(); }
   int device() const override { return options_.device; }
-  void* stream() const override { return cudaStream_t(load_); }
+  int threads() const override { return 0; }
+  std::string backend() const override { return "cuda:" + std::to_string(options_.device); }
+  bool abandon_frames() noexcept override { return false; }
+
+  std::vector<Result> run(const FrameView& frame, std::vector<StageTime>* times) override {
+    if (times) {
+      *times = profile(upload(frame, nullptr), nullptr);
+    } else {
+      enqueue(upload(frame, nullptr), nullptr);
+    }
+    return fetch();
+  }
+
+  FrameView upload(const FrameView& frame, void* stream) override {
+    FrameView copy = frame;
+    const Size features = Size(frame.sites) * frame.channels * (frame.half ? 2 : 4);
+    copy.features = staging_.upload(0, frame.features, features.value(), stream);
+    copy.indices = static_cast<const Site*>(
+        staging_.upload(1, frame.indices, (Size(frame.sites) * sizeof(Site)).value(), stream));
+    return copy;
+  }
+
+  std::vector<Result> fetch() override {
+    synchronize();
+    // The frame has ended, and with it perhaps the caller's stream.
+    void* const stream = cudaStream_t(load_);
+    std::vector<Result> out;
+    for (const DeviceResult& from : results()) {
+      Result to;
+      to.dims = from.dims;
+      to.half = from.half;
+      to.sparse = from.sparse;
+      if (from.sparse) {
+        to.dims[0] = sites_of(from);
+        to.sites.resize(size_t(to.dims[0]));
+        copy_to_host(device(), to.sites.data(), from.sites, to.dims[0] * int64_t(sizeof(Site)), stream);
+      }
+      const Size bytes = Size::of(to.dims) * (to.half ? 2 : 4);
+      to.data.reset(new char[bytes.count()]);
+      copy_to_host(device(), to.data.get(), from.data, bytes.value(), stream);
+      out.push_back(std::move(to));
+    }
+    return out;
+  }
 
   ~Executor() override {
     int before = 0;
@@ -152,7 +197,7 @@ class Executor final : public CudaExecutor {
     cudaGraph_t graph = nullptr;
     check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "starting a capture");
     try {
-      run(stream, nullptr);
+      launch(stream, nullptr);
     } catch (...) {
       cudaStreamEndCapture(stream, &graph);
       if (graph) cudaGraphDestroy(graph);
@@ -168,7 +213,7 @@ class Executor final : public CudaExecutor {
 
   /// Everything behind begin(): into a capture, or at once. The sites and maps of later levels are made
   /// beside the layers on the input's sites. With `stages`, nothing runs side by side.
-  void run(cudaStream_t stream, Stages* stages) {
+  void launch(cudaStream_t stream, Stages* stages) {
     const auto stop = [&](const char* kind, const std::string& name) {
       if (stages) stages->stop(kind, name, stream);
     };
@@ -184,26 +229,21 @@ class Executor final : public CudaExecutor {
     rank_sites({sets[0]}, device_.status(), stream);
     stop("rank_sites", "input");
     if (beside) check(cudaEventRecord(ranked_, stream), "recording an event");
-    const LoadFewView load = device_.load_few();
-    const bool load_with_map = beside && load.frame && !device_.first_maps().empty();
-    if (!load_with_map) {
-      if (beside) check(cudaStreamWaitEvent(loading, ranked_, 0), "waiting for an event");
-      device_.run_step(0, false, loading);
-      stop("load", "input");
-      if (beside) check(cudaEventRecord(loaded_, loading), "recording an event");
-    }
+    if (beside) check(cudaStreamWaitEvent(loading, ranked_, 0), "waiting for an event");
+    device_.run_step(0, false, loading);
+    stop("load", "input");
+    if (beside) check(cudaEventRecord(loaded_, loading), "recording an event");
     if (beside) check(cudaStreamWaitEvent(side, ranked_, 0), "waiting for an event");
     mark_outputs(sets, device_.growths(), side);
     stop("mark_sites", "later");
     if (sets.size() > 1) rank_sites({sets.begin() + 1, sets.end()}, device_.status(), side);
     stop("rank_sites", "later");
-    if (!device_.later_maps().empty()) build_maps(device_.later_maps(), {}, side);
+    if (!device_.later_maps().empty()) build_maps(device_.later_maps(), side);
     stop("kernel_maps", "later");
     if (beside) check(cudaEventRecord(mapped_, side), "recording an event");
-    if (!device_.first_maps().empty())
-      build_maps(device_.first_maps(), load_with_map ? load : LoadFewView{}, stream);
+    if (!device_.first_maps().empty()) build_maps(device_.first_maps(), stream);
     stop("kernel_maps", "input");
-    if (beside && !load_with_map) check(cudaStreamWaitEvent(stream, loaded_, 0), "waiting for an event");
+    if (beside) check(cudaStreamWaitEvent(stream, loaded_, 0), "waiting for an event");
     // Nobody looks at the bitmaps from here on: what follows has kernel maps.
     if (beside) wait_for(side, stream, placed_);
     clear_sites(sets, device_.status(), side);
@@ -218,8 +258,7 @@ class Executor final : public CudaExecutor {
       }
       device_.run_step(i, after_maps, stream);
       after_maps = after_maps && step.kind != Step::Kind::kConvolution;
-      static const char* const kinds[] = {"load", "convolution", "add", "scatter_dense", "transpose"};
-      stop(kinds[size_t(step.kind)], plan_.network.nodes[size_t(step.node)].name);
+      stop(step_kind(step), plan_.node_of(step).name);
     }
     if (beside) check(cudaStreamWaitEvent(stream, cleared_, 0), "waiting for an event");
     device_.pack_results(stream);
@@ -244,6 +283,7 @@ class Executor final : public CudaExecutor {
   const Plan& plan_;
   const CudaOptions options_;
   DevicePlan device_;
+  Staging staging_;
   MappedArray<char> failure_;
   const Stream side_, load_;
   const Event forked_, ranked_, loaded_, mapped_, placed_, cleared_, done_;
@@ -257,9 +297,10 @@ class Executor final : public CudaExecutor {
 
 namespace scn {
 
-std::unique_ptr<CudaExecutor> make_cuda_executor(const Plan& plan, const CudaOptions& options) {
+std::unique_ptr<DeviceExecutor> make_cuda_executor(const Plan& plan, const CudaOptions& options,
+                                                   const MemoryLimits& limits) {
   const cuda::DeviceGuard guard(options.device);
-  return std::make_unique<cuda::Executor>(plan, options);
+  return std::make_unique<cuda::Executor>(plan, options, limits);
 }
 
 }  // namespace scn

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cuda/failure.h"
 
-#include "cpu/convolution.h"
-#include "error.h"
-#include "maps/site_errors.h"
+#include "core/error.h"
+#include "core/failures.h"
 
 namespace scn::cuda {
 namespace {
@@ -37,10 +36,9 @@ void throw_failure(const Plan& plan, const FailureHeader& header, const std::vec
   for (size_t i = 0; i < plan.steps.size(); ++i) {
     const Step& step = plan.steps[i];
     if (step.node < 0) continue;
-    const auto name = [&](int node) { return net.nodes[size_t(node)].name; };
     const int32_t before_add = entry(first + 2 * int32_t(i)), stored = entry(first + 2 * int32_t(i) + 1);
-    if (before_add) fail_overflow(name(step.node), before_add);
-    if (stored) fail_overflow(name(step.add >= 0 ? step.add : step.node), stored);
+    if (before_add) fail_overflow(plan.name_of(step), before_add);
+    if (stored) fail_overflow(plan.result_name_of(step), stored);
   }
   fail(ErrorKind::kArgument, "A frame failed on the device without saying why.");
 }

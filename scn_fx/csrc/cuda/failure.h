@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "cuda/rows.h"
+#include "cuda/rows/rows.h"
 #include "plan/plan.h"
 
 namespace scn::cuda {

@@ -4,23 +4,16 @@
 
 #include <algorithm>
 
+#include "core/sizes.h"
 #include "cuda/backend.h"
-#include "cuda/check.h"
-#include "cuda/device_guard.h"
-#include "sizes.h"
+#include "cuda/runtime/check.h"
+#include "cuda/runtime/device_guard.h"
+#include "cuda/runtime/staging.h"
 
 namespace scn {
 
 using cuda::check;
 using cuda::DeviceGuard;
-
-void cuda_to_host(int device, void* host, const void* data, int64_t bytes, void* stream) {
-  if (bytes == 0) return;
-  const DeviceGuard guard(device);
-  check(cudaMemcpyAsync(host, data, size_t(bytes), cudaMemcpyDeviceToHost, cudaStream_t(stream)),
-        "copying a result to the host");
-  check(cudaStreamSynchronize(cudaStream_t(stream)), "copying a result to the host");
-}
 
 void* cuda_copy(int device, const void* data, int64_t bytes, void* stream) {
   const DeviceGuard guard(device);
@@ -33,13 +26,7 @@ void* cuda_copy(int device, const void* data, int64_t bytes, void* stream) {
   return copy;
 }
 
-void cuda_free(int device, void* data) noexcept {
-  int before = 0;
-  if (cudaGetDevice(&before) == cudaSuccess && before != device) cudaSetDevice(device);
-  cudaFree(data);
-  if (before != device) cudaSetDevice(before);
-  cudaGetLastError();  // at exit the driver may be gone already
-}
+void cuda_free(int device, void* data) noexcept { cuda::free_on(device, data); }
 
 void cuda_order(int device, void* earlier, void* later) {
   if (earlier == later) return;
@@ -50,31 +37,6 @@ void cuda_order(int device, void* earlier, void* later) {
   if (status == cudaSuccess) status = cudaStreamWaitEvent(cudaStream_t(later), event, 0);
   cudaEventDestroy(event);  // the driver keeps it until it has been met
   check(status, "ordering two streams");
-}
-
-CudaStaging::~CudaStaging() {
-  for (void* memory : memory_) {
-    if (memory) cuda_free(device_, memory);
-  }
-}
-
-const void* CudaStaging::upload(int slot, const void* host, int64_t bytes, void* stream) {
-  const DeviceGuard guard(device_);
-  if (bytes > capacity_[slot]) {
-    if (memory_[slot]) check(cudaFree(memory_[slot]), "freeing an upload buffer");  // waits for its readers
-    memory_[slot] = nullptr;
-    capacity_[slot] = 0;
-    const Size grown = Size(bytes) + bytes / 4;
-    check(cudaMalloc(&memory_[slot], grown.count()), "allocating an upload buffer");
-    capacity_[slot] = grown.value();
-  }
-  if (bytes > 0) {
-    check(cudaMemcpyAsync(memory_[slot], host, size_t(bytes), cudaMemcpyHostToDevice, cudaStream_t(stream)),
-          "copying a frame to the device");
-    // Pageable memory has been read when the call returns, page-locked memory has not.
-    check(cudaStreamSynchronize(cudaStream_t(stream)), "copying a frame to the device");
-  }
-  return memory_[slot];
 }
 
 }  // namespace scn

@@ -5,13 +5,8 @@
 
 #include <cstdint>
 
-#include "types.h"
-
-#if defined(__CUDACC__)
-#define SCN_FX_BOTH __host__ __device__
-#else
-#define SCN_FX_BOTH
-#endif
+#include "core/both.h"
+#include "core/types.h"
 
 namespace scn::cuda {
 

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "error.h"
+#include "core/error.h"
 #include "onnx/regular_file.h"
 #include "onnx/wire.h"
 

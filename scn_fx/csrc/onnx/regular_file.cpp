@@ -12,7 +12,7 @@
 #include <unistd.h>
 #endif
 
-#include "error.h"
+#include "core/error.h"
 
 namespace scn {
 namespace {

@@ -7,7 +7,7 @@
 #include <limits>
 #include <string>
 
-#include "error.h"
+#include "core/error.h"
 
 namespace scn {
 

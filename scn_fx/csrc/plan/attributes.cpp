@@ -3,7 +3,8 @@
 
 #include <limits>
 
-#include "error.h"
+#include "core/activation_info.h"
+#include "core/error.h"
 
 namespace scn {
 
@@ -58,13 +59,24 @@ Triple Attributes::triple(const char* name, const Triple* missing, int32_t least
   return out;
 }
 
-Precision Attributes::precision(const char* name, Precision missing) const {
+ElementType Attributes::precision(const char* name, ElementType missing) const {
   const OnnxAttribute* a = typed(name, AttributeType::kString, "a string");
   if (!a) return missing;
-  if (a->s == "int8") return Precision::kInt8;
-  if (a->s == "fp16") return Precision::kFloat16;
+  if (a->s == "int8") return ElementType::kInt8;
+  if (a->s == "fp16") return ElementType::kFloat16;
   fail(ErrorKind::kOnnx, label_, ": attribute '", name, "' must be 'int8' or 'fp16', the file says '", a->s,
        "'.");
+}
+
+Activation Attributes::activation() const {
+  const std::string name = text("activation", "None");
+  std::string known;
+  for (const ActivationInfo& info : kActivations) {
+    if (name == info.name)
+      return {info.kind, info.parameter ? number(info.parameter, info.missing_parameter) : 0.0f};
+    known += (known.empty() ? "'" : " or '") + std::string(info.name) + "'";
+  }
+  fail(ErrorKind::kOnnx, label_, ": activation must be ", known, ", the file says '", name, "'.");
 }
 
 }  // namespace scn

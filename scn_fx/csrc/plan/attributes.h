@@ -6,8 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "core/activation.h"
+#include "core/types.h"
 #include "onnx/model.h"
-#include "types.h"
 
 namespace scn {
 
@@ -23,7 +24,9 @@ class Attributes {
   std::vector<int64_t> integers(const char* name) const;  // required
   std::vector<float> numbers(const char* name) const;     // empty when missing
   Triple triple(const char* name, const Triple* missing, int32_t least) const;
-  Precision precision(const char* name, Precision missing) const;
+  ElementType precision(const char* name, ElementType missing) const;
+  /// The function behind a layer, with its parameter.
+  Activation activation() const;
 
  private:
   const OnnxAttribute* typed(const char* name, AttributeType type, const char* type_name) const;

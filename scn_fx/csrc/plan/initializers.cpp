@@ -4,9 +4,9 @@
 #include <cmath>
 #include <cstring>
 
-#include "error.h"
-#include "half.h"
-#include "sizes.h"
+#include "core/error.h"
+#include "core/sizes.h"
+#include "scn_fx/half.h"
 
 namespace scn {
 namespace {

@@ -6,8 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "core/activation.h"
+#include "core/types.h"
 #include "onnx/model.h"
-#include "types.h"
 
 namespace scn {
 
@@ -37,17 +38,20 @@ struct ValueSpec {
   bool batch_first = false;   // dense values: dims[0] is the batch, which may be another one in a frame
 };
 
+enum class NodeKind { kConvolution, kAdd, kActivation, kScatterDense, kReshape, kTranspose };
+
 struct NodeSpec {
-  enum class Kind { kConvolution, kAdd, kRelu, kScatterDense, kReshape, kTranspose } kind;
+  NodeKind kind;
+  const char* op_type = "";  // as in the file
   std::string name;
   std::vector<int> inputs;
   int output = -1;
 
-  Precision precision = Precision::kFloat16, output_precision = Precision::kFloat16;
+  ElementType precision = ElementType::kFloat16, output_precision = ElementType::kFloat16;
+  Activation activation;  // kConvolution, kActivation
 
   // kConvolution
   int map = -1;
-  bool relu = false;
   int32_t in_channels = 0, out_channels = 0;
   std::vector<float> weight;  // [out, kz, ky, kx, in], values of float16
   std::vector<float> bias;    // [out]

@@ -1,73 +1,120 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a backend executes: steps over stored forms of values. A step is a convolution or an Add with
-// everything that follows it row by row (activation, residual Add, rounding, requantisation) in its epilogue.
+// What a backend executes: steps over stored forms of values. A step is a convolution, or work row by row,
+// with everything that follows it row by row (activation, residual Add, rounding, requantisation) in its
+// epilogue. Everything is decided when a file is loaded; executors find the addresses and launch.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "core/activation.h"
+#include "core/numerics.h"
+#include "core/types.h"
 #include "plan/network.h"
-#include "types.h"
+#include "plan/traits.h"
 
 namespace scn {
 
-/// One stored form of a sparse value: rows of int8 (quantised for consumers with one range) or of float.
+/// Rows in memory that hold one stored form of a sparse value, or of several side by side.
 struct Storage {
-  int value = 0;  // the value before the optional relu
   int channels = 0, set = 0;
-  Format format = Format::kInt8;
-  float amax = 0.0f;         // kInt8
-  bool relu = false;         // holds max(value, 0)
-  bool half = false;         // the value is rounded to float16 first
+  ElementType type = ElementType::kInt8;
+  float amax = 0.0f;         // int8: the range of whoever reads it
   bool nonnegative = false;  // no entry is below zero
-  int slot = -1;             // storages with disjoint lifetimes share a slot
-  int first = 0, last = 0;   // steps
+  int32_t row_bytes = 0;
+  int slot = -1;            // storages with disjoint lifetimes share a slot
+  int first = 0, last = 0;  // steps
+  // What the values are, for messages and descriptions.
+  Activation activation;  // they went through
+  bool rounded = false;   // each is a float16 number
+};
+
+/// Columns of a storage.
+struct View {
+  int storage = -1;  // -1: none
+  int32_t column = 0, channels = 0;
+
+  explicit operator bool() const { return storage >= 0; }
+};
+
+/// One stored form of a step's result.
+struct Emission {
+  View rows;       // where it is stored,
+  int dense = -1;  // unless in the cells of a dense map
+  ElementType type = ElementType::kInt8;
+  float factor = 0.0f;        // int8: 127 / amax
+  bool rounds_first = false;  // to float16, before the activation
+  Activation activation;
+  bool rounds = false;  // to float16, behind the activation
+};
+
+/// The Add behind a result ("self").
+struct Residual {
+  int node = -1;  // the Add; -1: none
+  View other;
+  ElementType type = ElementType::kInt8;  // of other
+  bool rounds = false;                    // self is rounded to float16 first
+  bool self_is_second = false;
+  AddScales scales;  // int8
+
+  explicit operator bool() const { return node >= 0; }
+};
+
+/// What follows a step's sums: scale and bias, activation, rounding, Add, emissions.
+struct Epilogue {
+  Activation activation;
+  bool rounds = false;  // to float16, before the Add
+  Residual residual;
+  std::vector<Emission> emissions;
 };
 
 struct Step {
-  enum class Kind { kLoad, kConvolution, kAdd, kScatterDense, kTranspose } kind;
-  int node = -1;   // of the network; -1 for kLoad
-  int input = -1;  // storage (kConvolution, kAdd: first input, kScatterDense)
-  int other = -1;  // storage of an Add's other input
-  int add = -1;    // kConvolution: node of the Add fused into its epilogue
-  bool self_is_second = false;
-  std::vector<int> stores;            // storages written
+  /// kRows: the epilogue alone, of stored rows.
+  enum class Kind { kLoad, kConvolution, kRows, kScatterDense, kTranspose } kind;
+  int node = -1;    // of the network; -1 for kLoad
+  int result = -1;  // value that the emissions store
+  View input;       // kConvolution, kRows, kScatterDense
+  Epilogue epilogue;
   int dense_in = -1, dense_out = -1;  // dense maps, numbered
   bool last_use = false;              // kTranspose: dense_in is not needed afterwards
 };
+/// As in profiles: "convolution".
+const char* step_kind(const Step& step);
 
 /// A dense map. Reshapes alias it: only the dims of the value that leaves the network matter.
 struct DenseMap {
   int value = 0;
-  bool half = true;
+  ElementType type = ElementType::kFloat16;
+  bool scattered = false;  // sites are written to it: its other cells are zero
 };
 
 struct PlanOutput {
   int value = 0;
-  int storage = -1;  // sparse outputs
+  View rows;         // sparse outputs
   int dense = -1;    // dense outputs
   bool last = true;  // no later output has the same dense map
 };
 
 struct Plan {
   Network network;
+  BackendTraits traits{};
   std::vector<Storage> storages;
   std::vector<Step> steps;
   std::vector<DenseMap> dense;
   std::vector<PlanOutput> outputs;  // of the network; with trace, one per node instead
   int slots = 0;
   bool trace = false;
+
+  const NodeSpec& node_of(const Step& step) const { return network.nodes[size_t(step.node)]; }
+  const Storage& storage_of(const View& view) const { return storages[size_t(view.storage)]; }
+  /// What messages call the result of a step's sums, and what it stores behind an Add.
+  const std::string& name_of(const Step& step) const;
+  const std::string& result_name_of(const Step& step) const;
 };
 
-/// The numbers of an int8 Add, seen from the value at hand ("self"): 127 / amax and amax / 127 of self, amax
-/// / 127 of the other operand. Every backend takes them from here: the last bit of each decides int8 results.
-struct AddScales {
-  float self_factor, self_scale, other_scale;
-};
-AddScales add_scales(const NodeSpec& add, bool self_is_second);
-
-/// Decides steps, stored forms and slots. With `trace`, nothing is fused and every node's value is an output.
-Plan build_plan(Network network, bool trace);
+/// Decides steps, stored forms and slots, and refuses what the backend cannot run, with the node's name. With
+/// `trace`, nothing is fused and every node's value is an output.
+Plan build_plan(Network network, const BackendTraits& traits, bool trace);
 
 }  // namespace scn

@@ -9,9 +9,9 @@
 #include <string>
 #include <vector>
 
-#include "error.h"
-#include "sizes.h"
-#include "types.h"
+#include "core/error.h"
+#include "core/sizes.h"
+#include "core/types.h"
 
 namespace scn::python {
 
@@ -102,10 +102,10 @@ inline Triple triple(const std::vector<int32_t>& v, const char* what) {
   return {v[0], v[1], v[2]};
 }
 
-inline Precision precision_of(const std::string& name, const char* what) {
-  if (name == "int8") return Precision::kInt8;
-  if (name == "fp16") return Precision::kFloat16;
-  if (name == "fp32") return Precision::kFloat32;
+inline ElementType precision_of(const std::string& name, const char* what) {
+  if (name == "int8") return ElementType::kInt8;
+  if (name == "fp16") return ElementType::kFloat16;
+  if (name == "fp32") return ElementType::kFloat32;
   fail(ErrorKind::kArgument, what, " must be 'int8', 'fp16' or 'fp32', got '", name, "'.");
 }
 

@@ -8,7 +8,7 @@
 
 #include <cstring>
 
-#include "error.h"
+#include "core/error.h"
 #include "python/cuda_binding.h"
 #include "python/cuda_operators_binding.h"
 #include "python/engine_binding.h"

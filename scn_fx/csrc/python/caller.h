@@ -11,11 +11,11 @@
 #include <string>
 #include <vector>
 
-#include "cpu/map_functions.h"
-#include "half.h"
-#include "memory_budget.h"
+#include "core/memory_budget.h"
+#include "core/sizes.h"
+#include "cpu/operators/map_functions.h"
 #include "python/arrays.h"
-#include "sizes.h"
+#include "scn_fx/half.h"
 
 namespace scn::python {
 

@@ -4,7 +4,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include "engine.h"
+#include "cuda/backend.h"
 #include "python/arrays.h"
 #include "python/engine_common.h"
 #include "python/gil.h"
@@ -66,7 +66,7 @@ class PyCudaEngine {
     options.cuda_options = {device, max_batch, max_sites, graph};
     const OnnxModel model = model_of(source);
     const GilRelease release;
-    engine_ = std::make_unique<Engine>(model, options);
+    engine_ = std::make_unique<Session>(model, options);
   }
 
   void enqueue(const AnyArray& features, const AnyArray& indices, int32_t batch_size, uintptr_t stream) {
@@ -96,7 +96,7 @@ class PyCudaEngine {
     nb::list out;
     const Plan& plan = engine_->plan();
     for (size_t i = 0; i < plan.network.outputs.size(); ++i) {
-      const DeviceResult& result = engine_->cuda().results()[output_position(plan, i)];
+      const DeviceResult& result = engine_->device().results()[output_position(plan, i)];
       const nb::dlpack::dtype dtype = float_dtype(result.half ? 16 : 32);
       if (!result.sparse) {
         out.append(array(result.data, result.dims, dtype, copy));
@@ -136,7 +136,7 @@ class PyCudaEngine {
 
   void synchronize() {
     const GilRelease release;
-    engine_->cuda().synchronize();
+    engine_->device().synchronize();
   }
 
   void order(uintptr_t earlier, uintptr_t later) {
@@ -144,7 +144,7 @@ class PyCudaEngine {
   }
 
   nb::dict describe() const { return plan_dict(engine_->plan(), buffer_bytes_of(*engine_)); }
-  int device() const { return engine_->cuda().device(); }
+  int device() const { return engine_->device().device(); }
 
  private:
   static void* to_stream(uintptr_t stream) { return reinterpret_cast<void*>(stream); }
@@ -178,7 +178,7 @@ class PyCudaEngine {
 
   int64_t sites_of(const DeviceResult& result) {
     const GilRelease release;
-    return engine_->cuda().sites_of(result);
+    return engine_->device().sites_of(result);
   }
 
   nb::object array(void* data, const std::vector<int64_t>& dims, nb::dlpack::dtype dtype, bool copy) {
@@ -202,7 +202,7 @@ class PyCudaEngine {
     void* data;
   };
 
-  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Session> engine_;
 };
 
 }  // namespace

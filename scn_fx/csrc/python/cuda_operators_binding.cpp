@@ -6,7 +6,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include "cuda/operators.h"
+#include "cuda/operators/operators.h"
 #include "python/caller.h"
 #include "python/gil.h"
 
@@ -87,7 +87,7 @@ class CudaConvolution {
     call_.out_sites = out_sites;
     call_.precision = precision_of(precision, "precision");
     call_.round_output = round_output;
-    call_.relu = relu;
+    call_.activation = {relu ? ActivationKind::kRelu : ActivationKind::kNone, 0.0f};
     sizes_ = cuda_convolution_sizes(call_);
   }
   int64_t scratch_bytes() const { return sizes_.scratch; }
@@ -120,7 +120,7 @@ void add(int device, Address stream, const std::string& layer, Address a, Addres
                          count,
                          precision_of(precision, "precision"),
                          round_output,
-                         relu,
+                         {relu ? ActivationKind::kRelu : ActivationKind::kNone, 0.0f},
                          amax0,
                          amax1,
                          layer,

@@ -4,7 +4,6 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include "engine.h"
 #include "python/arrays.h"
 #include "python/engine_common.h"
 #include "python/gil.h"
@@ -74,7 +73,7 @@ class PyEngine {
     options.threads = threads;
     const OnnxModel model = model_of(source);
     const GilRelease release;
-    engine_ = std::make_unique<Engine>(model, options);
+    engine_ = std::make_unique<Session>(model, options);
   }
 
   nb::list run(const Array& features, const Array& indices, int32_t batch_size) {
@@ -96,8 +95,8 @@ class PyEngine {
 
   nb::dict describe() const { return plan_dict(engine_->plan(), buffer_bytes_of(*engine_)); }
 
-  int threads() const { return engine_->executor().threads(); }
-  std::string isa() const { return engine_->executor().isa(); }
+  int threads() const { return engine_->threads(); }
+  std::string isa() const { return engine_->backend(); }
 
  private:
   std::vector<Result> results_of(const Array& features, const Array& indices, int32_t batch_size,
@@ -107,7 +106,7 @@ class PyEngine {
     return engine_->run(frame, times);
   }
 
-  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Session> engine_;
 };
 
 }  // namespace

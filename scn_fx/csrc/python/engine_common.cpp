@@ -6,6 +6,7 @@
 
 #include <cstring>
 
+#include "core/activation_info.h"
 #include "python/gil.h"
 
 namespace scn::python {
@@ -75,14 +76,12 @@ void check_traces(const Plan& plan) {
 }
 
 nb::list nodes_list(const Plan& plan, std::vector<Result>& results) {
-  static const char* const kinds[] = {"SparseConvolution", "Add",     "Relu",
-                                      "ScatterDense",      "Reshape", "Transpose"};
   nb::list out;
   for (size_t i = 0; i < results.size(); ++i) {
     Result& r = results[i];
     nb::dict d;
     d["name"] = plan.network.nodes[i].name;
-    d["op_type"] = kinds[size_t(plan.network.nodes[i].kind)];
+    d["op_type"] = plan.network.nodes[i].op_type;
     d["indices"] = r.sparse ? sites_of(r) : nb::none();
     d["values"] = values_of(r);
     out.append(d);
@@ -103,31 +102,42 @@ nb::list stages_list(const std::vector<StageTime>& times) {
   return out;
 }
 
-BufferBytes buffer_bytes_of(const Engine& engine) {
+namespace {
+
+/// A stored form: what the values are, and where they lie.
+nb::dict form_dict(const Plan& plan, const Emission& e) {
+  nb::dict form;
+  form["format"] = e.type == ElementType::kInt8 ? "int8" : e.rounds ? "fp16" : "fp32";
+  form["activation"] = info_of(e.activation.kind).name;
+  form["channels"] = e.rows.channels;
+  if (e.rows) {
+    const Storage& storage = plan.storage_of(e.rows);
+    form["slot"] = storage.slot;
+    if (e.type == ElementType::kInt8) form["dynamic_range"] = storage.amax;
+  } else {
+    form["dense"] = true;
+  }
+  return form;
+}
+
+}  // namespace
+
+BufferBytes buffer_bytes_of(const Session& engine) {
   const GilRelease release;
   return engine.buffer_bytes();
 }
 
 nb::dict plan_dict(const Plan& plan, const BufferBytes& bytes) {
-  static const char* const kinds[] = {"load", "convolution", "add", "scatter_dense", "transpose"};
   nb::list steps, maps;
   for (const Step& s : plan.steps) {
     nb::dict d;
-    d["kind"] = kinds[size_t(s.kind)];
+    d["kind"] = step_kind(s);
     d["name"] = s.node < 0 ? std::string("input") : plan.network.nodes[size_t(s.node)].name;
-    if (s.node >= 0) d["precision"] = precision_name(plan.network.nodes[size_t(s.node)].precision);
-    if (s.add >= 0) d["fused_add"] = plan.network.nodes[size_t(s.add)].name;
+    if (s.node >= 0) d["precision"] = element_name(plan.network.nodes[size_t(s.node)].precision);
+    if (s.epilogue.residual && s.epilogue.residual.node != s.node)
+      d["fused_add"] = plan.network.nodes[size_t(s.epilogue.residual.node)].name;
     nb::list stores;
-    for (int id : s.stores) {
-      const Storage& storage = plan.storages[size_t(id)];
-      nb::dict form;
-      form["format"] = storage.format == Format::kInt8 ? "int8" : storage.half ? "fp16" : "fp32";
-      form["relu"] = storage.relu;
-      form["channels"] = storage.channels;
-      form["slot"] = storage.slot;
-      if (storage.format == Format::kInt8) form["dynamic_range"] = storage.amax;
-      stores.append(form);
-    }
+    for (const Emission& e : s.epilogue.emissions) stores.append(form_dict(plan, e));
     d["stores"] = stores;
     steps.append(d);
   }

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "engine.h"
+#include "engine/session.h"
 #include "python/arrays.h"
 
 namespace scn::python {
@@ -53,7 +53,7 @@ nb::list nodes_list(const Plan& plan, std::vector<Result>& results);
 nb::list stages_list(const std::vector<StageTime>& times);
 
 /// Waits for a frame that runs, without the interpreter's lock.
-BufferBytes buffer_bytes_of(const Engine& engine);
+BufferBytes buffer_bytes_of(const Session& engine);
 
 /// The plan as plain data.
 nb::dict plan_dict(const Plan& plan, const BufferBytes& bytes);

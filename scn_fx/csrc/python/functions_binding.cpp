@@ -8,15 +8,17 @@
 #include <new>
 #include <optional>
 
-#include "cpu/functions.h"
-#include "cpu/map_functions.h"
-#include "cpu/weight_gradient.h"
+#include "cpu/operators/functions.h"
+#include "cpu/operators/map_functions.h"
+#include "cpu/operators/weight_gradient.h"
 #include "python/caller.h"
 #include "python/gil.h"
 #include "python/shared_pool.h"
 
 namespace scn::python {
 namespace {
+
+Activation relu_or_none(bool relu) { return {relu ? ActivationKind::kRelu : ActivationKind::kNone, 0.0f}; }
 
 /// Runs body() without the interpreter's lock.
 template <typename Body>
@@ -109,8 +111,8 @@ nb::object convolution_numpy(const AnyArray& features, const AnyArray& weight,
   ConvCall call{};
   call.layer = layer;
   call.precision = precision_of(precision, "precision");
-  call.round_output = precision_of(output_precision, "output_precision") == Precision::kFloat16;
-  call.relu = relu;
+  call.round_output = precision_of(output_precision, "output_precision") == ElementType::kFloat16;
+  call.activation = relu_or_none(relu);
   const FloatView x(features, 2, layer, "features", budget), w(weight, 5, layer, "weight", budget);
   if (features.shape(1) != weight.shape(4)) {
     fail(ErrorKind::kSite, layer, ": expected features [N, C] and weight [out, kz, ky, kx, C], got ",
@@ -121,7 +123,7 @@ nb::object convolution_numpy(const AnyArray& features, const AnyArray& weight,
   if (weight_amax)
     amax.emplace(*weight_amax, 1, layer, "weight dynamic ranges", budget, FloatView::Reads::kAgain);
   if ((b && bias->shape(0) != weight.shape(0)) || (amax && weight_amax->shape(0) != weight.shape(0)) ||
-      (call.precision == Precision::kInt8 && !amax)) {
+      (call.precision == ElementType::kInt8 && !amax)) {
     fail(ErrorKind::kArgument, layer, ": bias and weight dynamic ranges need one entry per output channel (",
          weight.shape(0), "); int8 needs the ranges.");
   }
@@ -169,17 +171,17 @@ nb::object add_numpy(const AnyArray& a, const AnyArray& b, const std::string& pr
                      const std::string& name, Integer threads) {
   const std::string layer = operator_label(name, "addition");
   MemoryBudget budget = MemoryBudget::of_operator();
-  const Precision p = precision_of(precision, "precision");
-  const bool half = precision_of(output_precision, "output_precision") == Precision::kFloat16;
+  const ElementType p = precision_of(precision, "precision");
+  const bool half = precision_of(output_precision, "output_precision") == ElementType::kFloat16;
   const FloatView left(a, 2, layer, "the first input", budget),
       right(b, 2, layer, "the second input", budget);
   if (a.shape(0) != b.shape(0) || a.shape(1) != b.shape(1)) {
     fail(ErrorKind::kSite, layer, ": both inputs need the same shape [N, C], got ", shape_name(a), " and ",
          shape_name(b), ".");
   }
-  const AddCall call{
-      left.data(), right.data(), int64_t(a.shape(0)), int64_t(a.shape(1)), p, half, relu, amax0,
-      amax1,       layer};
+  const AddCall call{left.data(), right.data(), int64_t(a.shape(0)), int64_t(a.shape(1)),
+                     p,           half,         relu_or_none(relu),  amax0,
+                     amax1,       layer};
   std::unique_ptr<float[]> y = run(layer, threads, [&](ThreadPool& pool) { return add(call, pool, budget); });
   return float_result(std::move(y), a.shape(0), a.shape(1), half, layer, budget);
 }

@@ -4,8 +4,8 @@
 #include <memory>
 #include <new>
 
-#include "error.h"
-#include "fork.h"
+#include "core/error.h"
+#include "core/fork.h"
 
 namespace scn::python {
 namespace {

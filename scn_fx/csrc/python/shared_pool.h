@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <mutex>
 
-#include "parallel.h"
+#include "core/parallel.h"
 
 namespace scn::python {
 

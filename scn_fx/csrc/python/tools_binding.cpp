@@ -12,8 +12,8 @@
 #include <numeric>
 #include <tuple>
 
-#include "cpu/kernels.h"
-#include "memory_budget.h"
+#include "core/memory_budget.h"
+#include "cpu/kernels/kernels.h"
 #include "plan/arena.h"
 #include "python/caller.h"
 #include "python/gil.h"

@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "check.h"
-#include "half.h"
+#include "scn_fx/half.h"
 #include "tally.h"
 
 namespace fuzz {
@@ -34,7 +34,7 @@ struct Outcome {
   std::string message;
 };
 
-Outcome run(scn::Engine& engine, const Frame& frame) {
+Outcome run(scn::Session& engine, const Frame& frame) {
   Outcome outcome;
   try {
     outcome.results = engine.run(frame.view);
@@ -176,7 +176,7 @@ void run_file(const std::string& onnx, Bytes& bytes) {
   try {
     const scn::OnnxModel model = scn::parse_onnx(onnx);
     ++tally().read;
-    scn::Engine engine(model, options);
+    scn::Session engine(model, options);
     ++tally().loaded;
     const scn::Network& network = engine.plan().network;
     for (int frames = bytes.between(1, 5); frames > 0; --frames) {
@@ -188,7 +188,7 @@ void run_file(const std::string& onnx, Bytes& bytes) {
       const Outcome used = run(engine, frame);
       scn::EngineOptions alone = options;
       alone.threads = 1;
-      scn::Engine fresh(model, alone);
+      scn::Session fresh(model, alone);
       const Outcome expected = run(fresh, frame);
       // Each thread has sums of its own, which count against the limit.
       const bool memory = used.error == scn::ErrorKind::kMemory || expected.error == scn::ErrorKind::kMemory;

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "bytes.h"
-#include "engine.h"
+#include "engine/session.h"
 
 namespace fuzz {
 

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <utility>
 
-#include "half.h"
+#include "scn_fx/half.h"
 
 namespace fuzz {
 namespace {

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/activation_info.h"
+#include "core/error.h"
+
+namespace scn {
+
+Activation activation_of(const std::string& name, float parameter) {
+  std::string known;
+  for (const ActivationInfo& info : kActivations) {
+    if (name == info.name) return {info.kind, info.parameter ? parameter : 0.0f};
+    known += (known.empty() ? "'" : " or '") + std::string(info.name) + "'";
+  }
+  fail(ErrorKind::kArgument, "activation must be ", known, ", got '", name, "'.");
+}
+
+}  // namespace scn

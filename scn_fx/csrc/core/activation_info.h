@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is known of activations besides their functions.
+#pragma once
+
+#include <string>
+
+#include "core/activation.h"
+
+namespace scn {
+
+struct ActivationInfo {
+  ActivationKind kind;
+  const char* name;       // as in files and in Python
+  const char* parameter;  // attribute of its parameter in files; null without one
+  float missing_parameter;
+  bool nonnegative;  // no result is below zero
+  bool idempotent;   // two in a row are one
+  bool commutes;     // rounding to float16 before it, besides behind it, changes nothing
+};
+constexpr ActivationInfo kActivations[] = {
+    {ActivationKind::kNone, "None", nullptr, 0.0f, false, true, true},
+    {ActivationKind::kRelu, "ReLU", nullptr, 0.0f, true, true, true},
+};
+
+constexpr const ActivationInfo& info_of(ActivationKind kind) { return kActivations[int32_t(kind)]; }
+
+inline bool operator==(const Activation& a, const Activation& b) {
+  return a.kind == b.kind && a.parameter == b.parameter;
+}
+inline bool is_some(const Activation& a) { return a.kind != ActivationKind::kNone; }
+
+/// The activation of that name, with a parameter if it has one. Throws kArgument for others.
+Activation activation_of(const std::string& name, float parameter);
+
+}  // namespace scn

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+// From sums to stored results, sixteen channels at a time. Each instruction set's file includes its vec16
+// file and then this one, and compiles both with its own flags; everything has internal linkage, so the
+// linker cannot mix the copies.
+#pragma once
+
+#include <cstring>
+
+#include "cpu/kernels/activations-inl.h"
+#include "cpu/kernels/kernels.h"
+
+namespace scn {
+namespace {
+
+/// Columns [n, n + count) of a row; rows of the caller need not be padded to sixteen.
+inline Vec16 load_columns(const float* row, int32_t n, int32_t count) {
+  if (count >= 16) return load16(row + n);
+  float tail[16] = {};
+  std::memcpy(tail, row + n, size_t(count) * sizeof(float));
+  return load16(tail);
+}
+
+inline Vec16 load_half_columns(const uint16_t* row, int32_t n, int32_t count) {
+  if (count >= 16) return load_half(row + n);
+  uint16_t tail[16] = {};
+  std::memcpy(tail, row + n, size_t(count) * sizeof(uint16_t));
+  return load_half(tail);
+}
+
+inline Vec16 source_columns(const Finish& f, int64_t begin, int64_t row, int32_t n) {
+  if (f.int_sums) {
+    return fma(from_int32(f.int_sums + (row - begin) * f.stride + n), load16(f.scale + n),
+               load16(f.bias + n));
+  }
+  if (f.float_sums) {
+    const Vec16 sums = load_columns(f.float_sums + (row - begin) * f.stride, n, f.channels - n);
+    return f.bias ? add(sums, load16(f.bias + n)) : sums;
+  }
+  if (f.self_half) return load_half_columns(f.self_half + row * f.stride, n, f.channels - n);
+  return from_int8(f.self_int8 + row * f.stride + n);
+}
+
+/// The Add: y = fma(q_a, s_a, q_b * s_b) for int8, a + b otherwise.
+inline Vec16 add_columns(const Finish& f, int64_t row, int32_t n, Vec16 self, int64_t* lost) {
+  const ResidualView& r = f.residual;
+  if (r.type == ElementType::kInt8) {
+    const Vec16 other = from_int8(static_cast<const int8_t*>(r.other) + row * r.stride + n);
+    if (!f.self_int8) self = to_q(mul(self, splat16(r.scales.self_factor)));
+    const Vec16 self_scale = splat16(r.scales.self_scale), other_scale = splat16(r.scales.other_scale);
+    return r.self_is_second ? fma(other, other_scale, mul(self, self_scale))
+                            : fma(self, self_scale, mul(other, other_scale));
+  }
+  if (r.rounds) self = through_half(self, lost);
+  const int32_t count = f.channels - n;
+  return add(self, r.type == ElementType::kFloat16
+                       ? load_half_columns(static_cast<const uint16_t*>(r.other) + row * r.stride, n, count)
+                       : load_columns(static_cast<const float*>(r.other) + row * r.stride, n, count));
+}
+
+/// Stores columns [n, n + 16) of one row in one form, as far as the form has them.
+inline int64_t store_columns(const StoreView& s, int64_t row, int32_t n, Vec16 y) {
+  int64_t lost_first = 0, lost = 0;
+  if (s.rounds_first) y = through_half(y, &lost_first);
+  y = activate(s.activation, y);
+  const int32_t count = s.columns - n < 16 ? s.columns - n : 16;
+  if (count <= 0) return 0;
+  if (s.rounds && s.type != ElementType::kFloat16) y = through_half(y, &lost);
+  const int64_t at = row * s.stride + n;
+  if (s.type == ElementType::kInt8) {
+    // int8 rows are always padded
+    store_q(static_cast<int8_t*>(s.out) + at, to_q(mul(y, splat16(s.factor))));
+  } else if (s.type == ElementType::kFloat16) {
+    uint16_t* const out = static_cast<uint16_t*>(s.out) + at;
+    if (count == 16) {
+      store_half(out, y, &lost);
+    } else {
+      uint16_t tail[16];
+      store_half(tail, y, &lost);
+      std::memcpy(out, tail, size_t(count) * sizeof(uint16_t));
+    }
+  } else if (count == 16) {
+    store16(static_cast<float*>(s.out) + at, y);
+  } else {
+    float tail[16];
+    store16(tail, y);
+    std::memcpy(static_cast<float*>(s.out) + at, tail, size_t(count) * sizeof(float));
+  }
+  return lost > lost_first ? lost : lost_first;
+}
+
+Overflow finish_rows(const Finish& f, int64_t begin, int64_t end) {
+  Overflow lost{0, 0};
+  for (int64_t row = begin; row < end; ++row) {
+    for (int32_t n = 0; n < f.channels; n += 16) {
+      Vec16 y = activate(f.activation, source_columns(f, begin, row, n));
+      if (f.rounds) y = through_half(y, &lost.before_add);
+      if (f.residual.other) y = add_columns(f, row, n, y, &lost.before_add);
+      int64_t stored = 0;
+      for (int32_t i = 0; i < f.store_count; ++i) {
+        const int64_t once = store_columns(f.stores[i], row, n, y);
+        stored = once > stored ? once : stored;
+      }
+      lost.stored += stored;
+    }
+  }
+  return lost;
+}
+
+/// See Kernels. `kFused`: the hardware has fused multiply-adds.
+template <bool kFused>
+void add_outer(const float* rows, int32_t outs, const float* columns, int32_t width, int64_t pairs,
+               float* sums) {
+  for (int32_t o = 0; o < outs; o += 4) {
+    for (int32_t c = 0; c < width; c += 16) {
+      float* const to = sums + int64_t(o) * width + c;
+      Vec16 acc[4];
+      for (int j = 0; j < 4; ++j) acc[j] = load16(to + int64_t(j) * width);
+      for (int64_t p = 0; p < pairs; ++p) {
+        const Vec16 x = load16(columns + p * width + c);
+        const float* const g = rows + p * outs + o;
+        for (int j = 0; j < 4; ++j) {
+          const Vec16 factor = splat16(g[j]);
+          acc[j] = kFused ? fma(factor, x, acc[j]) : add(mul(factor, x), acc[j]);
+        }
+      }
+      for (int j = 0; j < 4; ++j) store16(to + int64_t(j) * width, acc[j]);
+    }
+  }
+}
+
+void convert_from_half(const uint16_t* in, float* out, int64_t count) {
+  int64_t i = 0;
+  for (; i + 16 <= count; i += 16) store16(out + i, load_half(in + i));
+  for (; i < count; ++i) out[i] = half_to_float(in[i]);
+}
+
+int64_t convert_to_half(const float* in, uint16_t* out, int64_t count) {
+  int64_t lost = 0, i = 0;
+  for (; i + 16 <= count; i += 16) store_half(out + i, load16(in + i), &lost);
+  for (; i < count; ++i) {
+    out[i] = float_to_half(in[i]);
+    lost += !(in[i] < kHalfOverflow && in[i] > -kHalfOverflow);
+  }
+  return lost;
+}
+
+/// Where the packed weights of one offset begin for the block of outputs at `n`.
+inline int64_t weight_at(const GatherGemm& g, int32_t k, int32_t n) {
+  return (int64_t(n) * g.map.offsets + int64_t(k) * kOutputBlock) * g.in_channels;
+}
+
+/// Quads of input channels in a 16-bit sum at one offset, for the block of outputs at `n`.
+inline int32_t group_at(const GatherGemm& g, int32_t k, int32_t n) {
+  return g.groups[n / kOutputBlock * g.map.offsets + k];
+}
+
+/// Where the shifts of its sums begin; null if there are none.
+inline const int16_t* shifts_at(const GatherGemm& g, int32_t k, int32_t n) {
+  constexpr int32_t kLanes = kOutputBlock * kInputQuad / 2;
+  const int64_t groups = g.in_channels / (kInputQuad * kShiftedGroup);
+  return g.shifts ? g.shifts + (int64_t(n / kOutputBlock) * g.map.offsets + k) * groups * kLanes : nullptr;
+}
+
+/// Calls visit(offset, input row) for the neighbours of one output row, offsets ascending. Up to 64 offsets
+/// share one loop over the bits of a mask: its end is the one branch per row that cannot be predicted.
+template <typename Visit>
+inline void for_each_neighbour(const MapView& map, int64_t row, const Visit& visit) {
+  const int32_t* input = map.inputs + map.first[row];
+  for (int32_t w = 0; w < map.mask_words; ++w) {
+    for (uint64_t bits = map.masks[row * map.mask_words + w]; bits; bits &= bits - 1) {
+      visit(w * 64 + int32_t(__builtin_ctzll(bits)), *input++);
+    }
+  }
+}
+
+/// A row of a tile, counted from the tile's first, and the input row that it reads at some offset.
+struct Pair {
+  int32_t row, input;
+};
+
+/// The pairs of a tile, by offset.
+struct TilePairs {
+  const int32_t* counts;
+  const Pair* pairs;
+  int64_t room;  // pairs of offset k begin at k * room
+};
+
+inline TilePairs list_pairs(const MapView& map, int64_t begin, int64_t end, void* scratch) {
+  Pair* pairs = static_cast<Pair*>(scratch);
+  const int64_t room = end - begin;
+  int32_t* counts = reinterpret_cast<int32_t*>(pairs + map.offsets * room);
+  std::memset(counts, 0, size_t(map.offsets) * sizeof(int32_t));
+  for (int64_t row = begin; row < end; ++row) {
+    for_each_neighbour(map, row, [&](int32_t k, int32_t input) {
+      pairs[k * room + counts[k]++] = {int32_t(row - begin), input};
+    });
+  }
+  return {counts, pairs, room};
+}
+
+}  // namespace
+}  // namespace scn

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sixteen float32 lanes in one AVX-512 register.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "core/numerics.h"
+#include "scn_fx/half.h"
+
+namespace scn {
+namespace {
+
+using Vec16 = __m512;
+
+inline Vec16 load16(const float* p) { return _mm512_loadu_ps(p); }
+inline void store16(float* p, Vec16 v) { _mm512_storeu_ps(p, v); }
+inline Vec16 splat16(float f) { return _mm512_set1_ps(f); }
+inline Vec16 from_int32(const int32_t* p) { return _mm512_cvtepi32_ps(_mm512_loadu_si512(p)); }
+inline Vec16 from_int8(const int8_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
+inline Vec16 add(Vec16 a, Vec16 b) { return _mm512_add_ps(a, b); }
+inline Vec16 mul(Vec16 a, Vec16 b) { return _mm512_mul_ps(a, b); }
+inline Vec16 fma(Vec16 a, Vec16 b, Vec16 c) { return _mm512_fmadd_ps(a, b, c); }
+inline Vec16 relu(Vec16 v) {
+  // zeroes the lanes that are at most zero and keeps the others, NaN included
+  return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_NLE_UQ), v);
+}
+
+inline Vec16 to_q(Vec16 v) {
+  v = _mm512_min_ps(_mm512_max_ps(v, _mm512_set1_ps(-128.0f)), _mm512_set1_ps(127.0f));
+  return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+inline void store_q(int8_t* p, Vec16 q) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(q)));
+}
+
+inline int64_t count_lost(Vec16 v) {
+  // "not less than" is true for NaN as well
+  return __builtin_popcount(_mm512_cmp_ps_mask(_mm512_abs_ps(v), _mm512_set1_ps(kHalfOverflow), _CMP_NLT_UQ));
+}
+inline Vec16 through_half(Vec16 v, int64_t* lost) {
+  *lost += count_lost(v);
+  return _mm512_cvtph_ps(_mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+inline void store_half(uint16_t* p, Vec16 v, int64_t* lost) {
+  *lost += count_lost(v);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+inline Vec16 load_half(const uint16_t* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+
+}  // namespace
+}  // namespace scn

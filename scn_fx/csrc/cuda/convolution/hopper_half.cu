@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cuda/convolution/hopper_launch.cuh"
+
+namespace scn::cuda {
+
+void launch_hopper_half(const TensorParams& params, int32_t padded, const DeviceLimits& limits,
+                        cudaStream_t stream) {
+  launch_hopper<__half>(params, padded, limits, stream);
+}
+
+}  // namespace scn::cuda

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernels that work row by row, outside of convolutions.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "cuda/convolution/finish.h"
+#include "cuda/views.h"
+
+namespace scn::cuda {
+
+/// The caller's features, checked, rounded to float16 and stored in the order of set 0. row_of_input[i]
+/// becomes the row of the caller's i-th site, -1 where it has none (a frame in error).
+void load_rows(const DeviceFrame* frame, const SitesView& set, int32_t channels, const FinishView& finish,
+               int32_t* row_of_input, int32_t* status, cudaStream_t stream);
+
+/// The finish of stored rows (`self`): an Add that no convolution took along, whose first operand they are,
+/// or an activation.
+void finish_rows(const void* self, ElementType type, int32_t stride, const SitesView& set,
+                 const FinishView& finish, cudaStream_t stream);
+
+/// Stored rows to the cells of a dense map that was cleared before.
+void scatter_rows(const void* rows, int32_t stride, const EmissionView& dense, const SitesView& set,
+                  cudaStream_t stream);
+
+/// A dense map with its axes permuted.
+struct TransposeView {
+  int32_t axes, element;  // bytes
+  int64_t out_dims[kMaxAxes], in_strides[kMaxAxes];
+  int64_t count;
+};
+void transpose_dense(const void* in, void* out, const TransposeView& view, cudaStream_t stream);
+
+/// A sparse result without padding: values [count, channels] and, with `row_of_input`, sites in the caller's
+/// order.
+void pack_rows(const DeviceFrame* frame, const void* rows, int32_t stride, int32_t element, int32_t channels,
+               const SitesView& set, const int32_t* row_of_input, void* values, Site* sites,
+               cudaStream_t stream);
+
+/// What the host learns of a frame in error; the host writes 0 to `set` when it has read the rest.
+struct FailureHeader {
+  int32_t set;
+  int32_t sites;  // of the frame
+  int32_t batch;  // of the frame
+  Site outside, duplicate;
+};
+
+/// Copies the status entries to `failure` (host memory, followed by `entries` int32) if a frame went wrong
+/// and no earlier failure waits there. limits[s]: sites that set s may have.
+void publish_failure(const DeviceFrame* frame, const int32_t* status, int32_t entries, int32_t sets,
+                     const int32_t* limits, FailureHeader* failure, cudaStream_t stream);
+
+}  // namespace scn::cuda

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cuda/runtime/launch.h"
+
+#include <mutex>
+#include <set>
+#include <utility>
+
+#include "core/error.h"
+
+namespace scn::cuda {
+
+void allow_shared(const void* kernel, int32_t bytes, const DeviceLimits& limits) {
+  if (bytes > limits.shared_bytes) {
+    fail(ErrorKind::kArgument, "A layer needs ", bytes, " bytes of shared memory, the device gives a block ",
+         limits.shared_bytes, ". Its kernel has too many offsets for this device; run it on the CPU.");
+  }
+  static std::mutex mutex;
+  static std::set<std::pair<int, const void*>> allowed;
+  int device = 0;
+  check(cudaGetDevice(&device), "asking for the device");
+  std::lock_guard<std::mutex> lock(mutex);
+  if (!allowed.insert({device, kernel}).second) return;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limits.shared_bytes),
+        "asking for shared memory");
+}
+
+int32_t blocks_per_multiprocessor(const void* kernel, int32_t threads, int32_t shared_bytes) {
+  int blocks = 0;
+  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, size_t(shared_bytes)),
+        "asking for the occupancy");
+  return std::max(1, blocks);
+}
+
+}  // namespace scn::cuda

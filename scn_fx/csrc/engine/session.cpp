@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/session.h"
+
+#include <new>
+
+#include "core/error.h"
+#include "cpu/executor.h"
+#include "cuda/backend.h"
+#include "cuda/traits.h"
+
+namespace scn {
+namespace {
+
+using Lock = std::lock_guard<std::recursive_mutex>;
+
+}  // namespace
+
+Plan make_plan(const OnnxModel& model, const EngineOptions& options, const MemoryLimits& limits) {
+  return build_plan(read_network(model, {options.float32, options.spatial_shape, limits.load}),
+                    options.cuda ? kCudaTraits : kCpuTraits, options.trace);
+}
+
+Session::Session(const OnnxModel& model, const EngineOptions& options, const MemoryLimits& limits)
+    : plan_(std::make_unique<Plan>(make_plan(model, options, limits))) {
+  if (options.cuda) {
+    std::unique_ptr<DeviceExecutor> made = make_cuda_executor(*plan_, options.cuda_options, limits);
+    device_ = made.get();
+    executor_ = std::move(made);
+  } else {
+    executor_ = std::make_unique<CpuExecutor>(*plan_, options.threads, limits);
+  }
+}
+
+Session::~Session() {
+  if (!forked_) return;
+  settle_after_fork();
+  // Freeing a parent's device memory is as impossible as using it.
+  if (device_) static_cast<void>(executor_.release());
+}
+
+void Session::settle_after_fork() const noexcept {
+  if (forked_ && executor_->abandon_frames()) forked_ = false;
+}
+
+void Session::after_fork() noexcept {
+  new (&mutex_) std::recursive_mutex;  // a thread that is not here may hold it
+  forked_ = true;
+}
+
+std::vector<Result> Session::run(const FrameView& frame, std::vector<StageTime>* times) {
+  const Lock lock(mutex_);
+  if (device_) device();  // throws in the child of a fork
+  settle_after_fork();
+  return executor_->run(frame, times);
+}
+
+void Session::enqueue(const FrameView& frame, void* stream) {
+  const Lock lock(mutex_);
+  device().enqueue(frame, stream);
+  stream_ = stream;
+}
+
+void Session::enqueue_host(const FrameView& frame, void* stream) {
+  const Lock lock(mutex_);
+  enqueue(upload(frame, stream), stream);
+}
+
+FrameView Session::upload(const FrameView& frame, void* stream) {
+  const Lock lock(mutex_);
+  return device().upload(frame, stream);
+}
+
+std::vector<Result> Session::fetch() {
+  const Lock lock(mutex_);
+  return device().fetch();
+}
+
+std::vector<StageTime> Session::profile(const FrameView& frame, void* stream) {
+  const Lock lock(mutex_);
+  stream_ = stream;
+  return device().profile(frame, stream);
+}
+
+DeviceExecutor& Session::device() {
+  if (!device_) fail(ErrorKind::kArgument, "This engine runs on the CPU; make one with EngineOptions::cuda.");
+  if (forked_) {
+    fail(ErrorKind::kArgument,
+         "This engine was made before the process was forked, and CUDA does not work in the child of a fork. "
+         "Start processes with multiprocessing's 'spawn' method, and make an engine in each.");
+  }
+  return *device_;
+}
+
+void* Session::stream() const {
+  const Lock lock(mutex_);
+  return stream_;
+}
+
+BufferBytes Session::buffer_bytes() const {
+  const Lock lock(mutex_);
+  settle_after_fork();
+  return executor_->buffer_bytes();
+}
+
+}  // namespace scn

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// What goes wrong is an Error, whose text says what was expected, what came and what to do.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+namespace scn {
+
+enum class ErrorKind {
+  kOnnx,       // the file is not a network this engine runs
+  kSite,       // features and indices do not describe a set of sites
+  kBound,      // a layer has more sites than its output_bound
+  kNonFinite,  // NaN or infinity in the features
+  kOverflow,   // a result does not fit in float16
+  kArgument,   // the call itself is wrong
+  kMemory,     // more memory would be needed than there may be
+};
+
+class Error : public std::runtime_error {
+ public:
+  Error(ErrorKind kind, const std::string& message) : std::runtime_error(message), kind_(kind) {}
+  ErrorKind kind() const { return kind_; }
+
+ private:
+  ErrorKind kind_;
+};
+
+}  // namespace scn
