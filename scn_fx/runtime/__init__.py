@@ -4,10 +4,11 @@
 The engine and the comparison of arrays need numpy alone; `compare` runs a captured graph and so needs torch.
 """
 
-from scn_fx.runtime.comparison import Comparison, NodeComparison, compare
+from scn_fx.runtime.comparison import compare
 from scn_fx.runtime.difference import ArrayDifference, align_sites, compare_arrays
 from scn_fx.runtime.engine import Engine, NodeTrace
 from scn_fx.runtime.limits import Limits, default_limits
+from scn_fx.runtime.report import Comparison, NodeComparison
 
 __all__ = [
     "ArrayDifference",

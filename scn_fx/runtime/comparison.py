@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,104 +16,14 @@ from scn_fx.files.onnx_models import read_model
 from scn_fx.runtime.difference import ArrayDifference, SiteMismatch, align_sites, compare_arrays
 from scn_fx.runtime.engine import Engine
 from scn_fx.runtime.limits import ARITHMETIC_TYPES, Arithmetic, Limits, default_limits
+from scn_fx.runtime.report import Comparison, NodeComparison
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
 
     from scn_fx.runtime.reference import Value
 
-__all__ = ["Comparison", "NodeComparison", "compare", "output_list"]
-
-
-@dataclass(frozen=True)
-class NodeComparison:
-    """One ONNX node, or one output, over all frames."""
-
-    name: str
-    op_type: str
-    """ONNX type of the node; "output" for an output."""
-    precision: str
-    """Precision in which the engine computes it ("int8", "fp16", "fp32"); empty for nodes without one."""
-    difference: ArrayDifference | None
-    """None if the two could not be compared; `failures` says why."""
-    failures: tuple[str, ...] = ()
-    """What is beyond the limits, in words."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether it is within the limits."""
-        return not self.failures
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        found = {"name": self.name, "op_type": self.op_type, "precision": self.precision, "ok": self.ok}
-        difference = self.difference.to_dict() if self.difference else None
-        return {**found, "failures": list(self.failures), "difference": difference}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What `compare` found."""
-
-    nodes: tuple[NodeComparison, ...]
-    """One per ONNX node, in the file's order; empty if only outputs were compared."""
-    outputs: tuple[NodeComparison, ...]
-    limits: Limits
-    frames: int
-    sites: int
-    """Input sites of all frames together."""
-    seconds: float
-
-    @property
-    def ok(self) -> bool:
-        """Whether every node and every output is within the limits."""
-        return all(entry.ok for entry in (*self.nodes, *self.outputs))
-
-    @property
-    def identical(self) -> bool:
-        """Whether every bit of every node and output is the same."""
-        entries = (*self.nodes, *self.outputs)
-        return all(entry.difference is not None and entry.difference.identical for entry in entries)
-
-    @property
-    def first_failure(self) -> NodeComparison | None:
-        """The first node beyond the limits, in the order of execution; outputs come last."""
-        return next((entry for entry in (*self.nodes, *self.outputs) if not entry.ok), None)
-
-    def check(self) -> Comparison:
-        """Returns itself if `ok`.
-
-        Raises:
-            CompareError: names the first failing node and what is wrong with it.
-        """
-        first = self.first_failure
-        if first is not None:
-            entries = (*self.nodes, *self.outputs)
-            failing = sum(not entry.ok for entry in entries)
-            raise CompareError(
-                f"{first.name} ({first.op_type}), first of {failing} failing entries of {len(entries)}: "
-                f"{'; '.join(first.failures)} (limits: {self.limits.reason}). Later ones may only inherit it."
-            )
-        return self
-
-    def __str__(self) -> str:
-        from scn_fx.runtime.report import comparison_text
-
-        return comparison_text(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        limits = {f: getattr(self.limits, f) for f in ("identical", "cosine", "sqnr_db", "max_abs", "reason")}
-        return {
-            "ok": self.ok,
-            "identical": self.identical,
-            "frames": self.frames,
-            "sites": self.sites,
-            "seconds": self.seconds,
-            "limits": limits,
-            "nodes": [entry.to_dict() for entry in self.nodes],
-            "outputs": [entry.to_dict() for entry in self.outputs],
-        }
+__all__ = ["compare", "output_list"]
 
 
 def compare(
