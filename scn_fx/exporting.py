@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The call of `torch.onnx.export` that commands share."""
+"""The call of `torch.onnx.export` that commands, benchmarks and measurements share."""
 
 from __future__ import annotations
 

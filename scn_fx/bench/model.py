@@ -119,7 +119,7 @@ def _make(folder: Path, channels: Sequence[int], grid: Sequence[int], small: boo
 
     from quant import calibrate
     from scn_fx.capture import capture
-    from scn_fx.cli.exporting import export_onnx, quiet
+    from scn_fx.exporting import export_onnx, quiet
     from scn_fx.graph import layers
     from scn_fx.lidar import CENTERPOINT_GRID, embedded_frame
     from scn_fx.zoo import demo_frame, demo_model

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from scn_fx.bench.model import ModelFiles
-from scn_fx.cli.exporting import quiet
 from scn_fx.errors import ArgumentError, MissingPackageError
+from scn_fx.exporting import quiet
 from scn_fx.files.arrays import open_npz
 
 __all__ = ["SpconvPeer", "folded_encoder"]

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scn_fx.cli.exporting import export_onnx, quiet
 from scn_fx.cli.output import file_size, megabytes, working
 from scn_fx.cli.picture import BevMaps, save_picture
+from scn_fx.exporting import export_onnx, quiet
 from scn_fx.lidar import CENTERPOINT_GRID, DATA_VARIABLE, embedded_frame, real_frames
 from scn_fx.runtime import ArrayDifference, Comparison, Engine, compare, compare_arrays
 

@@ -11,10 +11,10 @@ import click
 
 from quant.auto_options import auto_budget
 from quant.options import checkpoint_options
-from scn_fx.cli.exporting import EXPORTERS
 from scn_fx.cli.grid_option import format_option, grid_option
 from scn_fx.cli.network_option import frames_of
 from scn_fx.cli.output import check_output, file_size, json_option, megabytes, print_json, working
+from scn_fx.exporting import EXPORTERS
 from scn_fx.lidar import VoxelGrid
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ def command(
     check_output(output)
     began = time.perf_counter()
     with working("capturing the model") as say:
-        from scn_fx.cli.exporting import export_onnx
         from scn_fx.cli.models import load_model
+        from scn_fx.exporting import export_onnx
 
         graph = load_model(
             model,

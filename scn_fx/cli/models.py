@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scn_fx.cli.exporting import quiet
+from scn_fx.exporting import quiet
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule

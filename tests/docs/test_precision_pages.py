@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import quant
-from scn_fx.cli.exporting import export_onnx
+from scn_fx.exporting import export_onnx
 from tests.docs.test_docs import blocks
 from tests.quant.graphs import frame, residual
 

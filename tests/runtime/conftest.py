@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from torch import fx
 
-from scn_fx.cli.exporting import export_onnx
+from scn_fx.exporting import export_onnx
 from tests.quant.graphs import frame, residual
 
 

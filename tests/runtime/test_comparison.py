@@ -148,7 +148,7 @@ def test_no_voxels_are_equal_zero_maps(calibrated: fx.GraphModule, files: Files)
 
 
 def test_a_sparse_output_is_compared_by_site(tmp_path: Path) -> None:
-    from scn_fx.cli.exporting import export_onnx
+    from scn_fx.exporting import export_onnx
 
     build = GraphBuilder()
     graph = build.finish((build.conv(build.features, "only", (3, 4)), build.indices))

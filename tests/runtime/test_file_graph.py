@@ -14,8 +14,8 @@ from hypothesis import assume, given, settings
 from onnx import numpy_helper
 
 import quant
-from scn_fx.cli.exporting import export_onnx
 from scn_fx.errors import OnnxError
+from scn_fx.exporting import export_onnx
 from scn_fx.graph import layers, metadata
 from scn_fx.input_grid import graph_grid, set_grid
 from scn_fx.lidar import VoxelGrid

@@ -12,8 +12,8 @@ from typing import Any
 
 from scn_fx.bench.model import ModelFiles
 from scn_fx.bench.peer import folded_encoder
-from scn_fx.cli.exporting import quiet
 from scn_fx.errors import ArgumentError, MissingPackageError
+from scn_fx.exporting import quiet
 
 __all__ = ["SpconvGpuPeer"]
 
