@@ -12,7 +12,16 @@ from typing import Any
 from scn_fx.errors import ArgumentError
 from scn_fx.runtime.engine import StageTime
 
-__all__ = ["GROUPS", "LayerRow", "active_pairs", "group_of", "layer_rows", "totals", "weight_widths"]
+__all__ = [
+    "GROUPS",
+    "LayerRow",
+    "active_pairs",
+    "group_of",
+    "layer_rows",
+    "stage_medians",
+    "totals",
+    "weight_widths",
+]
 
 GROUPS = ("kernel maps", "convolutions", "rest")
 """What stages are summed up to: sites and kernel maps of the whole network, convolutions with their fused
@@ -47,6 +56,18 @@ def group_of(kind: str) -> str:
     return "kernel maps" if "map" in kind or "sites" in kind else "rest"
 
 
+def stage_medians(profiles: Sequence[Sequence[StageTime]]) -> list[tuple[StageTime, float]]:
+    """The stages of the first profile, each with the median of its seconds over all of them.
+
+    Raises ArgumentError if there are no profiles or their stages differ.
+    """
+    kinds = {tuple((stage.kind, stage.name) for stage in stages) for stages in profiles}
+    if len(kinds) != 1:
+        found = "other stages in some" if kinds else "none"
+        raise ArgumentError(f"Expected profiles of one engine on one frame, got {found}.")
+    return [(stages[0], median(stage.seconds for stage in stages)) for stages in zip(*profiles, strict=True)]
+
+
 def layer_rows(
     profiles: Sequence[Sequence[StageTime]],
     precisions: Mapping[str, str],
@@ -62,20 +83,18 @@ def layer_rows(
 
     Raises ArgumentError if there are no profiles or their stages differ.
     """
-    _check(profiles)
     rows = []
-    for stages in zip(*profiles, strict=True):
-        first, seconds = stages[0], median(stage.seconds for stage in stages)
-        precision = precisions.get(first.name) if first.kind == "convolution" else None
-        speed = 2 * first.macs / seconds if first.macs and seconds > 0 else None
+    for stage, seconds in stage_medians(profiles):
+        precision = precisions.get(stage.name) if stage.kind == "convolution" else None
+        speed = 2 * stage.macs / seconds if stage.macs and seconds > 0 else None
         peak = peaks.get("int8" if precision == "int8" else "fp32") if precision else None
         rows.append(
             LayerRow(
-                kind=first.kind,
-                name=first.name,
+                kind=stage.kind,
+                name=stage.name,
                 precision=precision,
                 milliseconds=seconds * 1e3,
-                macs=first.macs,
+                macs=stage.macs,
                 gops=speed / 1e9 if speed else None,
                 peak_share=speed / peak if speed and peak else None,
             )
@@ -85,7 +104,7 @@ def layer_rows(
 
 def totals(profiles: Sequence[Sequence[StageTime]]) -> dict[str, float]:
     """Milliseconds by group, and their "total": medians over the runs of each run's sum."""
-    _check(profiles)
+    stage_medians(profiles)  # they belong together
     sums: dict[str, list[float]] = {group: [] for group in (*GROUPS, "total")}
     for stages in profiles:
         run = dict.fromkeys(GROUPS, 0.0)
@@ -113,11 +132,3 @@ def weight_widths(model: Mapping[str, Any]) -> dict[str, int]:
 def active_pairs(stages: Sequence[StageTime], widths: Mapping[str, int]) -> int:
     """Entries of all kernel maps that a frame's convolutions use, each map once per layer that reads it."""
     return sum(stage.macs // widths[stage.name] for stage in stages if stage.macs and stage.name in widths)
-
-
-def _check(profiles: Sequence[Sequence[StageTime]]) -> None:
-    if not profiles:
-        raise ArgumentError("A layer table needs at least one profile, got none.")
-    kinds = {tuple((stage.kind, stage.name) for stage in stages) for stages in profiles}
-    if len(kinds) > 1:
-        raise ArgumentError("The profiles have different stages. Profile one engine on one frame only.")

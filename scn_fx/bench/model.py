@@ -50,11 +50,9 @@ class ModelFiles:
 
     def source(self, precision: str) -> tuple[Path, str | None]:
         """File and engine option for one of `PRECISIONS`."""
-        return (self.int8, None) if precision == "int8" else (self.single, _option(precision))
-
-
-def _option(precision: str) -> str | None:
-    return "fp32" if precision == "fp32" else None
+        if precision == "int8":
+            return self.int8, None
+        return self.single, "fp32" if precision == "fp32" else None
 
 
 def prepare_model(workdir: Path, *, small: bool = False) -> ModelFiles:
@@ -62,7 +60,7 @@ def prepare_model(workdir: Path, *, small: bool = False) -> ModelFiles:
 
     Weights are random, scaled to one synthetic frame; ranges come from another. Timings depend on neither,
     except that int8 with AVX2 is faster the smaller most weights are beside the largest of their channel.
-    Making them needs torch, spconv, onnx and modelopt; using them needs none of these.
+    Making them needs torch, spconv and onnx; using them needs none of these.
     """
     channels, grid = _dimensions(small)
     folder = workdir / f"{_prefix(small)}{_fingerprint()}"

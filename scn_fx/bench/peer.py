@@ -21,7 +21,7 @@ from scn_fx.errors import ArgumentError, MissingPackageError
 from scn_fx.exporting import quiet
 from scn_fx.files.arrays import open_npz
 
-__all__ = ["SpconvPeer", "folded_encoder"]
+__all__ = ["Peer", "SpconvPeer", "folded_encoder"]
 
 
 def folded_encoder(files: ModelFiles) -> Any:
@@ -52,8 +52,30 @@ def folded_encoder(files: ModelFiles) -> Any:
     return model
 
 
-class SpconvPeer:
-    """CenterPoint's encoder in spconv, float32, on the CPU; `peer(threads)` runs the frame of `load`.
+class Peer:
+    """CenterPoint's encoder in spconv, which runs the frame of `load`."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._arguments: tuple[Any, ...] | None = None
+
+    def load(self, features: Any, indices: Any) -> None:
+        """Take the frame to run: tensors [N, C] and int32 [N, 4], where the model lies and in its dtype."""
+        self._arguments = self._model.arguments(features, indices)
+
+    def run(self) -> Any:
+        """The dense map [1, C, H, W] of the loaded frame."""
+        import torch
+
+        if self._arguments is None:
+            raise ArgumentError("Give the peer a frame with load(features, indices) first.")
+        # quiet: spconv's dense() indexes in a way that torch deprecates
+        with quiet(), torch.inference_mode():
+            return self._model(*self._arguments)[0]
+
+
+class SpconvPeer(Peer):
+    """In float32, on the CPU; `peer(threads)` runs the frame of `load`.
 
     Raises MissingPackageError without torch or spconv.
     """
@@ -65,28 +87,22 @@ class SpconvPeer:
             from spconv.core import ConvAlgo
         except ModuleNotFoundError as error:
             raise MissingPackageError.of("spconv", "spconv-cpu", "The comparison with spconv") from error
-        model = folded_encoder(files)
-        for module in model.modules():
+        super().__init__(folded_encoder(files))
+        for module in self._model.modules():
             if isinstance(module, spconv.SubMConv3d | spconv.SparseConv3d):
                 module.algo = ConvAlgo.Native  # the only one of the CPU build
         self._torch: Any = torch
-        self._model = model
-        self._arguments: tuple[Any, ...] | None = None
 
     def load(self, features: npt.NDArray[Any], indices: npt.NDArray[np.int32]) -> None:
         """Take the frame to run: features [N, C], indices int32 [N, 4]."""
-        tensor = self._torch.from_numpy(features.astype(np.float32))
-        self._arguments = self._model.arguments(tensor, self._torch.from_numpy(indices))
+        arrays = (features.astype(np.float32), indices)
+        super().load(*(self._torch.from_numpy(array) for array in arrays))
 
     def __call__(self, threads: int) -> Any:
-        """The dense map [1, C, H, W] of the loaded frame, computed on `threads` threads."""
-        if self._arguments is None:
-            raise ArgumentError("Give the peer a frame with load(features, indices) first.")
+        """The dense map of the loaded frame, computed on `threads` threads."""
         before = self._torch.get_num_threads()
         self._torch.set_num_threads(threads)
         try:
-            # quiet: spconv's dense() indexes in a way that torch deprecates
-            with quiet(), self._torch.inference_mode():
-                return self._model(*self._arguments)[0]
+            return self.run()
         finally:
             self._torch.set_num_threads(before)

@@ -14,7 +14,7 @@ import numpy as np
 
 from scn_fx.errors import ArgumentError
 
-__all__ = ["Timing", "in_turn", "interleaved", "ratio"]
+__all__ = ["Timing", "check_rounds", "deciles", "extremes", "in_turn", "interleaved", "ratio"]
 
 _PAUSE = 0.01
 """Seconds before each run: OpenMP's threads spin for some milliseconds after their work and would take the
@@ -52,6 +52,12 @@ class Timing:
         }
 
 
+def check_rounds(repeat: int, warmup: int) -> None:
+    """Raise ArgumentError unless there is a round that counts."""
+    if repeat < 1 or warmup < 0:
+        raise ArgumentError(f"repeat must be at least 1 and warmup at least 0, got {repeat} and {warmup}.")
+
+
 def in_turn(
     subjects: Mapping[Key, Callable[[], Any]],
     measure: Callable[[Callable[[], Any]], Sample],
@@ -64,8 +70,7 @@ def in_turn(
     In turn, so that a machine that slows down, or other work on it, meets all of them alike. Python's garbage
     collector runs between the subjects and not within them.
     """
-    if repeat < 1 or warmup < 0:
-        raise ArgumentError(f"repeat must be at least 1 and warmup at least 0, got {repeat} and {warmup}.")
+    check_rounds(repeat, warmup)
     samples: dict[Key, list[Sample]] = {key: [] for key in subjects}
     collecting = gc.isenabled()
     gc.disable()
@@ -104,10 +109,25 @@ def interleaved(
     return {key: Timing(tuple(times)) for key, times in found.items()}
 
 
-def ratio(reference: Timing, subject: Timing) -> dict[str, float]:
-    """How many times faster `subject` is: by the medians, and the lowest and highest of single rounds.
+def extremes(values: Sequence[float]) -> dict[str, float]:
+    """The smallest and the largest."""
+    return {"min": min(values), "max": max(values)}
 
-    Both timings come from one call of `interleaved`, so that their rounds belong together.
+
+def deciles(values: Sequence[float]) -> dict[str, float]:
+    """The 10th and the 90th percentile."""
+    low, high = np.percentile(values, [10, 90])
+    return {"p10": float(low), "p90": float(high)}
+
+
+def ratio(
+    reference: Timing,
+    subject: Timing,
+    spread: Callable[[Sequence[float]], dict[str, float]] = extremes,
+) -> dict[str, float]:
+    """How many times faster `subject` is: by the medians, and how the ratios of single rounds spread.
+
+    Both timings come from one call of `in_turn`, so that their rounds belong together.
     """
-    rounds: Sequence[float] = [a / b for a, b in zip(reference.seconds, subject.seconds, strict=True)]
-    return {"median": reference.median / subject.median, "min": min(rounds), "max": max(rounds)}
+    rounds = [a / b for a, b in zip(reference.seconds, subject.seconds, strict=True)]
+    return {"median": reference.median / subject.median, **spread(rounds)}

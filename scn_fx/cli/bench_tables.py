@@ -9,7 +9,7 @@ import click
 
 from scn_fx.cli.output import print_table, table
 
-__all__ = ["print_report"]
+__all__ = ["print_left_out", "print_report", "stage_cells"]
 
 
 def print_report(report: dict[str, Any]) -> None:
@@ -29,8 +29,7 @@ def print_report(report: dict[str, Any]) -> None:
         f"Medians of {settings['repeat']} rounds, all subjects in turn. × spconv: over spconv with as many "  # noqa: RUF001
         "threads, lowest to highest round in brackets."
     )
-    for text in report["skipped"]:
-        click.echo(f"left out: {text}")
+    print_left_out(report)
     for text in report["noisy"]:
         click.echo(f"noisy, measure again on an idle machine: {text}")
     _growth(report)
@@ -38,6 +37,18 @@ def print_report(report: dict[str, Any]) -> None:
     if "memory" in report:
         _memory(report)
     click.echo(f"done in {report['seconds']:.1f} s")
+
+
+def print_left_out(report: dict[str, Any]) -> None:
+    """A line for each frame or peer that was not measured."""
+    for text in report["skipped"]:
+        click.echo(f"left out: {text}")
+
+
+def stage_cells(row: dict[str, Any], time: str) -> tuple[str, ...]:
+    """The first columns of a stage: kind, layer, precision, time, millions of multiply-accumulates."""
+    macs = f"{row['macs'] / 1e6:.0f}" if row["macs"] else ""
+    return row["kind"], row["name"], row["precision"] or "", time, macs
 
 
 def _times(report: dict[str, Any]) -> None:
@@ -86,11 +97,7 @@ def _layers(found: dict[str, Any]) -> None:
     made = table(title, columns, right=columns[3:])
     for row in found["rows"]:
         made.add_row(
-            row["kind"],
-            row["name"],
-            row["precision"] or "",
-            f"{row['milliseconds']:.3f}",
-            f"{row['macs'] / 1e6:.0f}" if row["macs"] else "",
+            *stage_cells(row, f"{row['milliseconds']:.3f}"),
             f"{row['gops']:.0f}" if row["gops"] else "",
             f"{row['peak_share']:.0%}" if row["peak_share"] else "",
         )

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quant.options import checkpoint_options
-from scn_fx.cli.grid_option import format_option, grid_option
+from scn_fx.cli.options import (
+    FILE,
+    device_option,
+    format_option,
+    grid_option,
+    limit_option,
+    single_option,
+    threads_option,
+)
 from scn_fx.cli.output import json_option, print_json, print_table, table, working
 from scn_fx.errors import GridError
 
@@ -21,23 +29,21 @@ if TYPE_CHECKING:
 
 __all__ = ["command", "print_comparison"]
 
-_FILE = click.Path(path_type=Path)
-
 
 @click.command(context_settings={"show_default": True})
 @click.argument("files", nargs=-1, required=True, metavar="FILE.onnx | REFERENCE RESULT")
 @click.option("--model", help="The model behind FILE.onnx: a name of the zoo, or package.module:callable.")
-@click.option("--cache", type=_FILE, help="Its calibration cache; without one the graph is float.")
+@click.option("--cache", type=FILE, help="Its calibration cache; without one the graph is float.")
 @checkpoint_options
 @grid_option
 @click.option(
-    "--frames", type=_FILE, help="Frame file or folder, as for calibrate; default: the synthetic one."
+    "--frames", type=FILE, help="Frame file or folder, as for calibrate; default: the synthetic one."
 )
 @format_option
-@click.option("--limit", default=1, type=click.IntRange(1), help="Use at most this many frames.")
-@click.option("--precision", type=click.Choice(["fp32"]), help="Run the engine in fp32.")
-@click.option("--device", default="cpu", help="Where the engine runs: cpu, cuda or cuda:N.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads of the engine.")
+@limit_option(1)
+@single_option
+@device_option
+@threads_option
 @click.option("--identical", is_flag=True, help="Accept equal bits only.")
 @click.option("--cosine", type=click.FloatRange(-1, 1), help="Smallest cosine to accept.")
 @click.option("--sqnr", type=float, help="Smallest SQNR to accept, in dB.")

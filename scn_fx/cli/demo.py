@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from scn_fx.cli.options import FILE, small_option, threads_option
 from scn_fx.cli.output import json_option, megabytes, print_json, print_table, table
 from scn_fx.errors import ArgumentError, MissingPackageError
 
@@ -29,12 +30,12 @@ _NEEDED = {
 @click.command(context_settings={"show_default": True})
 @click.option(
     "--frames",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Folder of real frames to use as well [default: the one that SCN_FX_DATA names].",
 )
-@click.option("--output-dir", default="demo_output", type=click.Path(path_type=Path), help="Where files go.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads of the engine; all if left out.")
-@click.option("--small", is_flag=True, help="A narrow model on a small grid, for a quick try.")
+@click.option("--output-dir", default="demo_output", type=FILE, help="Where files go.")
+@threads_option
+@small_option
 @json_option
 @click.pass_context
 def command(

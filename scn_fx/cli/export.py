@@ -11,8 +11,15 @@ import click
 
 from quant.auto_options import auto_budget
 from quant.options import checkpoint_options
-from scn_fx.cli.grid_option import format_option, grid_option
 from scn_fx.cli.network_option import frames_of
+from scn_fx.cli.options import (
+    FILE,
+    budget_option,
+    format_option,
+    grid_option,
+    limit_option,
+    timing_device_option,
+)
 from scn_fx.cli.output import check_output, file_size, json_option, megabytes, print_json, working
 from scn_fx.exporting import EXPORTERS
 from scn_fx.lidar import VoxelGrid
@@ -25,12 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_FILE = click.Path(path_type=Path)
-
 
 @click.command(context_settings={"show_default": True})
 @click.option("--model", required=True, help="A model of the zoo, or package.module:callable.")
-@click.option("--cache", type=_FILE, help="Calibration cache of this model, from `scn-fx calibrate`.")
+@click.option("--cache", type=FILE, help="Calibration cache of this model, from `scn-fx calibrate`.")
 @click.option(
     "--float", "as_float", is_flag=True, help="Export without ranges and precisions, no cache needed."
 )
@@ -45,12 +50,12 @@ _FILE = click.Path(path_type=Path)
     help="Change precisions after loading the cache, e.g. 'extra_conv.*=fp16'; repeatable. 'auto' chooses "
     "for --budget on --frames.",
 )
-@click.option("--budget", help="For --precision auto: 'sqnr>=30' (dB) or 'time<=1.1' (times all int8).")
-@click.option("--frames", type=_FILE, help="For --precision auto: frame file or folder, as for calibrate.")
+@budget_option
+@click.option("--frames", type=FILE, help="For --precision auto: frame file or folder, as for calibrate.")
 @format_option
-@click.option("--limit", default=16, type=click.IntRange(1), help="Use at most this many frames.")
-@click.option("--device", default="cpu", help="For --precision auto: where the engine is timed.")
-@click.option("--output", "-o", default="scn.onnx", type=_FILE, help="File to write.")
+@limit_option(16)
+@timing_device_option
+@click.option("--output", "-o", default="scn.onnx", type=FILE, help="File to write.")
 @json_option
 def command(
     model: str,

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from scn_fx.cli.bench_tables import print_left_out, stage_cells
 from scn_fx.cli.output import print_table, table
 
 __all__ = ["print_gpu_report"]
@@ -24,8 +25,7 @@ def print_gpu_report(report: dict[str, Any]) -> None:
         f"{settings['repeat']} rounds, all subjects in turn, tensors in GPU memory. event: CUDA events "
         "around a single call; wall: a call and waiting for it. Brackets: 10th to 90th percentile."
     )
-    for text in report["skipped"]:
-        click.echo(f"left out: {text}")
+    print_left_out(report)
     _memory(report["memory"])
     _stages(report["stages"])
     click.echo(f"done in {report['seconds']:.1f} s")
@@ -69,16 +69,8 @@ def _stages(found: dict[str, Any]) -> None:
     title = f"{found['frame']} in {found['precision']}: medians of {found['runs']} profiles"
     made = table(title, columns, right=columns[3:])
     for row in found["rows"]:
-        cells = [
-            row["kind"],
-            row["name"],
-            row["precision"] or "",
-            f"{row['microseconds']:.1f}",
-            f"{row['macs'] / 1e6:.0f}" if row["macs"] else "",
-        ]
-        if limits:
-            cells.append("" if row["limit"] is None else f"{row['limit']:.2f}")
-        made.add_row(*cells)
+        limit = [] if not limits else ["" if row["limit"] is None else f"{row['limit']:.2f}"]
+        made.add_row(*stage_cells(row, f"{row['microseconds']:.1f}"), *limit)
     print_table(made)
     sums = ", ".join(f"{group} {value:.1f} µs" for group, value in found["totals"].items())
     click.echo(

@@ -9,7 +9,15 @@ from typing import Any
 import click
 
 from quant import METHODS, OUTLIERS
-from scn_fx.cli.grid_option import format_option, grid_option
+from scn_fx.cli.options import (
+    FILE,
+    budget_option,
+    format_option,
+    frames_option,
+    grid_option,
+    quiet_option,
+    timing_device_option,
+)
 from scn_fx.cli.output import (
     check_output,
     file_size,
@@ -24,12 +32,10 @@ from scn_fx.lidar import VoxelGrid
 
 __all__ = ["command"]
 
-_FILE = click.Path(path_type=Path)
-
 
 @click.command(context_settings={"show_default": True})
-@click.argument("file", type=_FILE)
-@click.option("--frames", required=True, type=_FILE, help="Frame file or folder, as for calibrate.")
+@click.argument("file", type=FILE)
+@frames_option
 @grid_option
 @format_option
 @click.option("--limit", type=click.IntRange(1), help="Use at most this many frames, spread evenly.")
@@ -41,8 +47,8 @@ _FILE = click.Path(path_type=Path)
     metavar="PATTERN=PRECISION",
     help="Override default precisions, e.g. 'conv1.*=fp16'; repeatable. 'auto' chooses for --budget.",
 )
-@click.option("--budget", help="For --precision auto: 'sqnr>=30' (dB) or 'time<=1.1' (times all int8).")
-@click.option("--device", default="cpu", help="For --precision auto: where the engine is timed.")
+@budget_option
+@timing_device_option
 @click.option(
     "--outliers",
     default="drop",
@@ -50,8 +56,8 @@ _FILE = click.Path(path_type=Path)
     help="Leave out, or use, voxels and frames with feature values that nothing else comes near.",
 )
 @click.option("--force", is_flag=True, help="Replace ranges that FILE already has.")
-@click.option("--output", "-o", required=True, type=_FILE, help="File to write; it may be FILE.")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--output", "-o", required=True, type=FILE, help="File to write; it may be FILE.")
+@quiet_option
 @json_option
 def command(
     file: Path,

@@ -9,7 +9,14 @@ from typing import Any
 
 import click
 
-from scn_fx.cli.grid_option import format_option, grid_option
+from scn_fx.cli.options import (
+    FILE,
+    device_option,
+    format_option,
+    grid_option,
+    single_option,
+    threads_option,
+)
 from scn_fx.cli.output import (
     check_output,
     file_size,
@@ -24,22 +31,18 @@ from scn_fx.lidar import VoxelGrid
 
 __all__ = ["command"]
 
-_FILE = click.Path(path_type=Path)
-
 
 @click.command(context_settings={"show_default": True})
-@click.argument("file", type=_FILE)
-@click.option("--features", type=_FILE, help="Features [N, C]: .tensor, .npy or .npz.")
-@click.option("--indices", type=_FILE, help="Indices int32 [N, 4] (batch, z, y, x).")
-@click.option("--points", type=_FILE, help="A raw point file instead, voxelised in the grid of FILE.")
+@click.argument("file", type=FILE)
+@click.option("--features", type=FILE, help="Features [N, C]: .tensor, .npy or .npz.")
+@click.option("--indices", type=FILE, help="Indices int32 [N, 4] (batch, z, y, x).")
+@click.option("--points", type=FILE, help="A raw point file instead, voxelised in the grid of FILE.")
 @grid_option
 @format_option
-@click.option("--output", "-o", type=_FILE, help="Write the result: .npz or .tensor.")
-@click.option(
-    "--precision", type=click.Choice(["fp32"]), help="Run everything in fp32, not in the file's precisions."
-)
-@click.option("--device", default="cpu", help="Where to run: cpu, cuda or cuda:N.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; all processors if left out.")
+@click.option("--output", "-o", type=FILE, help="Write the result: .npz or .tensor.")
+@single_option
+@device_option
+@threads_option
 @click.option("--repeat", default=1, type=click.IntRange(1), help="Timed runs, after one to warm up.")
 @json_option
 def command(

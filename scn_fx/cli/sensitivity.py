@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quant.options import checkpoint_options
-from scn_fx.cli.grid_option import format_option, grid_option
+from scn_fx.cli.options import (
+    FILE,
+    format_option,
+    frames_option,
+    grid_option,
+    limit_option,
+    quiet_option,
+)
 from scn_fx.cli.output import check_output, json_option, print_json, print_table, table, working
 
 if TYPE_CHECKING:
@@ -17,28 +24,26 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_FILE = click.Path(path_type=Path)
-
 
 @click.command(context_settings={"show_default": True})
 @click.argument("network", required=False, metavar="MODEL|FILE.onnx")
 @click.option("--model", help="The same as MODEL: a name of the zoo, or package.module:callable.")
 @click.option(
-    "--cache", type=_FILE, help="Calibration cache of the model; without one it is calibrated on the frames."
+    "--cache", type=FILE, help="Calibration cache of the model; without one it is calibrated on the frames."
 )
 @checkpoint_options
 @grid_option
-@click.option("--frames", required=True, type=_FILE, help="Frame file or folder, as for calibrate.")
+@frames_option
 @format_option
-@click.option("--limit", default=16, type=click.IntRange(1), help="Use at most this many frames.")
+@limit_option(16)
 @click.option(
     "--layer", "layers", multiple=True, metavar="PATTERN", help="Only layers of this name; repeatable."
 )
 @click.option(
     "--precision", default="int8", type=click.Choice(["int8", "fp16"]), help="What is tried on each layer."
 )
-@click.option("--plot", type=_FILE, help="Write a bar chart (PNG); needs matplotlib.")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--plot", type=FILE, help="Write a bar chart (PNG); needs matplotlib.")
+@quiet_option
 @json_option
 def command(
     network: str | None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from scn_fx.bench.job import Subject, growth, result_rows
+from scn_fx.bench.results import Subject, growth, result_rows
 from scn_fx.bench.timing import Timing
 
 MS = {

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from benchmarks import __main__ as driver
-from scn_fx.bench import frames, job
-from scn_fx.bench.job import BenchSettings, parse_precisions, parse_threads
+from scn_fx.bench import frames, settings
 from scn_fx.bench.machine import measured_peaks
 from scn_fx.bench.model import ModelFiles, prepare_model
 from scn_fx.bench.peer import SpconvPeer
+from scn_fx.bench.settings import CpuSettings, parse_precisions, parse_threads
 from scn_fx.cli.bench_tables import print_report
 from scn_fx.errors import ArgumentError, LidarError
 from scn_fx.lidar import write_tensor
@@ -152,10 +152,10 @@ def test_wrong_options_are_told_in_one_line(arguments: tuple[str, ...], words: l
 
 
 def test_settings_are_checked_and_have_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "processors", lambda: 4)
-    assert BenchSettings().thread_counts == (1, 4) and BenchSettings().layer_precision == "int8"
-    assert BenchSettings(threads=(2, 1, 2)).thread_counts == (1, 2)
-    assert BenchSettings(layers="fp32").layer_precision == "fp32"
+    monkeypatch.setattr(settings, "processors", lambda: 4)
+    assert CpuSettings().thread_counts == (1, 4) and CpuSettings().layer_precision == "int8"
+    assert CpuSettings(threads=(2, 1, 2)).thread_counts == (1, 2)
+    assert CpuSettings(layers="fp32").layer_precision == "fp32"
     assert parse_threads("1,2") == (1, 2) and parse_precisions("int8, fp32,int8") == ("int8", "fp32")
     for wrong in (
         {"threads": (0,)},
@@ -165,7 +165,7 @@ def test_settings_are_checked_and_have_defaults(monkeypatch: pytest.MonkeyPatch)
         {"layers": "x"},
     ):
         with pytest.raises(ArgumentError):
-            BenchSettings(**wrong)  # type: ignore[arg-type]
+            CpuSettings(**wrong)  # type: ignore[arg-type]
 
 
 def test_frames_of_a_folder_fit_the_network_or_are_left_out(tmp_path: Path) -> None:
@@ -225,3 +225,5 @@ def test_the_driver_judges_goals_and_writes_its_report(
     assert "MISSED  int8 over spconv fp32" in capsys.readouterr().out
     assert driver.main(["--threads", "0"]) == 1
     assert "at least 1" in capsys.readouterr().err
+    assert driver.main(["--thread", "1"]) == 2
+    assert "--threads" in capsys.readouterr().err

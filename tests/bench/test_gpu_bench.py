@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from scn_fx import _core
 from scn_fx.bench.frames import find_frames
 from scn_fx.bench.gpu import job
 from scn_fx.bench.gpu.device import Gpu, Sample
-from scn_fx.bench.gpu.job import GpuSettings, GpuSubject, gpu_rows, run_gpu_bench
+from scn_fx.bench.gpu.job import GpuSubject, gpu_rows, run_gpu_bench
 from scn_fx.bench.gpu.peer import SpconvGpuPeer, fuse_activations
 from scn_fx.bench.gpu.stages import TENSOR_RATES, stage_rows
 from scn_fx.bench.model import ModelFiles, find_model, prepare_model
 from scn_fx.bench.peer import SpconvPeer, folded_encoder
+from scn_fx.bench.settings import BenchSettings, CpuSettings, GpuSettings
+from scn_fx.cli.bench import make_settings
 from scn_fx.cli.gpu_bench_tables import print_gpu_report
 from scn_fx.errors import ArgumentError
 from scn_fx.lidar import Frame
@@ -170,6 +173,14 @@ def test_settings_name_a_gpu() -> None:
     for wrong in ({"device": "cuda:x"}, {"repeat": 0}):
         with pytest.raises(ArgumentError):
             GpuSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_each_device_has_only_the_settings_that_it_knows() -> None:
+    cpu, gpu, both = ({field.name for field in fields(s)} for s in (CpuSettings, GpuSettings, BenchSettings))
+    assert (cpu - both, gpu - both) == ({"threads", "memory"}, {"device"})
+    words: dict[str, Any] = {"threads": "1,2", "precision": None, "repeat": None, "no_spconv": True}
+    made = make_settings(device="cuda:1", memory=True, workdir=None, **words)
+    assert made == GpuSettings(device="cuda:1", spconv=False)
 
 
 def test_a_call_lies_between_two_events_and_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import gc
 
 import pytest
 
-from scn_fx.bench.job import Subject, growth, noisy, result_rows
+from scn_fx.bench.results import Subject, growth, noisy, result_rows
 from scn_fx.bench.timing import Timing, interleaved, ratio
 from scn_fx.errors import ArgumentError
 from tests.bench.samples import frame, timing

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import click
 import numpy as np
 import pytest
 
+import scn_fx
 from scn_fx import cli
 from scn_fx.cli.app import COMMANDS, command
 from tests.cli.conftest import invoke
@@ -127,3 +130,15 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
     done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert len(done.stdout.splitlines()) == 1
+
+
+def test_no_option_is_spelled_twice() -> None:
+    files = sorted((Path(scn_fx.__file__).parent / "cli").glob("*.py"))
+    calls = [node for path in files for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    spelled = [
+        ast.unparse(node)
+        for node in calls
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "click.option"
+    ]
+    assert len(spelled) > 30
+    assert [text for text, times in Counter(spelled).items() if times > 1] == []

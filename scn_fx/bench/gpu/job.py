@@ -3,56 +3,27 @@
 
 from __future__ import annotations
 
-import re
-import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from scn_fx.bench.frames import find_frames
+from scn_fx.bench.common import Say, described, prepared, silent, table_frame
 from scn_fx.bench.gpu.device import Gpu, Sample
 from scn_fx.bench.gpu.stages import TENSOR_RATES, stage_rows
-from scn_fx.bench.job import BenchSettings, table_frame
 from scn_fx.bench.layers import totals
 from scn_fx.bench.machine import describe_machine
 from scn_fx.bench.model import ModelFiles, find_model
-from scn_fx.bench.timing import Timing, in_turn
-from scn_fx.errors import ArgumentError
+from scn_fx.bench.settings import GpuSettings
+from scn_fx.bench.timing import Timing, deciles, in_turn, ratio
 from scn_fx.lidar import Frame
 from scn_fx.runtime import Engine
 
-__all__ = ["GpuSettings", "GpuSubject", "gpu_rows", "run_gpu_bench"]
+__all__ = ["GpuSubject", "gpu_rows", "run_gpu_bench"]
 
 CLOCKS = ("event", "wall")
-
-
-@dataclass(frozen=True)
-class GpuSettings(BenchSettings):
-    """The same on a GPU, where threads and `memory` mean nothing: GPU memory is always measured.
-
-    Raises ArgumentError as well if `device` is no GPU.
-    """
-
-    precisions: tuple[str, ...] = ("fp16", "int8")
-    repeat: int = 100
-    warmup: int = 10
-    device: str = "cuda"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not re.fullmatch(r"cuda(:\d{1,3})?", self.device):
-            raise ArgumentError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {self.device!r}.")
-
-    @property
-    def number(self) -> int:
-        """Which GPU."""
-        return int(self.device.partition(":")[2] or 0)
+_Clocks = dict[str, Timing]
 
 
 @dataclass(frozen=True)
@@ -133,20 +104,15 @@ class _Bench:
         return found
 
 
-def run_gpu_bench(settings: GpuSettings, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
-    """Measure everything that `settings` asks for; `say` hears what is being done.
+def run_gpu_bench(settings: GpuSettings, say: Say = silent) -> dict[str, Any]:
+    """Measure everything that `settings` asks for.
 
     Returns plain data; docs/how-to/benchmark.md describes its fields. Raises ArgumentError if there is no
     GPU, and the errors of frames, packages and engine (`ScnError`).
     """
     began = time.perf_counter()
     gpu = Gpu(settings.number)
-    say("frames")
-    chosen = find_frames(settings.frames, small=settings.small).select(settings.names)
-    with ExitStack() as stack:
-        workdir = settings.workdir or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        say("the network's files")
-        files = find_model(workdir, small=settings.small)
+    with prepared(settings, find_model, say) as (chosen, files):
         say("engines")
         frame = table_frame(chosen, settings)
         bench = _Bench(settings, files, gpu, frame)
@@ -154,20 +120,10 @@ def run_gpu_bench(settings: GpuSettings, say: Callable[[str], None] = lambda tex
             "format": 1,
             "device": {"name": gpu.name, "number": settings.number},
             "machine": describe_machine(),
-            "settings": {
-                "precisions": list(settings.precisions),
-                "repeat": settings.repeat,
-                "warmup": settings.warmup,
-                "network": "small" if settings.small else "CenterPoint sparse encoder",
-                "files": files.int8.parent.name,
-            },
+            "settings": {**settings.to_dict(), "files": files.int8.parent.name},
             "memory": {"frame": frame.name, "rows": bench.memory},
-            "frames": [],
+            "frames": [{**described(one, say), "runs": gpu_rows(bench.time(one))} for one in chosen.frames],
         }
-        for one in chosen.frames:
-            say(f"{one.name}, {len(one):,} voxels")
-            row = {"frame": one.name, "source": one.source, "voxels": len(one)}
-            report["frames"].append({**row, "runs": gpu_rows(bench.time(one))})
         say("stages")
         report["stages"] = _stages(bench)
         report["skipped"] = [*chosen.skipped, *bench.left_out]
@@ -181,33 +137,20 @@ def gpu_rows(samples: dict[GpuSubject, list[Sample]]) -> list[dict[str, Any]]:
         subject: {clock: Timing(tuple(getattr(sample, clock) for sample in found)) for clock in CLOCKS}
         for subject, found in samples.items()
     }
-    peer = timings.get(_SPCONV)
-    return [
-        {
-            "engine": subject.engine,
-            "precision": subject.precision,
-            "graph": subject.graph,
-            **{
-                clock: {
-                    "milliseconds": _milliseconds(timing),
-                    "speedup": None if peer is None or subject == _SPCONV else _speedup(peer[clock], timing),
-                }
-                for clock, timing in of.items()
-            },
+    peer = timings.pop(_SPCONV, None)
+    own = [_row(subject, timing, peer) for subject, timing in timings.items()]
+    return own if peer is None else [_row(_SPCONV, peer, None), *own]
+
+
+def _row(subject: GpuSubject, timings: _Clocks, peer: _Clocks | None) -> dict[str, Any]:
+    clocks = {
+        clock: {
+            "milliseconds": {**timing.to_dict(), **deciles([s * 1e3 for s in timing.seconds])},
+            "speedup": None if peer is None else ratio(peer[clock], timing, deciles),
         }
-        for subject, of in timings.items()
-    ]
-
-
-def _milliseconds(timing: Timing) -> dict[str, Any]:
-    low, high = np.percentile(timing.seconds, [10, 90])
-    return {**timing.to_dict(), "p10": float(low) * 1e3, "p90": float(high) * 1e3}
-
-
-def _speedup(peer: Timing, own: Timing) -> dict[str, float]:
-    """Ratio of the medians, and how the ratios of single rounds spread."""
-    low, high = np.percentile(np.divide(peer.seconds, own.seconds), [10, 90])
-    return {"median": peer.median / own.median, "p10": float(low), "p90": float(high)}
+        for clock, timing in timings.items()
+    }
+    return {**asdict(subject), **clocks}
 
 
 def _stages(bench: _Bench) -> dict[str, Any]:

@@ -11,22 +11,20 @@ from __future__ import annotations
 from typing import Any
 
 from scn_fx.bench.model import ModelFiles
-from scn_fx.bench.peer import folded_encoder
+from scn_fx.bench.peer import Peer, folded_encoder
 from scn_fx.errors import ArgumentError, MissingPackageError
-from scn_fx.exporting import quiet
 
 __all__ = ["SpconvGpuPeer"]
 
 
-class SpconvGpuPeer:
-    """CenterPoint's encoder in spconv, float16, on a GPU; a call runs the frame of `load`.
+class SpconvGpuPeer(Peer):
+    """In float16, on a GPU; a call enqueues the frame of `load` on the current stream.
 
     Raises MissingPackageError without spconv, ArgumentError if the installed one has no CUDA.
     """
 
     def __init__(self, files: ModelFiles, device: str) -> None:
         try:
-            import torch
             from spconv.cppconstants import CPU_ONLY_BUILD
         except ModuleNotFoundError as error:
             raise MissingPackageError.of(
@@ -34,20 +32,11 @@ class SpconvGpuPeer:
             ) from error
         if CPU_ONLY_BUILD:
             raise ArgumentError("The installed spconv has no CUDA.")
-        self._torch: Any = torch
-        self._model = fuse_activations(folded_encoder(files)).half().to(device)
-        self._arguments: tuple[Any, ...] | None = None
-
-    def load(self, features: Any, indices: Any) -> None:
-        """Take the frame to run: features [N, C] and indices int32 [N, 4] on the GPU."""
-        self._arguments = self._model.arguments(features, indices)
+        super().__init__(fuse_activations(folded_encoder(files)).half().to(device))
 
     def __call__(self) -> Any:
-        """The dense map [1, C, H, W] of the loaded frame, enqueued on the current stream."""
-        if self._arguments is None:
-            raise ArgumentError("Give the peer a frame with load(features, indices) first.")
-        with quiet(), self._torch.inference_mode():
-            return self._model(*self._arguments)[0]
+        """The dense map of the loaded frame."""
+        return self.run()
 
 
 def fuse_activations(model: Any) -> Any:

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import median
 from typing import Any
 
-from scn_fx.errors import ArgumentError
+from scn_fx.bench.layers import stage_medians
 from scn_fx.runtime.engine import StageTime
 
 __all__ = ["TENSOR_RATES", "StageRow", "stage_rows"]
@@ -55,20 +54,17 @@ def stage_rows(
 
     Raises ArgumentError if there are no profiles or their stages differ.
     """
-    if len({tuple((stage.kind, stage.name) for stage in stages) for stages in profiles}) != 1:
-        raise ArgumentError("Stages need profiles of one engine on one frame.")
     rows = []
-    for stages in zip(*profiles, strict=True):
-        kind, name = stages[0].kind, stages[0].name
-        precision = precisions.get(name) if kind == "convolution" else None
-        work = macs.get(name, 0) if precision else 0
+    for stage, seconds in stage_medians(profiles):
+        precision = precisions.get(stage.name) if stage.kind == "convolution" else None
+        work = macs.get(stage.name, 0) if precision else 0
         rate = rates.get(precision) if precision else None
         rows.append(
             StageRow(
-                kind=kind,
-                name=name,
+                kind=stage.kind,
+                name=stage.name,
                 precision=precision,
-                microseconds=median(stage.seconds for stage in stages) * 1e6,
+                microseconds=seconds * 1e6,
                 macs=work,
                 limit=2 * work / rate * 1e6 if work and rate else None,
             )
