@@ -43,11 +43,10 @@ ALLOWED = {
     "quant/checkpoint_files.py": {"torch.load"},  # on a stream that is open and checked
     "quant/unpickling.py": {"torch.load"},  # the same
     "quant/provenance.py": {"json.loads"},  # of its own text
-    "scn_fx/bench/machine.py": {"open"},  # /proc
+    "scn_fx/bench/host.py": {"open"},  # /proc
     "scn_fx/bench/memory.py": {"json.loads"},  # what a child has printed
     "scn_fx/bench/model.py": {"read_bytes"},  # our own sources
     "scn_fx/bench/probe.py": {"open", "json.loads"},  # /proc, and its parent's words
-    "scn_fx/cli/env.py": {"read_text"},  # /proc
     "benchmarks/soak/memory.py": {"read_text"},  # /proc
 }
 

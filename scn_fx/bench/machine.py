@@ -5,22 +5,16 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from scn_fx import __version__, _core
+from scn_fx.bench.host import SPCONV, cpu_name, installed, processors
 
-__all__ = ["PEAK_KINDS", "describe_machine", "measured_peaks", "processors", "spconv_version"]
+__all__ = ["PEAK_KINDS", "describe_machine", "measured_peaks"]
 
 PEAK_KINDS = ("fp32", "int8")
 _SECONDS = 0.25
 """Length of a peak measurement: long enough for the clock frequency to settle."""
-_SPCONV = ("spconv", "spconv-cu118", "spconv-cu120", "spconv-cu121", "spconv-cu124", "spconv-cu126")
-
-
-def processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def measured_peaks(threads: int, seconds: float = _SECONDS) -> dict[str, float | None]:
@@ -34,42 +28,18 @@ def measured_peaks(threads: int, seconds: float = _SECONDS) -> dict[str, float |
     return {kind: float(measure(kind, threads, seconds)) for kind in PEAK_KINDS}
 
 
-def spconv_version() -> str | None:
-    """Name and version of the installed spconv, if there is one."""
-    for name in _SPCONV:
-        try:
-            return f"{name} {version(name)}"
-        except PackageNotFoundError:
-            continue
-    return None
-
-
 def describe_machine() -> dict[str, Any]:
     """Processor, versions, and the load of the last minute ("load", in processors) as plain data."""
-    features = _core.cpu_features()
-    packages: dict[str, str | None] = {}
-    for name in ("numpy", "torch"):
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            packages[name] = None
+    packages = {name: installed((name,)) for name in ("numpy", "torch")}
+    spconv = installed(SPCONV)
     return {
         "scn_fx": __version__,
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "processors": processors(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "isa": features["isa"],
+        "isa": _core.cpu_features()["isa"],
         "platform": platform.platform(),
         "python": platform.python_version(),
-        **packages,
-        "spconv": spconv_version(),
+        **{name: found[1] if found else None for name, found in packages.items()},
+        "spconv": " ".join(spconv) if spconv else None,
     }
-
-
-def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()

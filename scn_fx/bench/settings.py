@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scn_fx.bench.machine import processors
+from scn_fx.bench.host import processors
 from scn_fx.bench.model import PRECISIONS
 from scn_fx.bench.timing import check_rounds
 from scn_fx.errors import ArgumentError

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import click
 
 from scn_fx import __version__
+from scn_fx.bench.host import SPCONV, cpu_name, installed, processors
 from scn_fx.cli.output import json_option, print_json, print_table, table
 
 __all__ = ["command", "cuda_rows", "cuda_version", "environment"]
@@ -19,12 +17,7 @@ __all__ = ["command", "cuda_rows", "cuda_version", "environment"]
 _PACKAGES: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("numpy", ("numpy",), "", "everything"),
     ("torch", ("torch",), "torch", "capture, calibration, export"),
-    (
-        "spconv",
-        ("spconv", "spconv-cu118", "spconv-cu120", "spconv-cu126"),
-        "spconv-cpu",
-        "capture of spconv models",
-    ),
+    ("spconv", SPCONV, "spconv-cpu", "capture of spconv models"),
     ("nvidia-modelopt", ("nvidia-modelopt",), "bridge", "models that modelopt has quantised"),
     ("onnx", ("onnx",), "export", "export"),
     ("onnxscript", ("onnxscript",), "export", "export"),
@@ -71,8 +64,8 @@ def environment() -> dict[str, Any]:
         "scn_fx": __version__,
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
         "platform": platform.platform(),
-        "cpu": _cpu_model(),
-        "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu": cpu_name(),
+        "processors": processors(),
         "engine": engine,
         "instruction_sets": sets,
         "cuda": cuda,
@@ -108,19 +101,8 @@ def cuda_version(number: int) -> str:
 
 
 def _version(names: tuple[str, ...]) -> str | None:
-    for name in names:
-        try:
-            found = version(name)
-        except PackageNotFoundError:
-            continue
-        return found if name == names[0] else f"{found} ({name})"
-    return None
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    found = installed(names)
+    if found is None:
+        return None
+    name, number = found
+    return number if name == names[0] else f"{number} ({name})"
