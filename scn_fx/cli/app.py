@@ -39,7 +39,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "bench": (
         "scn_fx.cli.bench",
         "command",
-        "Time the engine beside spconv's CPU build, layer by layer too.",
+        "Time the engine beside spconv, layer by layer too.",
     ),
     "env": ("scn_fx.cli.env", "command", "Show what is installed and what this machine can run."),
 }
