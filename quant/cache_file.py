@@ -2,7 +2,8 @@
 """The JSON file of a calibration: its head, which says what made it, and how it is read.
 
 Format version 2: one object with `format`, `version`, `tool` (name and version that wrote it), `fingerprint`
-(of the graph before any change of weights, see `quant.changes`), where known `model` (name or import path),
+(of the graph before any change of weights, see `quant.changes`), `fingerprints` (what they cover: 2 since
+kernel maps hold the geometry, absent before), where known `model` (name or import path),
 `checkpoint` (`file` and `sha256`, or null for none) and `grid`; and
 
 - of a finished calibration `method`, `frames` and `layers`: for each layer name its `kind`, `precision`,
@@ -36,6 +37,7 @@ _CACHE_FILE = FileKind(CalibrationError, 256 << 20, "a calibration cache", pipes
 """CenterPoint's ranges are 60 KB, its histograms 1 MB, all its weights 7 MB."""
 FORMAT = "scn-fx calibration cache"
 VERSIONS = (1, 2)
+FINGERPRINTS = 2
 
 
 def head(graph: GraphModule) -> dict[str, Any]:
@@ -45,6 +47,7 @@ def head(graph: GraphModule) -> dict[str, Any]:
         "version": VERSIONS[-1],
         "tool": f"scn-fx {__version__}",
         "fingerprint": original_fingerprint(graph),
+        "fingerprints": FINGERPRINTS,
         **provenance(graph),
     }
 
@@ -88,6 +91,12 @@ def require_result(content: dict[str, Any], path: Path) -> None:
 def check_graph(content: dict[str, Any], graph: GraphModule, path: Path) -> None:
     """CalibrationError unless the file was made from this graph, or from what it was before its changes."""
     own = original_fingerprint(graph)
+    if content["fingerprint"] != own and content.get("fingerprints") != FINGERPRINTS:
+        raise CalibrationError(
+            f"{path} was written by another version of scn-fx ({str(content['tool'])[:40]}), whose "
+            "fingerprints of graphs are others: whether it belongs to this graph cannot be told. Calibrate "
+            "anew."
+        )
     if content["fingerprint"] != own:
         raise CalibrationError(
             f"{path} belongs to another graph: its fingerprint is {str(content['fingerprint'])[:12]}..., "

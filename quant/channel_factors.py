@@ -31,7 +31,8 @@ from torch.fx import Node
 
 from quant.channel_statistics import ChannelStatistics
 from quant.scale_groups import ScaleGroup
-from scn_fx.graph import Layer
+from scn_fx.graph import Layer, operator_spec
+from scn_fx.operators.spec import Sites
 
 __all__ = ["best_factors"]
 
@@ -126,7 +127,7 @@ def _terms(group: ScaleGroup, statistics: ChannelStatistics) -> list[_Term | _We
         shares = [_weight_energy(layer) / power for layer, power in powers.items() if power]
         if not shares:
             continue
-        relu = addition.activation == "ReLU"
+        relu = addition.fused.rectifies
         for position, node in enumerate(addition.inputs):
             floor = -statistics.largest(addition.inputs[1 - position]) if relu else None
             ranges, _ = _floored(statistics, node, floor)
@@ -154,7 +155,8 @@ def _follows(node: Node, earlier: Node) -> bool:
         at = waiting.pop()
         if at is earlier:
             return True
-        if at not in seen and at.kwargs.get("name") is not None and "kernel_size" not in at.kwargs:
+        spec = operator_spec(at)
+        if at not in seen and spec is not None and spec.sites is Sites.SAME:
             seen.add(at)
             waiting += at.all_input_nodes
     return False

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from operator import index
 
@@ -14,6 +14,7 @@ __all__ = [
     "MOST_CHANNELS",
     "MOST_EXTENT",
     "MOST_OFFSETS",
+    "MOST_SITES",
     "ConvGeometry",
     "Triple",
     "output_spatial_shape",
@@ -26,6 +27,7 @@ Triple = tuple[int, int, int]
 MOST_EXTENT = 2**30  # that no coordinate reaches, nor padding, or what a kernel spans, added to one
 MOST_OFFSETS = 2**15  # of a kernel
 MOST_CHANNELS = 2**20  # of a layer
+MOST_SITES = 2**31 - 1  # rows are numbered in int32
 
 
 def triple(value: Sequence[int], what: str, least: int) -> Triple:
@@ -137,6 +139,16 @@ class ConvGeometry:
     def volume(self) -> int:
         """Number of kernel offsets."""
         return prod(self.kernel_size)
+
+    def inverted(self) -> ConvGeometry:
+        """Geometry of the inverse convolution of this one, which leads back to its input grid."""
+        return replace(
+            self,
+            input_spatial_shape=self.output_spatial_shape,
+            output_spatial_shape=self.input_spatial_shape,
+            inverse=True,
+            transposed=False,
+        )
 
     @classmethod
     def submanifold(

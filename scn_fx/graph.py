@@ -13,7 +13,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -21,55 +20,43 @@ from torch import fx
 
 from scn_fx.errors import CaptureError
 from scn_fx.geometry import ConvGeometry
+from scn_fx.graph_maps import KernelMap, kernel_map_of, map_arguments
+from scn_fx.graph_nodes import (
+    NAMESPACE,
+    argument,
+    operands,
+    operator_name,
+    operator_spec,
+    replace_keywords,
+)
+from scn_fx.operators.activations import ACTIVATIONS, NO_ACTIVATION, Activation
+from scn_fx.operators.spec import Kind, OperatorSpec, Sites
+from scn_fx.operators.table import OPERATORS
 
 __all__ = [
     "KINDS",
+    "NAMESPACE",
     "CapturedGraph",
+    "KernelMap",
     "Layer",
     "fingerprint",
     "layers",
     "metadata",
     "new_metadata",
     "operator_name",
+    "operator_spec",
     "set_all",
     "set_metadata",
 ]
 
-NAMESPACE = "scn_fx"
-"""Namespace of the operators, and key of the metadata in `graph.meta`."""
-
-_OPERANDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "convolution": ("features",),
-        "add": ("a", "b"),
-        "relu": ("x",),
-        "scatter_dense": ("features",),
-        "reshape": ("x",),
-        "transpose": ("x",),
-    }
-)
-KINDS: tuple[str, ...] = tuple(_OPERANDS)
+KINDS: tuple[str, ...] = tuple(name for name, spec in OPERATORS.items() if spec.layer)
 """Kinds of layers, in the order of the operator table."""
 
 _QUANTISATION = frozenset(
-    {
-        "precision",
-        "output_precision",
-        "input_dynamic_range",
-        "input0_dynamic_range",
-        "input1_dynamic_range",
-        "weight_dynamic_ranges",
-    }
+    {"precision", "output_precision"}
+    | {each.attribute for spec in OPERATORS.values() for each in spec.ranges}
 )
 _NOT_IN_FINGERPRINT = _QUANTISATION | {"output_bound"}  # the bound sizes buffers, it changes no value
-
-
-def operator_name(node: object) -> str | None:
-    """Name of the scn-fx operator that a node calls ("convolution", "subm_map", …), or None."""
-    if not isinstance(node, fx.Node) or not isinstance(node.target, torch._ops.OpOverload):
-        return None
-    namespace, _, name = node.target.name().partition("::")
-    return name.partition(".")[0] if namespace == NAMESPACE else None
 
 
 class CapturedGraph(fx.GraphModule):
@@ -108,25 +95,25 @@ class Layer:
     name: str
     kind: str
 
+    @property
+    def spec(self) -> OperatorSpec:
+        """What the table says of its operator."""
+        return OPERATORS[self.kind]
+
     def argument(self, name: str) -> Any:
         """Value of an argument of the operator's schema: as the node has it, or else the schema's default."""
-        node = self.node
-        if name in node.kwargs:
-            return _plain(node.kwargs[name])
-        arguments = node.target._schema.arguments  # type: ignore[union-attr]
-        for position, argument in enumerate(arguments):
-            if argument.name == name:
-                if position < len(node.args):
-                    return _plain(node.args[position])
-                if argument.has_default_value():
-                    return argument.default_value
-        raise AttributeError(
-            f"A layer of kind {self.kind!r} ({self.name}) has no {name!r}; "
-            f"it has {[a.name for a in arguments]}."
-        )
+        try:
+            return _plain(argument(self.node, name))
+        except KeyError:
+            known = [a.name for a in self.node.target._schema.arguments]  # type: ignore[union-attr]
+            raise AttributeError(
+                f"A layer of kind {self.kind!r} ({self.name}) has no {name!r}; it has {known}."
+            ) from None
 
     def set(self, **kwargs: Any) -> None:
         """Set keyword arguments of the node (ranges, precisions, activation, …); the graph runs with them.
+
+        Geometry, rulebook and bound are those of the layer's kernel map: `layer.kernel_map.set(…)`.
 
         Raises:
             AttributeError: the operator's schema has no keyword argument of that name.
@@ -135,24 +122,40 @@ class Layer:
         self.graph.recompile()
 
     def _replace(self, kwargs: Mapping[str, Any]) -> None:
-        known = {a.name for a in self.node.target._schema.arguments if a.kwarg_only}  # type: ignore[union-attr]
-        for name in kwargs:
-            if name not in known:
-                raise AttributeError(
-                    f"A layer of kind {self.kind!r} ({self.name}) has no keyword argument {name!r}; "
-                    f"it has {sorted(known)}."
-                )
-        self.node.kwargs = {**self.node.kwargs, **kwargs}
+        of_map = sorted(map_arguments() & kwargs.keys()) if self.spec.sites is Sites.MAP else []
+        hint = (
+            f" {', '.join(of_map)} of a layer is its kernel map's, which other layers may share: set it "
+            "there, with layer.kernel_map.set(…)."
+            if of_map
+            else ""
+        )
+        replace_keywords(self.node, kwargs, f"A layer of kind {self.kind!r} ({self.name})", hint)
 
     @property
     def inputs(self) -> tuple[fx.Node, ...]:
-        """Nodes that produce the feature operands: one, or two for an Add."""
-        return tuple(self.argument(name) for name in _OPERANDS[self.kind])
+        """Nodes that produce the operands that are features or dense maps: one, or two for an Add."""
+        return operands(self.node, Kind.FEATURES, Kind.DENSE)
+
+    @property
+    def kernel_map(self) -> KernelMap:
+        """The kernel map of a convolution. An operator without one raises AttributeError."""
+        return kernel_map_of(self.graph, self.argument("kernel_map"))
+
+    @property
+    def input_channels(self) -> int:
+        """Width of the first operand.
+
+        Raises:
+            ExportError: nothing in the graph says it: no convolution makes or reads the value.
+        """
+        from scn_fx.graph_channels import channels_of
+
+        return channels_of(self.graph, self.inputs[0])
 
     @property
     def weight(self) -> torch.Tensor:
         """Weight of a convolution: float32 [out, kz, ky, kx, in]."""
-        value = self._attribute("weight")
+        value = self.parameter("weight")
         if value is None:
             raise AttributeError(f"Convolution {self.name} has no weight.")
         return value
@@ -160,9 +163,10 @@ class Layer:
     @property
     def bias(self) -> torch.Tensor | None:
         """Bias of a convolution: float32 [out], or None."""
-        return self._attribute("bias")
+        return self.parameter("bias")
 
-    def _attribute(self, name: str) -> torch.Tensor | None:
+    def parameter(self, name: str) -> torch.Tensor | None:
+        """A parameter of the layer, by the name of the operand; None where it has none."""
         node = self.argument(name)
         if node is None:
             return None
@@ -175,8 +179,13 @@ class Layer:
 
     @property
     def activation(self) -> str:
-        """ "ReLU" or "None"."""
+        """Name of the activation that it does on the way out: "ReLU", …, or "None"."""
         return str(self.argument("activation"))
+
+    @property
+    def activation_parameter(self) -> float:
+        """The number that the activation takes."""
+        return float(self.argument("activation_parameter"))
 
     @property
     def activation_name(self) -> str:
@@ -184,9 +193,14 @@ class Layer:
         return str(self.argument("activation_name"))
 
     @property
+    def fused(self) -> Activation:
+        """What the table says of that activation; of doing nothing, for an operator that fuses none."""
+        return ACTIVATIONS[self.activation if self.spec.fuses else NO_ACTIVATION]
+
+    @property
     def rulebook(self) -> str:
-        """Name of the kernel map; layers of equal rulebook share it."""
-        return str(self.argument("rulebook"))
+        """Name of the kernel map of a convolution; layers of equal rulebook share it."""
+        return self.kernel_map.rulebook
 
     @property
     def precision(self) -> str:
@@ -221,21 +235,13 @@ class Layer:
 
     @property
     def output_bound(self) -> int:
-        """Most output sites that a convolution may have."""
-        return int(self.argument("output_bound"))
+        """Most output sites that a convolution may have, as its kernel map says."""
+        return self.kernel_map.output_bound
 
     @property
     def geometry(self) -> ConvGeometry:
-        """Geometry of a convolution."""
-        triples = {
-            name: tuple(self.argument(name))
-            for name in (
-                "kernel_size", "stride", "padding", "dilation", "output_padding",
-                "input_spatial_shape", "output_spatial_shape",
-            )
-        }  # fmt: skip
-        flags = {name: bool(self.argument(name)) for name in ("subm", "inverse", "transposed")}
-        return ConvGeometry(**triples, **flags)  # type: ignore[arg-type]
+        """Geometry of a convolution, as its kernel map says."""
+        return self.kernel_map.geometry
 
     @property
     def dims(self) -> list[int]:
@@ -269,9 +275,9 @@ def layers(graph: fx.GraphModule) -> list[Layer]:
 
 def _layers(graph: fx.GraphModule) -> Iterator[Layer]:
     for node in graph.graph.nodes:
-        kind = operator_name(node)
-        if kind is not None and kind in _OPERANDS:
-            yield Layer(graph, node, str(node.kwargs["name"]), kind)
+        spec = operator_spec(node)
+        if spec is not None and spec.layer:
+            yield Layer(graph, node, str(node.kwargs["name"]), spec.name)
 
 
 def set_all(graph: fx.GraphModule, changes: Mapping[Layer, Mapping[str, Any]]) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from torch import fx
 
 from scn_fx.errors import CaptureError, GridError
-from scn_fx.graph import metadata, set_metadata
+from scn_fx.graph import metadata, operator_spec, set_metadata
 from scn_fx.lidar.grids import VoxelGrid
 from scn_fx.lidar.sites import NetworkGrid
 
@@ -55,9 +55,9 @@ def input_shape(graph: fx.GraphModule) -> list[int]:
     for node in graph.graph.nodes:
         if node.op == "placeholder" and node.name == indices:
             for user in node.users:
-                for key in ("spatial_shape", "input_spatial_shape"):
-                    if key in user.kwargs:
-                        return [int(size) for size in user.kwargs[key]]
+                spec = operator_spec(user)
+                if spec is not None and spec.grid is not None:
+                    return [int(size) for size in user.kwargs[spec.grid.argument]]
     return []
 
 

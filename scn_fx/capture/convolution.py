@@ -12,13 +12,16 @@ import scn_fx.ops  # noqa: F401 - registers the operators
 from scn_fx.capture.packages import spconv
 from scn_fx.capture.tracing import KernelMap, Tracing, same_tensor
 from scn_fx.capture.unsupported import stand_in
-from scn_fx.errors import CaptureError, ScnError
+from scn_fx.errors import BoundError, CaptureError, ScnError
 from scn_fx.geometry import ConvGeometry
+from scn_fx.operators.activations import activation_of_spconv, real_activations
 
 __all__ = ["convolve"]
 
 
-def convolve(tracing: Tracing, module: Any, tensor: Any, weight: Any, bias: Any, activation: str) -> Any:
+def convolve(
+    tracing: Tracing, module: Any, tensor: Any, weight: Any, bias: Any, activation: str, alpha: float = 0.0
+) -> Any:
     """What `module._conv_forward` gives for a SparseConvTensor while it is captured, as a SparseConvTensor.
 
     Follows spconv's rules (`spconv/pytorch/conv.py`, 2.3.8): which layers may share an `indice_key`, what an
@@ -32,18 +35,22 @@ def convolve(tracing: Tracing, module: Any, tensor: Any, weight: Any, bias: Any,
         weight: [out, kz, ky, kx, in], as the layer hands it over: a class of the user's may have computed it.
         bias: [out] or None.
         activation: the fused activation by spconv's name ("None_", "ReLU", "Sigmoid", "LeakyReLU").
+        alpha: its number, spconv's `act_alpha`.
     """
     try:
         _check(tracing, module, tensor, weight, bias, activation)
-        return _convolution(tracing, module, tensor, weight, bias, activation)
+        return _convolution(tracing, module, tensor, weight, bias, activation, alpha)
     except CaptureError as error:
         return _not_captured(module, tensor, str(error))
 
 
-def _convolution(tracing: Tracing, module: Any, tensor: Any, weight: Any, bias: Any, activation: str) -> Any:
+def _convolution(
+    tracing: Tracing, module: Any, tensor: Any, weight: Any, bias: Any, activation: str, alpha: float
+) -> Any:
     name = tracing.layer_name(module)
     indice_dict = tensor.indice_dict
-    geometry = None
+    fused = activation_of_spconv(activation)
+    assert fused is not None
     if module.conv1x1:
         kernel_map = _pointwise(tracing, module, tensor, name)
         # spconv multiplies by weight.view(in, out) although the weight is stored [out, 1, 1, 1, in]: the
@@ -51,7 +58,7 @@ def _convolution(tracing: Tracing, module: Any, tensor: Any, weight: Any, bias: 
         weight = weight.view(module.in_channels, module.out_channels).t()
         weight = weight.reshape(module.out_channels, 1, 1, 1, module.in_channels)
     elif module.inverse:
-        kernel_map, geometry = _inverse(tracing, module, tensor, name)
+        kernel_map = _inverse(tracing, module, tensor, name)
     else:
         known = tensor.find_indice_pair(module.indice_key)
         if known is not None:
@@ -60,22 +67,19 @@ def _convolution(tracing: Tracing, module: Any, tensor: Any, weight: Any, bias: 
             kernel_map = _made(tracing, module, tensor, name)
             if module.indice_key is not None:
                 indice_dict = {**indice_dict, module.indice_key: kernel_map}
-    geometry = geometry or kernel_map.geometry
     features = torch.ops.scn_fx.convolution.default(
         tensor.features,
         weight,
         bias,
         kernel_map.value,
         name=name,
-        rulebook=kernel_map.rulebook,
-        activation="ReLU" if activation == "ReLU" else "None",
-        **_attributes(geometry),
-        output_bound=tracing.output_bound,
+        activation=fused.name,
+        **fused.keywords(alpha),
     )
     result = tensor.shadow_copy().replace_feature(features)
     result.indices = kernel_map.out_indices
     result.indice_dict = indice_dict
-    result.spatial_shape = list(geometry.output_spatial_shape)
+    result.spatial_shape = list(kernel_map.geometry.output_spatial_shape)
     return result
 
 
@@ -92,21 +96,6 @@ def _not_captured(module: Any, tensor: Any, reason: str) -> Any:
     return stand_in(tensor, reason, module.out_channels, shape, new_sites=not module.subm)
 
 
-def _attributes(geometry: ConvGeometry) -> dict[str, Any]:
-    return {
-        "kernel_size": list(geometry.kernel_size),
-        "stride": list(geometry.stride),
-        "padding": list(geometry.padding),
-        "dilation": list(geometry.dilation),
-        "output_padding": list(geometry.output_padding),
-        "input_spatial_shape": list(geometry.input_spatial_shape),
-        "output_spatial_shape": list(geometry.output_spatial_shape),
-        "subm": geometry.subm,
-        "inverse": geometry.inverse,
-        "transposed": geometry.transposed,
-    }
-
-
 def _check(tracing: Tracing, module: Any, tensor: Any, weight: Any, bias: Any, activation: str) -> None:
     """Refuse what the operators do not express, naming the layer."""
     layer = f"Layer {tracing.describe(module)}"
@@ -117,12 +106,14 @@ def _check(tracing: Tracing, module: Any, tensor: Any, weight: Any, bias: Any, a
         )
     if module.groups != 1:
         raise CaptureError(f"{layer} has groups={module.groups}; only groups=1 is supported.")
-    if activation not in ("None_", "ReLU"):
+    fused = activation_of_spconv(activation)
+    if fused is None:
+        known = [each.name for each in real_activations()]
         raise CaptureError(
-            f"{layer} has act_type {activation}; only ReLU and None_ are supported. "
-            "Train with ReLU, or end the captured part before the layer."
+            f"{layer} has act_type {activation}; only {', '.join(known)} and None_ are supported. "
+            f"Train with {' or '.join(known)}, or end the captured part before the layer."
         )
-    if module.conv1x1 and activation != "None_":
+    if module.conv1x1 and fused.operator:
         raise CaptureError(
             f"{layer} has act_type {activation}, which spconv ignores for a kernel of one offset. "
             "Apply nn.ReLU after the layer instead."
@@ -175,13 +166,14 @@ def _made(tracing: Tracing, module: Any, tensor: Any, name: str) -> KernelMap:
             geometry = ConvGeometry.submanifold(tensor.spatial_shape, module.kernel_size, module.dilation)
             return _subm_map(tracing, tensor, geometry, name, tracing.rulebook(stem))
         geometry = _strided_geometry(module, tensor.spatial_shape)
-    except CaptureError:
+    except (CaptureError, BoundError):
         raise
     except ScnError as error:
         raise CaptureError(f"Layer {tracing.describe(module)}: {error}") from error
     known = tracing.strided(tensor.indices, geometry)
     if known is not None:
         return known
+    rulebook = tracing.rulebook(stem)
     out_indices, value = torch.ops.scn_fx.conv_map.default(
         tensor.indices,
         name=name,
@@ -193,9 +185,11 @@ def _made(tracing: Tracing, module: Any, tensor: Any, name: str) -> KernelMap:
         padding=list(geometry.padding),
         dilation=list(geometry.dilation),
         transposed=geometry.transposed,
+        output_padding=list(geometry.output_padding),
+        rulebook=rulebook,
         output_bound=tracing.output_bound,
     )
-    made = KernelMap(value, tracing.rulebook(stem), geometry, tensor.indices, out_indices)
+    made = KernelMap(value, rulebook, geometry, tensor.indices, out_indices)
     tracing.remember(made)
     return made
 
@@ -225,6 +219,8 @@ def _subm_map(tracing: Tracing, tensor: Any, geometry: ConvGeometry, name: str, 
         spatial_shape=list(geometry.input_spatial_shape),
         kernel_size=list(geometry.kernel_size),
         dilation=list(geometry.dilation),
+        rulebook=rulebook,
+        output_bound=tracing.output_bound,
     )
     return KernelMap(value, rulebook, geometry, tensor.indices, tensor.indices)
 
@@ -253,7 +249,7 @@ def _reused(tracing: Tracing, module: Any, tensor: Any, known: KernelMap) -> Ker
     return known
 
 
-def _inverse(tracing: Tracing, module: Any, tensor: Any, name: str) -> tuple[KernelMap, ConvGeometry]:
+def _inverse(tracing: Tracing, module: Any, tensor: Any, name: str) -> KernelMap:
     """The partner's map the other way round, back to the partner's input sites."""
     layer, key = f"Layer {tracing.describe(module)}", module.indice_key
     known: KernelMap | None = tensor.find_indice_pair(key)
@@ -282,15 +278,7 @@ def _inverse(tracing: Tracing, module: Any, tensor: Any, name: str) -> tuple[Ker
             f"{layer} inverts the convolution with indice_key {key!r}, but its input is on other sites than "
             "that convolution's output."
         )
-    value = torch.ops.scn_fx.inverse_map.default(known.value, known.indices, name=name)
-    geometry = ConvGeometry(
-        partner.kernel_size,
-        partner.stride,
-        partner.padding,
-        partner.dilation,
-        partner.output_padding,
-        partner.output_spatial_shape,
-        partner.input_spatial_shape,
-        inverse=True,
+    value = torch.ops.scn_fx.inverse_map.default(
+        known.value, known.indices, name=name, output_bound=tracing.output_bound
     )
-    return KernelMap(value, known.rulebook, geometry, known.out_indices, known.indices), geometry
+    return KernelMap(value, known.rulebook, partner.inverted(), known.out_indices, known.indices)

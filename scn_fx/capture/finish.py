@@ -11,9 +11,10 @@ import torch
 from torch import fx, nn
 
 from scn_fx.errors import CaptureError, CaptureWarning
-from scn_fx.graph import NAMESPACE, CapturedGraph, new_metadata, operator_name
+from scn_fx.graph import NAMESPACE, CapturedGraph, new_metadata, operands, operator_spec
+from scn_fx.names import unique
+from scn_fx.operators.spec import Kind
 from scn_fx.passes import nodes
-from scn_fx.passes.name_nodes import unique
 
 __all__ = ["finished"]
 
@@ -36,7 +37,8 @@ def finished(graph: fx.GraphModule, axes: str, notes: tuple[str, ...]) -> fx.Gra
     for node in graph.graph.nodes:
         if node.op == "get_attr":
             continue  # copied beside its layer, under the layer's name
-        if operator_name(node) == "convolution":
+        spec = operator_spec(node)
+        if spec is not None and spec.weighted:
             _copy_parameters(graph, node, root, made, values)
         copy = made.node_copy(node, values.__getitem__)
         copy.meta = {}
@@ -57,8 +59,10 @@ def _copy_parameters(
     values: dict[fx.Node, fx.Node],
 ) -> None:
     """Store weight and bias of a convolution as float32 parameters named after it."""
-    for position, what in ((1, "weight"), (2, "bias")):
-        source = conv.args[position]
+    spec = operator_spec(conv)
+    assert spec is not None
+    for what in (operand.name for operand in spec.operands if operand.kind is Kind.PARAMETER):
+        source = nodes.argument(conv, what)
         if source is None:
             continue
         value = nodes.attribute(graph, source)
@@ -80,8 +84,8 @@ def _readable(node: fx.Node) -> str:
     if isinstance(source, fx.Node):
         stem = str(source.kwargs["name"]) + ("_sites" if node.args[1] == 0 else "_map")
     elif "name" in node.kwargs:
-        made = {"conv_map": "_sites_and_map", "subm_map": "_map", "inverse_map": "_map"}
-        stem = str(node.kwargs["name"]) + made.get(str(operator_name(node)), "")
+        spec = operator_spec(node)
+        stem = str(node.kwargs["name"]) + ("" if spec is None else spec.node_suffix)
     else:
         return node.name
     return _identifier(stem)
@@ -94,18 +98,10 @@ def _identifier(name: str) -> str:
 
 def _inputs(graph: fx.GraphModule) -> tuple[fx.Node, fx.Node]:
     """The placeholders of features and indices: one each."""
-    features: set[fx.Node] = set()
-    indices: set[fx.Node] = set()
-    for node in graph.graph.nodes:
-        kind = operator_name(node)
-        if kind in ("subm_map", "conv_map"):
-            indices.add(node.args[0])
-        elif kind in ("convolution", "add", "relu", "scatter_dense"):
-            operands = node.args[:2] if kind == "add" else node.args[:1]
-            features |= {n for n in operands if isinstance(n, fx.Node) and n.op == "placeholder"}
-            if kind == "scatter_dense":
-                indices.add(node.args[1])
-    indices = {n for n in indices if isinstance(n, fx.Node) and n.op == "placeholder"}
+    inputs = graph.graph.find_nodes(op="placeholder")
+    read = {kind: {v for n in graph.graph.nodes for v in operands(n, kind)} for kind in Kind}
+    features = {node for node in inputs if node in read[Kind.FEATURES]}
+    indices = {node for node in inputs if node in read[Kind.SITES]}
     if len(features) != 1 or len(indices) != 1:
         raise CaptureError(
             "A graph takes one sparse tensor: expected one input of features and one of indices, got "

@@ -117,7 +117,8 @@ def _conv_forward(original: Callable[..., Any]) -> Callable[..., Any]:
             )
             return stand_in(tensor, reason, module.out_channels, new_sites=not module.subm)
         activation = str(given["act_type"].name)
-        return convolve(tracing, module, tensor, given["weight"], given["bias"], activation)
+        alpha = float(given["act_alpha"])
+        return convolve(tracing, module, tensor, given["weight"], given["bias"], activation, alpha)
 
     return forward
 

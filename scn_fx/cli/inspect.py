@@ -12,17 +12,28 @@ from quant.console import one_line
 from scn_fx.cli.output import file_size, json_option, megabytes, print_json, print_table, table
 from scn_fx.errors import OnnxError
 from scn_fx.files.onnx_models import read_model
+from scn_fx.operators.activations import real_activations
+from scn_fx.operators.onnx_form import PRECISIONS
+from scn_fx.operators.table import OPERATORS, onnx_forms
 
 __all__ = ["command", "node_rows"]
 
-_KINDS: dict[str, type] = {
-    **dict.fromkeys(
-        ("kernel_size", "stride", "padding", "dims", "output_shape", "weight_dynamic_ranges"), list
-    ),
-    **dict.fromkeys(("input_dynamic_range", "input0_dynamic_range", "input1_dynamic_range"), float),
-    **dict.fromkeys(("activation", "rulebook", "precision", "output_precision"), str),
-    "output_bound": int,
-}
+_SHOWN = (
+    "kernel_size", "stride", "padding", "dims", "output_shape", "activation", "rulebook", "output_bound",
+)  # fmt: skip
+_PYTHON = {"i": int, "f": float, "s": str, "ints": list, "floats": list}
+
+
+def _shown_kinds() -> dict[str, type]:
+    """Python types of the attributes that are shown, as the table of operators has them."""
+    shown = {*_SHOWN, *PRECISIONS, *(each.attribute for spec in OPERATORS.values() for each in spec.ranges)}
+    types = {name: kind for _, form in onnx_forms() for name, kind in form.types.items()}
+    return {name: _PYTHON[kind] for name, kind in types.items() if name in shown}
+
+
+_KINDS = _shown_kinds()
+_CONVOLUTION = next(form.op_type for spec, form in onnx_forms() if spec.weighted)
+_INPUT_RANGES = tuple(each.attribute for spec in OPERATORS.values() for each in spec.input_ranges)
 
 
 @click.command()
@@ -85,12 +96,11 @@ def node_rows(found: dict[str, Any], file: str = "The file") -> list[dict[str, A
     for node in found["nodes"]:
         attributes = node["attributes"]
         _check_kinds(f"{file}: node {node['name'] or node['op_type']!r}", attributes)
-        is_convolution = node["op_type"] == "SparseConvolution" and len(node["inputs"]) > 1
+        is_convolution = node["op_type"] == _CONVOLUTION and len(node["inputs"]) > 1
         weight = shapes.get(node["inputs"][1]) if is_convolution else None
         if weight is not None and len(weight) != 5:
             weight = None  # no convolution that an engine takes; the file is shown as it is
-        names = ("input_dynamic_range", "input0_dynamic_range", "input1_dynamic_range")
-        ranges = [attributes[name] for name in names if name in attributes]
+        ranges = [attributes[name] for name in _INPUT_RANGES if name in attributes]
         weights = attributes.get("weight_dynamic_ranges") or None
         rows.append(
             {
@@ -139,7 +149,8 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     stride = ("1" if set(row["stride"]) == {1} else _times(row["stride"])) if row["stride"] else ""
     op = row["op_type"]
     if row["kind"]:
-        op = f"{row['kind']} conv" + (" + ReLU" if row["activation"] == "ReLU" else "")
+        known = row["activation"] in [each.name for each in real_activations()]
+        op = f"{row['kind']} conv" + (f" + {row['activation']}" if known else "")
     precision = f"{row['precision']} → {row['output_precision']}" if row["precision"] else ""
     weights = ""
     if row["weight_range_min"] is not None:

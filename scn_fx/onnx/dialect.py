@@ -1,29 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ONNX dialect of libspconv: node types and attributes, the same for both exporters.
+"""The operators of the export dialect: one for each node type of files, with all of the node's attributes.
 
-An attribute's ONNX type follows from its Python type: int (i), float (f), str (s), list of int (ints) and
-list of float (floats). libspconv reads the types literally, so a flag is an int here and never a bool.
+The view of a graph is made of these, and both exporters write them by one loop each. They are registered
+with torch in a namespace of their own, under the names of the operators that become them, because torch calls
+the values between nodes after them. They take sites and kernel maps as well, which no file holds and from
+which a result has its number of rows; they compute shapes and no values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
-from scn_fx.errors import ExportError
+import torch
 
-__all__ = [
-    "DOMAIN",
-    "DOMAIN_VERSION",
-    "OPSET",
-    "Attribute",
-    "Attributes",
-    "Convolution",
-    "add_attributes",
-    "check_split",
-    "dims_attributes",
-    "scatter_attributes",
-]
+from scn_fx.operators.dialects import LIBSPCONV
+from scn_fx.operators.onnx_form import OnnxForm, half_result
+from scn_fx.operators.spec import Kind, OperatorSpec
+from scn_fx.operators.table import onnx_forms
+
+__all__ = ["DOMAIN", "DOMAIN_VERSION", "NAMESPACE", "OPSET", "DialectOperator", "dialect_operators"]
 
 DOMAIN = "scn_fx"
 DOMAIN_VERSION = 1
@@ -31,109 +29,83 @@ DOMAIN_VERSION = 1
 OPSET = 18
 """Opset of the default domain in the files. No node uses it, but torch's version converter runs below 18."""
 
-Attribute = int | float | str | list[int] | list[float]
-Attributes = dict[str, Attribute]
+NAMESPACE = "scn_fx_onnx"
+"""Of the operators here, in torch."""
+
+_library = torch.library.Library(NAMESPACE, "FRAGMENT")
+_TYPES = {"i": "int", "f": "float", "s": "str", "ints": "int[]", "floats": "float[]"}
 
 
-def _precisions(precision: str, output_precision: str) -> Attributes:
-    """Precision attributes; a float32 node leaves them out, so that the engine chooses."""
-    if precision == "fp32":
-        return {}
-    return {"precision": precision, "output_precision": output_precision}
+@dataclass(frozen=True)
+class DialectOperator:
+    """``scn_fx_onnx::<spec.name>``.
 
+    Attributes:
+        spec: the operator of graphs that becomes it.
+        form: the node.
+    """
 
-@dataclass(frozen=True, kw_only=True)
-class Convolution:
-    """The keyword arguments of ``scn_fx::convolution``, as the dialect needs them."""
+    spec: OperatorSpec
+    form: OnnxForm
 
-    name: str
-    rulebook: str
-    activation: str
-    kernel_size: Sequence[int]
-    stride: Sequence[int]
-    padding: Sequence[int]
-    dilation: Sequence[int]
-    output_padding: Sequence[int]
-    input_spatial_shape: Sequence[int]
-    output_spatial_shape: Sequence[int]
-    subm: bool
-    inverse: bool
-    transposed: bool
-    output_bound: int
-    precision: str = "fp32"
-    output_precision: str = "fp32"
-    input_dynamic_range: float | None = None
-    weight_dynamic_ranges: Sequence[float] | None = None
+    @property
+    def overload(self) -> Any:
+        """The operator in torch: the operands of `spec`, the node's name, and its attributes as keywords."""
+        return getattr(getattr(torch.ops, NAMESPACE), self.spec.name).default
 
-    def attributes(self, in_channels: int, out_channels: int) -> Attributes:
-        """Attributes of the SparseConvolution node, in the order in which they are written."""
-        found: Attributes = {
-            "ndim": 3,
-            "input_spatial_shape": list(self.input_spatial_shape),
-            "output_spatial_shape": list(self.output_spatial_shape),
-            "in_channels": in_channels,
-            "out_channels": out_channels,
-            "kernel_size": list(self.kernel_size),
-            "output_bound": int(self.output_bound),
-            "stride": list(self.stride),
-            "dilation": list(self.dilation),
-            "padding": list(self.padding),
-            "transposed": int(self.transposed),
-            "inverse": int(self.inverse),
-            "output_padding": list(self.output_padding),
-            "groups": 1,
-            "subm": int(self.subm),
-            "rulebook": self.rulebook,
-            "activation": self.activation,
-            # The number of sites is not known before a frame arrives.
-            "input_shape": [-1, in_channels],
-            "output_shape": [-1, out_channels],
-            **_precisions(self.precision, self.output_precision),
-        }
-        if self.precision != "fp32":
-            if self.input_dynamic_range is not None:
-                found["input_dynamic_range"] = float(self.input_dynamic_range)
-            if self.weight_dynamic_ranges is not None:
-                found["weight_dynamic_ranges"] = [float(amax) for amax in self.weight_dynamic_ranges]
+    @property
+    def of_sites(self) -> bool:
+        """Whether the result has a row per site, so that its size is not fixed."""
+        return Kind.FEATURES in self.spec.gives
+
+    def written(self, operands: Sequence[Any]) -> list[Any]:
+        """The operands that are inputs of the node; lists are flattened."""
+        found: list[Any] = []
+        for operand, value in zip(self.spec.operands, operands, strict=True):
+            if operand.kind not in (Kind.SITES, Kind.MAP):
+                found += value if isinstance(value, list | tuple) else [value]
         return found
 
+    def attributes(self, keywords: Mapping[str, Any]) -> dict[str, Any]:
+        """The node's attributes, in the order in which they are written; absent ones left out."""
+        return {
+            name: list(value) if isinstance(value, list | tuple) else value
+            for name in self.form.types
+            if (value := keywords.get(name)) is not None
+        }
 
-def add_attributes(
-    precision: str,
-    output_precision: str,
-    input0_dynamic_range: float | None,
-    input1_dynamic_range: float | None,
-) -> Attributes:
-    """Attributes of an Add node."""
-    found = _precisions(precision, output_precision)
-    if precision != "fp32":
-        if input0_dynamic_range is not None:
-            found["input0_dynamic_range"] = float(input0_dynamic_range)
-        if input1_dynamic_range is not None:
-            found["input1_dynamic_range"] = float(input1_dynamic_range)
-    return found
+    def result(self, *operands: Any, **keywords: Any) -> torch.Tensor:
+        """Zeros of the result's shape and dtype."""
+        values = [value[0] if isinstance(value, list | tuple) else value for value in operands]
+        shape = self.form.shape(operands, keywords)
+        dtype = values[0].dtype
+        if self.form.precise:
+            dtype = torch.float16 if half_result(keywords) else torch.float32
+        made: torch.Tensor = values[0].new_zeros(shape, dtype=dtype)
+        return made
 
-
-def check_split(name: str, activation: str) -> None:
-    """An Add of the dialect has no activation: the view makes it an Add and a Relu."""
-    if activation != "None":
-        raise ExportError(
-            f"Layer {name!r}: expected an Add without activation, got {activation!r}. Export "
-            "onnx_view(graph) instead of the graph itself."
-        )
-
-
-def scatter_attributes(
-    format: str, batch_size: int, channels: int, spatial_shape: Sequence[int]
-) -> Attributes:
-    """Attributes of a ScatterDense node."""
-    grid = [int(size) for size in spatial_shape]
-    return {"format": format, "input_spatial_shape": grid, "output_shape": [int(batch_size), channels, *grid]}
+    def define(self) -> None:
+        """Register it with torch."""
+        tensors = [
+            f"Tensor{'[]' if o.many else '?' if o.optional else ''} {o.name}" for o in self.spec.operands
+        ]
+        keywords = ["str name"]
+        keywords += [f"{_TYPES[kind]} {name}" for name, kind in self.form.required.items()]
+        keywords += [f"{_TYPES[kind]}? {name}=None" for name, kind in self.form.optional.items()]
+        schema = f"{self.spec.name}({', '.join(tensors)}, *, {', '.join(keywords)}) -> Tensor"
+        _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+        _library.impl(self.spec.name, self.result, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"{NAMESPACE}::{self.spec.name}", self.result, lib=_library)
 
 
-def dims_attributes(name: str, dims: Sequence[int]) -> Attributes:
-    """Attributes of a Reshape or Transpose node."""
-    found = [int(d) for d in dims]
-    if not found:
-        raise ExportError(f"Layer {name!r}: expected at least one dimension in dims, got none.")
-    return {"dims": found}
+@cache
+def dialect_operators(dialect: str = LIBSPCONV) -> Mapping[str, DialectOperator]:
+    """The operators of a dialect, by the name of the operator that becomes them."""
+    return {spec.name: _registered(spec.name) for spec, form in onnx_forms() if dialect in form.dialects}
+
+
+@cache
+def _registered(name: str) -> DialectOperator:
+    (made,) = [DialectOperator(spec, form) for spec, form in onnx_forms() if spec.name == name]
+    made.define()
+    return made

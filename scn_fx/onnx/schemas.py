@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from functools import cache
 
 import onnx
@@ -13,8 +14,11 @@ import onnx.reference
 from onnx.defs import OpSchema
 
 from scn_fx.onnx.dialect import DOMAIN, DOMAIN_VERSION
+from scn_fx.operators.onnx_form import OnnxForm
+from scn_fx.operators.spec import Kind, OperatorSpec
+from scn_fx.operators.table import onnx_forms
 
-__all__ = ["register_schemas"]
+__all__ = ["onnx_schema", "register_schemas"]
 
 _TYPES = {
     "i": OpSchema.AttrType.INT,
@@ -24,60 +28,50 @@ _TYPES = {
     "floats": OpSchema.AttrType.FLOATS,
 }
 _FLOATS = ["tensor(float16)", "tensor(float)"]
-
-# op_type -> (documentation, [(input, type variable)], "required attributes", "optional attributes")
-_OPERATORS: dict[str, tuple[str, list[tuple[str, str]], str, str]] = {
-    "SparseConvolution": (
-        "Sparse convolution over the kernel map named by `rulebook`, with bias and activation.",
-        [("x", "T"), ("weight", "W"), ("bias", "W")],
-        "activation:s kernel_size:ints stride:ints padding:ints dilation:ints subm:i inverse:i "
-        "output_bound:i rulebook:s",
-        "precision:s output_precision:s input_dynamic_range:f weight_dynamic_ranges:floats ndim:i "
-        "transposed:i groups:i in_channels:i out_channels:i input_spatial_shape:ints "
-        "output_spatial_shape:ints output_padding:ints input_shape:ints output_shape:ints",
-    ),
-    "Add": (
-        "Sum of two feature tensors on the same sites.",
-        [("a", "T"), ("b", "T2")],
-        "",
-        "precision:s output_precision:s input0_dynamic_range:f input1_dynamic_range:f",
-    ),
-    "Relu": ("max(x, 0).", [("x", "T")], "", ""),
-    "ScatterDense": (
-        "Write features to their sites in a dense map of zeros.",
-        [("x", "T")],
-        "format:s input_spatial_shape:ints output_shape:ints",
-        "",
-    ),
-    "Reshape": ("Reshape to `dims`.", [("x", "T")], "dims:ints", ""),
-    "Transpose": ("Permute the axes into the order `dims`.", [("x", "T")], "dims:ints", ""),
-}
+_WEIGHTS = "W"
 
 
-def _attributes(text: str, required: bool) -> list[OpSchema.Attribute]:
-    pairs = (entry.split(":") for entry in text.split())
-    return [OpSchema.Attribute(name, _TYPES[kind], required=required) for name, kind in pairs]
+def _inputs(spec: OperatorSpec, form: OnnxForm) -> Iterator[tuple[OpSchema.FormalParameter, str]]:
+    """The inputs with their type variables: layers take float16 and float32 alike, weights float16."""
+    operands = [operand for operand in spec.operands if operand.kind not in (Kind.SITES, Kind.MAP)]
+    features = 0
+    for name, operand in zip(form.inputs, operands, strict=True):
+        variable = _WEIGHTS
+        if operand.kind is not Kind.PARAMETER:
+            features += 1
+            variable = "T" if features == 1 else f"T{features}"
+        many = OpSchema.FormalParameterOption.Variadic
+        option = many if operand.many else OpSchema.FormalParameterOption.Single
+        yield (
+            OpSchema.FormalParameter(name, variable, param_option=option, is_homogeneous=not operand.many),
+            variable,
+        )
 
 
-def _schema(op_type: str) -> OpSchema:
-    doc, inputs, required, optional = _OPERATORS[op_type]
-    # The result has a type of its own: layers take float16 and float32 alike and choose what they give.
+def _attributes(types: Mapping[str, str], required: bool) -> list[OpSchema.Attribute]:
+    return [OpSchema.Attribute(name, _TYPES[kind], required=required) for name, kind in types.items()]
+
+
+def onnx_schema(spec: OperatorSpec, form: OnnxForm) -> OpSchema:
+    """The schema of an operator's node."""
+    inputs = list(_inputs(spec, form))
+    # The result has a type of its own: a layer chooses what it gives.
     variables = [*dict.fromkeys(variable for _, variable in inputs), "Y"]
     return OpSchema(
-        op_type,
+        form.op_type,
         DOMAIN,
         DOMAIN_VERSION,
-        doc=doc,
-        inputs=[OpSchema.FormalParameter(name, variable) for name, variable in inputs],
+        doc=form.doc,
+        inputs=[parameter for parameter, _ in inputs],
         outputs=[OpSchema.FormalParameter("y", "Y")],
-        type_constraints=[(v, ["tensor(float16)"] if v == "W" else _FLOATS, "") for v in variables],
-        attributes=_attributes(required, True) + _attributes(optional, False),
+        type_constraints=[(v, ["tensor(float16)"] if v == _WEIGHTS else _FLOATS, "") for v in variables],
+        attributes=_attributes(form.required, True) + _attributes(form.optional, False),
     )
 
 
 @cache
 def register_schemas() -> None:
-    """Register the six operators of the dialect with onnx; once per process, again does nothing."""
-    for op_type in _OPERATORS:
-        if not onnx.defs.has(op_type, max_inclusive_version=DOMAIN_VERSION, domain=DOMAIN):
-            onnx.defs.register_schema(_schema(op_type))
+    """Register the node types of the table with onnx; once per process, again does nothing."""
+    for spec, form in onnx_forms():
+        if not onnx.defs.has(form.op_type, max_inclusive_version=DOMAIN_VERSION, domain=DOMAIN):
+            onnx.defs.register_schema(onnx_schema(spec, form))

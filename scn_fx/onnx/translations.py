@@ -11,17 +11,12 @@ import torch
 from onnxscript import evaluator, values
 
 from scn_fx.errors import ExportError
-from scn_fx.onnx.dialect import (
-    DOMAIN,
-    DOMAIN_VERSION,
-    Attributes,
-    Convolution,
-    add_attributes,
-    check_split,
-    dims_attributes,
-    scatter_attributes,
-)
+from scn_fx.onnx.dialect import DOMAIN, DOMAIN_VERSION, DialectOperator, dialect_operators
 from scn_fx.onnx.metadata import metadata_entries
+from scn_fx.operators.maps import INPUT_SITES
+from scn_fx.operators.onnx_form import Attributes
+from scn_fx.operators.spec import OperatorSpec
+from scn_fx.operators.table import OPERATORS
 
 __all__ = ["translation_table"]
 
@@ -85,79 +80,30 @@ def _nothing() -> Operand:
     return ir.Value(name="implicit")
 
 
-def _outputs(weight: Operand, name: str) -> int:
-    shape = weight.shape
-    if shape is None or not isinstance(shape[0], int):
-        raise ExportError(f"Layer {name!r}: expected a weight of fixed shape, got {shape}.")
-    return shape[0]
+def _node(operator: DialectOperator) -> Callable[..., Operand]:
+    def translation(*operands: Operand, **keywords: Any) -> Operand:
+        attributes = operator.attributes(keywords)
+        return _emit(keywords["name"], operator.form.op_type, operator.written(operands), attributes)
+
+    return translation
 
 
-def _channels(value: Operand, name: str) -> int:
-    shape = value.shape
-    if shape is None or not isinstance(shape[1], int):
+def _implicit(spec: OperatorSpec) -> Callable[..., Any]:
+    def translation(*operands: Operand, **keywords: Any) -> Any:
+        made = tuple(_nothing() for _ in spec.gives)
+        return made if len(made) > 1 else made[0]
+
+    return translation
+
+
+def _refused(spec: OperatorSpec) -> Callable[..., Any]:
+    def translation(*operands: Operand, name: str, **keywords: Any) -> Any:
         raise ExportError(
-            f"Layer {name!r}: expected a fixed number of channels, got features of shape {shape}."
+            f"Layer {name!r}: {spec.name} is an operator of captured graphs, not of files. Export "
+            "onnx_view(graph) instead of the graph itself."
         )
-    return shape[1]
 
-
-def _convolution(
-    features: Operand, weight: Operand, bias: Operand, kernel_map: Operand, **arguments: Any
-) -> Operand:
-    convolution = Convolution(**arguments)
-    name = convolution.name
-    attributes = convolution.attributes(_channels(features, name), _outputs(weight, name))
-    return _emit(name, "SparseConvolution", (features, weight, bias), attributes)
-
-
-def _add(
-    a: Operand,
-    b: Operand,
-    *,
-    name: str,
-    activation: str = "None",
-    activation_name: str = "",
-    precision: str = "fp32",
-    output_precision: str = "fp32",
-    input0_dynamic_range: float | None = None,
-    input1_dynamic_range: float | None = None,
-) -> Operand:
-    check_split(name, activation)
-    attributes = add_attributes(precision, output_precision, input0_dynamic_range, input1_dynamic_range)
-    return _emit(name, "Add", (a, b), attributes)
-
-
-def _relu(x: Operand, *, name: str) -> Operand:
-    return _emit(name, "Relu", (x,), {})
-
-
-def _scatter_dense(
-    features: Operand,
-    indices: Operand,
-    *,
-    name: str,
-    format: str,
-    batch_size: int,
-    spatial_shape: Sequence[int],
-) -> Operand:
-    attributes = scatter_attributes(format, batch_size, _channels(features, name), spatial_shape)
-    return _emit(name, "ScatterDense", (features,), attributes)
-
-
-def _reshape(x: Operand, *, name: str, dims: Sequence[int]) -> Operand:
-    return _emit(name, "Reshape", (x,), dims_attributes(name, dims))
-
-
-def _transpose(x: Operand, *, name: str, dims: Sequence[int]) -> Operand:
-    return _emit(name, "Transpose", (x,), dims_attributes(name, dims))
-
-
-def _one_map(*operands: Operand, **arguments: Any) -> Operand:
-    return _nothing()
-
-
-def _sites_and_map(*operands: Operand, **arguments: Any) -> tuple[Operand, Operand]:
-    return _nothing(), _nothing()
+    return translation
 
 
 def translation_table(meta: Mapping[str, Any]) -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -173,16 +119,11 @@ def translation_table(meta: Mapping[str, Any]) -> dict[Callable[..., Any], Calla
             graph.metadata_props.update(entries)
         return _nothing()
 
-    ops = torch.ops.scn_fx
-    return {
-        ops.convolution.default: _convolution,
-        ops.add.default: _add,
-        ops.relu.default: _relu,
-        ops.scatter_dense.default: _scatter_dense,
-        ops.reshape.default: _reshape,
-        ops.transpose.default: _transpose,
-        ops.subm_map.default: _one_map,
-        ops.conv_map.default: _sites_and_map,
-        ops.inverse_map.default: _one_map,
-        ops.input_sites.default: input_sites,
+    table: dict[Callable[..., Any], Callable[..., Any]] = {
+        operator.overload: _node(operator) for operator in dialect_operators().values()
     }
+    for spec in OPERATORS.values():
+        overload = getattr(torch.ops.scn_fx, spec.name).default
+        table[overload] = _refused(spec) if spec.layer else _implicit(spec)
+    table[getattr(torch.ops.scn_fx, INPUT_SITES.name).default] = input_sites
+    return table

@@ -7,6 +7,7 @@ import keyword
 import operator
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -16,11 +17,19 @@ from torch import fx, nn
 import scn_fx.ops  # noqa: F401  (registers the operators)
 from scn_fx.errors import ExportError
 from scn_fx.graph import Layer, layers, metadata, operator_name
+from scn_fx.graph_nodes import argument, values_of
+from scn_fx.graph_outputs import graph_results
 from scn_fx.input_grid import input_shape
+from scn_fx.names import activation_nodes, unique
+from scn_fx.onnx.dialect import dialect_operators
+from scn_fx.operators.activations import NO_ACTIVATION, Activation
+from scn_fx.operators.dialects import LIBSPCONV
+from scn_fx.operators.maps import INPUT_SITES
+from scn_fx.operators.spec import Kind
+from scn_fx.operators.table import activation_operator
 from scn_fx.ops.checks import check_channel_ranges, check_range
-from scn_fx.passes.name_nodes import unique
 
-__all__ = ["OnnxView", "check_exportable", "onnx_view", "output_names"]
+__all__ = ["Builder", "OnnxView", "check_exportable", "onnx_view", "output_names"]
 
 
 class OnnxView(nn.Module):
@@ -63,12 +72,8 @@ def check_exportable(graph: fx.GraphModule) -> list[Layer]:
     if not found:
         raise ExportError("Expected a graph from scn_fx.capture(model, args), got a graph without layers.")
     for layer in found:
-        if layer.kind == "convolution" and layer.precision == "int8":
-            amax = check_range(layer.name, "input_dynamic_range", layer.input_dynamic_range)
-            check_channel_ranges(layer.name, layer.weight_dynamic_ranges, layer.weight.shape[0], amax)
-        elif layer.kind == "add" and layer.precision == "int8":
-            check_range(layer.name, "input0_dynamic_range", layer.input0_dynamic_range)
-            check_range(layer.name, "input1_dynamic_range", layer.input1_dynamic_range)
+        if layer.spec.quantisable and layer.precision == "int8":
+            _check_ranges(layer)
     repeated = [name for name, count in Counter(layer.name for layer in found).items() if count > 1]
     if repeated:
         raise ExportError(
@@ -76,6 +81,16 @@ def check_exportable(graph: fx.GraphModule) -> list[Layer]:
             "each of them its own name with layer.set(name=…)."
         )
     return found
+
+
+def _check_ranges(layer: Layer) -> None:
+    amax = 0.0
+    for each in layer.spec.input_ranges:
+        for value in values_of(layer.argument(each.attribute)) or [None]:
+            amax = check_range(layer.name, each.attribute, value)
+    weight = layer.spec.weight_range
+    if weight is not None:
+        check_channel_ranges(layer.name, layer.argument(weight.attribute), layer.weight.shape[0], amax)
 
 
 def _half(name: str, what: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -128,30 +143,39 @@ def _attach(root: nn.Module, path: str, tensor: nn.Parameter) -> None:
     root.register_parameter(leaf, tensor)
 
 
-class _Builder:
-    """Copies a captured graph node by node into the form that the exporters translate."""
+class Builder:
+    """Lowers a captured graph, node by node, into the operators of a dialect.
 
-    def __init__(self, graph: fx.GraphModule, found: list[Layer]) -> None:
+    A layer becomes the node that its spec says, or what `OperatorSpec.lowerings` makes of it: a function of
+    this builder and the layer that returns the node of the result. Sites and kernel maps are copied.
+
+    Attributes:
+        dialect: its name.
+        copies: the lowered value of each value of the captured graph.
+    """
+
+    def __init__(self, graph: fx.GraphModule, found: list[Layer], dialect: str = LIBSPCONV) -> None:
         self.source = graph
+        self.dialect = dialect
         self.meta = metadata(graph)
         self.layers = {layer.node: layer for layer in found}
         self.root = nn.Module()
         self.graph = fx.Graph()
         self.copies: dict[fx.Node, fx.Node] = {}
         self.weights: dict[tuple[tuple[int, ...], bytes], str] = {}
-        self.names = {layer.name for layer in found}
+        self.activations = activation_nodes(found, dialect)
 
     def build(self) -> fx.GraphModule:
         self._inputs()
         for node in self.source.graph.nodes:
-            if node in self.layers and self.layers[node].kind == "convolution":
-                self._convolution(node, self.layers[node])
-            elif node in self.layers and self.layers[node].kind == "add":
-                self._add(node, self.layers[node])
+            if node in self.layers:
+                layer = self.layers[node]
+                lower = layer.spec.lowerings.get(self.dialect, Builder.node)
+                self.copies[node] = lower(self, layer)
             elif node.op == "call_function":
                 self.copies[node] = self.graph.node_copy(node, self.copies.__getitem__)
             elif node.op == "output":
-                self._outputs(node)
+                self._outputs()
         self.graph.eliminate_dead_code()
         self.graph.lint()
         return fx.GraphModule(self.root, self.graph)
@@ -174,32 +198,63 @@ class _Builder:
         self.copies[placeholders[roles[0]]] = features
         indices = placeholders[roles[1]]
         self.copies[indices] = self.graph.call_function(
-            torch.ops.scn_fx.input_sites.default, (features,), {"spatial_shape": input_shape(self.source)}
+            getattr(torch.ops.scn_fx, INPUT_SITES.name).default,
+            (features,),
+            {"spatial_shape": input_shape(self.source)},
         )
 
-    def _convolution(self, node: fx.Node, layer: Layer) -> None:
-        bias = layer.bias
-        channels = layer.weight.shape[0]
-        weight_node = self._parameter(layer, "weight", layer.weight)
-        bias_node = self._parameter(layer, "bias", torch.zeros(channels) if bias is None else bias)
-        features, kernel_map = (self.copies[node.args[i]] for i in (0, 3))  # type: ignore[index]
-        self.copies[node] = self.graph.call_function(
-            node.target,  # type: ignore[arg-type]
-            (features, weight_node, bias_node, kernel_map),
-            dict(node.kwargs),
-        )
+    def node(self, layer: Layer) -> fx.Node:
+        """The node that a layer is in files, and one for its activation where the first cannot hold it."""
+        operands = tuple(self._operand(layer, operand.name) for operand in layer.spec.operands)
+        form = layer.spec.onnx
+        attributes = {} if form is None else form.attributes(layer)
+        # Values are called as ever: a convolution's after the operator, of others after the layer.
+        value = None if layer.spec.weighted else layer.node.name
+        own = self.activations.get(layer.node)
+        if own is None:
+            return self.call(layer.kind, layer.name, operands, attributes, value)
+        if "activation" in attributes:
+            attributes = {**attributes, "activation": NO_ACTIVATION}
+            for name in layer.fused.attributes(0.0):
+                attributes.pop(name)
+        total = self.call(layer.kind, layer.name, operands, attributes, value)
+        return self.activation(layer.fused, own, total, layer.activation_parameter)
 
-    def _add(self, node: fx.Node, layer: Layer) -> None:
-        """An Add with an activation is two nodes of the dialect. A ReLU module may serve several Adds."""
-        total = self.copies[node] = self.graph.node_copy(node, self.copies.__getitem__)
-        if layer.activation == "ReLU":
-            total.kwargs = {**total.kwargs, "activation": "None", "activation_name": ""}
-            name = unique(layer.activation_name or f"{layer.name}.relu", self.names)
-            self.names.add(name)
-            relu = torch.ops.scn_fx.relu.default
-            self.copies[node] = self.graph.call_function(relu, (total,), {"name": name})
+    def activation(self, activation: Activation, name: str, x: fx.Node, parameter: float) -> fx.Node:
+        """The node of an activation."""
+        return self.call(activation_operator(activation).name, name, (x,), activation.attributes(parameter))
 
-    def _parameter(self, layer: Layer, what: str, tensor: torch.Tensor) -> fx.Node:
+    def call(
+        self,
+        kind: str,
+        name: str,
+        operands: tuple[Any, ...],
+        attributes: Mapping[str, Any],
+        value: str | None = None,
+    ) -> fx.Node:
+        """A node of the dialect for an operator of kind `kind`; `value` is a name for what it computes.
+
+        Raises:
+            ExportError: the dialect has none.
+        """
+        found = dialect_operators(self.dialect).get(kind)
+        if found is None:
+            raise ExportError(
+                f"Layer {name!r}: the dialect {self.dialect} has no form of {kind}. Leave the layer out: "
+                "capture a part of the model that ends before it."
+            )
+        keywords = {"name": name, **attributes}
+        return self.graph.create_node("call_function", found.overload, operands, keywords, value)
+
+    def _operand(self, layer: Layer, name: str) -> Any:
+        (operand,) = [each for each in layer.spec.operands if each.name == name]
+        if operand.kind is Kind.PARAMETER:
+            value = layer.parameter(name)
+            return self.parameter(layer, name, torch.zeros(layer.weight.shape[0]) if value is None else value)
+        value = argument(layer.node, name)
+        return [self.copies[each] for each in value] if operand.many else self.copies[value]
+
+    def parameter(self, layer: Layer, what: str, tensor: torch.Tensor) -> fx.Node:
         """The weight or bias as float16; equal tensors share one parameter, named after the first layer.
 
         The TorchScript exporter merges equal initialisers in any case, and leaves Identity nodes behind.
@@ -212,19 +267,14 @@ class _Builder:
             _attach(self.root, self.weights[key], nn.Parameter(half, requires_grad=False))
         return self.graph.create_node("get_attr", self.weights[key])
 
-    def _outputs(self, node: fx.Node) -> None:
-        copies = [self.copies[result] for result in _results(node)]
+    def _outputs(self) -> None:
+        copies = [self.copies[result] for result in _results(self.source)]
         self.graph.output(copies[0] if len(copies) == 1 else tuple(copies))
 
 
-def _results(node: fx.Node) -> list[fx.Node]:
-    """The feature values among the operands of an output node.
-
-    The features of a sparse output stand for it: libspconv keeps the indices beside them.
-    """
-    (given,) = node.args
-    results = list(given) if isinstance(given, tuple | list) else [given]
-    kept = [result for result in results if isinstance(result, fx.Node) and not _is_sites(result)]
+def _results(graph: fx.GraphModule) -> list[fx.Node]:
+    """The values that a graph gives. The features of a sparse one stand for it: libspconv keeps indices."""
+    kept = [result.node for result in graph_results(graph)]
     if not kept:
         raise ExportError(
             "Expected a graph that returns features, got none. Choose another output= of capture."
@@ -232,17 +282,9 @@ def _results(node: fx.Node) -> list[fx.Node]:
     return kept
 
 
-def _is_sites(node: fx.Node) -> bool:
-    """Whether `node` holds indices or a kernel map rather than features."""
-    if node.target is operator.getitem:
-        return True
-    return node.op == "placeholder" or operator_name(node) in ("subm_map", "conv_map", "inverse_map")
-
-
 def output_names(graph: fx.GraphModule) -> tuple[str, ...]:
     """Names of the outputs in the file: "output", or "output0", "output1", … where there are several."""
-    (node,) = [node for node in graph.graph.nodes if node.op == "output"]
-    count = len(_results(node))
+    count = len(_results(graph))
     return ("output",) if count == 1 else tuple(f"output{i}" for i in range(count))
 
 
@@ -257,4 +299,4 @@ def onnx_view(graph: fx.GraphModule) -> OnnxView:
         ExportError: a weight does not fit in float16, or the graph holds what the dialect cannot.
     """
     found = check_exportable(graph)
-    return OnnxView(_Builder(graph, found).build()).eval()
+    return OnnxView(Builder(graph, found).build()).eval()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Residual addition of two feature tensors on the same sites, with an optional ReLU."""
+"""Residual addition of two feature tensors on the same sites, with an optional activation."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 import torch
 
 from scn_fx.errors import SiteError
+from scn_fx.operators.activations import ACTIVATIONS
+from scn_fx.operators.add import ADD
+from scn_fx.ops.activations import before_activation, check_activation, kernels_rectify
 from scn_fx.ops.checks import (
-    check_activation,
     check_features,
     check_precisions,
     check_range,
-    relu_gradient,
     result_dtype,
     shape_text,
 )
@@ -48,18 +49,14 @@ def _check(
         check_range(name, "input1_dynamic_range", input1_dynamic_range)
 
 
-@define(
-    "add",
-    '(Tensor a, Tensor b, *, str name, str activation="None", str activation_name="", '
-    'str precision="fp32", str output_precision="fp32", float? input0_dynamic_range=None, '
-    "float? input1_dynamic_range=None) -> Tensor",
-)
+@define(ADD.name, ADD.schema)
 def add(
     a: torch.Tensor,
     b: torch.Tensor,
     *,
     name: str,
     activation: str = "None",
+    activation_parameter: float = 0.0,
     activation_name: str = "",
     precision: str = "fp32",
     output_precision: str = "fp32",
@@ -81,8 +78,8 @@ def add(
             f"{shape_text(b)}."
         )
     return kernels_for(a).add(
-        a, b, name, activation == "ReLU", precision, output_precision, float(input0_dynamic_range or 0.0),
-        float(input1_dynamic_range or 0.0),
+        a, b, name, kernels_rectify(name, activation, activation_parameter), precision, output_precision,
+        float(input0_dynamic_range or 0.0), float(input1_dynamic_range or 0.0),
     )  # fmt: skip
 
 
@@ -93,6 +90,7 @@ def _(
     *,
     name: str,
     activation: str = "None",
+    activation_parameter: float = 0.0,
     activation_name: str = "",
     precision: str = "fp32",
     output_precision: str = "fp32",
@@ -107,20 +105,21 @@ def _save(
     ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: torch.Tensor
 ) -> None:
     ctx.dtypes = (inputs[0].dtype, inputs[1].dtype)
-    ctx.relu = keyword_only_inputs["activation"] == "ReLU"
+    ctx.activation = keyword_only_inputs["activation"], keyword_only_inputs["activation_parameter"]
+    fuses = bool(ACTIVATIONS[ctx.activation[0]].operator)
     ctx.int8 = keyword_only_inputs["precision"] == "int8"
     ctx.ranges = (
         keyword_only_inputs["input0_dynamic_range"],
         keyword_only_inputs["input1_dynamic_range"],
     )
-    ctx.save_for_backward(output if ctx.relu else None, *(inputs if ctx.int8 else ()))
+    ctx.save_for_backward(output if fuses else None, *(inputs if ctx.int8 else ()))
 
 
 def _backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The gradient of both operands; straight through what float16 and int8 round."""
     output, *operands = ctx.saved_tensors
-    if ctx.relu:
-        grad = relu_gradient(grad, output)
+    if output is not None:
+        grad = before_activation(grad, output, *ctx.activation)
     both = [grad, grad]
     if ctx.int8:
         used = (as_used(x, "int8", amax) for x, amax in zip(operands, ctx.ranges, strict=True))

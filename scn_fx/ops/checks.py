@@ -4,29 +4,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from math import prod
-from typing import Any
 
 import torch
 
 from scn_fx.errors import (
     ArgumentError,
+    BoundError,
     CalibrationError,
     MemoryLimitError,
     OverflowedError,
     ScnError,
     SiteError,
 )
-from scn_fx.geometry import MOST_CHANNELS, MOST_OFFSETS, ConvGeometry, Triple
+from scn_fx.geometry import MOST_CHANNELS, MOST_OFFSETS, Triple
 from scn_fx.ranges import LARGEST_RANGE, SMALLEST_RANGE, USABLE_RANGE, sum_scale, usable_range, usable_scale
 
 __all__ = [
-    "ACTIVATIONS",
     "FLOATS",
     "FLOATS_TEXT",
     "PRECISIONS",
-    "check_activation",
     "check_batch",
     "check_bound",
     "check_channel_ranges",
@@ -37,15 +34,12 @@ __all__ = [
     "check_precisions",
     "check_range",
     "check_sites",
-    "geometry_of",
-    "relu_gradient",
+    "check_within",
     "result_dtype",
     "shape_text",
-    "submanifold_of",
     "to_half",
 ]
 
-ACTIVATIONS = ("None", "ReLU")
 PRECISIONS = ("fp32", "fp16", "int8")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 """dtypes of features and weights; what autocast brings. bfloat16 is computed with as float32."""
@@ -106,6 +100,15 @@ def check_bound(name: str, output_bound: int) -> None:
         raise ArgumentError(f"Layer {name!r}: output_bound must not be negative, got {output_bound}.")
 
 
+def check_within(name: str, rows: int, output_bound: int) -> None:
+    """A map of `rows` output sites must keep its bound."""
+    if rows > output_bound:
+        raise BoundError(
+            f"Layer {name!r} has {rows} output sites, more than its output_bound of {output_bound}. Capture "
+            f"the model with an output_bound of at least {rows}, or feed fewer voxels."
+        )
+
+
 def check_dense(name: str, batch_size: int, channels: int, shape: Triple) -> None:
     """A dense map needs a size that can be numbered; whether the machine has the memory, a run finds out."""
     cells = batch_size * prod(shape) * (channels if isinstance(channels, int) else 1)
@@ -114,35 +117,6 @@ def check_dense(name: str, batch_size: int, channels: int, shape: Triple) -> Non
             f"Layer {name!r}: a dense map [{batch_size}, {channels}, {', '.join(map(str, shape))}] has more "
             "bytes than 63 bits can number. Use larger voxels, a smaller range or a smaller batch."
         )
-
-
-@lru_cache(maxsize=1024)  # a graph asks for the same few at each run
-def _geometry(numbers: tuple[tuple[str, Any], ...]) -> ConvGeometry:
-    return ConvGeometry(**{"output_padding": (0, 0, 0), **dict(numbers)})
-
-
-@lru_cache(maxsize=1024)
-def _submanifold(shape: Triple, kernel_size: Triple, dilation: Triple) -> ConvGeometry:
-    return ConvGeometry.submanifold(shape, kernel_size, dilation)
-
-
-def submanifold_of(
-    name: str, shape: Sequence[int], kernel_size: Sequence[int], dilation: Sequence[int]
-) -> ConvGeometry:
-    """The same of a submanifold convolution."""
-    try:
-        return _submanifold(tuple(shape), tuple(kernel_size), tuple(dilation))
-    except SiteError as error:
-        raise SiteError(f"Layer {name!r}: {error}") from error
-
-
-def geometry_of(name: str, **numbers: Any) -> ConvGeometry:
-    """The geometry with these numbers; SiteError with the layer's name for impossible ones."""
-    given = tuple((key, tuple(n) if isinstance(n, Sequence) else n) for key, n in numbers.items())
-    try:
-        return _geometry(given)
-    except SiteError as error:
-        raise SiteError(f"Layer {name!r}: {error}") from error
 
 
 def check_kernel_map(name: str, kernel_map: torch.Tensor, offsets: int | None = None) -> None:
@@ -163,14 +137,6 @@ def check_kernel_map(name: str, kernel_map: torch.Tensor, offsets: int | None = 
         raise SiteError(
             f"Layer {name!r}: a kernel map has 1 to {MOST_OFFSETS} columns, one per kernel offset, got "
             f"{shape_text(kernel_map)}."
-        )
-
-
-def check_activation(name: str, activation: str) -> None:
-    """`activation` must be one that the dialect knows."""
-    if activation not in ACTIVATIONS:
-        raise ScnError(
-            f"Layer {name!r}: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}."
         )
 
 
@@ -243,8 +209,3 @@ def to_half(name: str, what: str, tensor: torch.Tensor) -> torch.Tensor:
 def result_dtype(output_precision: str) -> torch.dtype:
     """dtype of a result: unrounded values are carried in float32."""
     return torch.float16 if output_precision == "fp16" else torch.float32
-
-
-def relu_gradient(grad: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-    """The gradient behind a ReLU, from its `output`: zero where that is, as torch has it; NaN passes."""
-    return torch.ops.aten.threshold_backward(grad, output, 0)

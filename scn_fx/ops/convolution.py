@@ -13,25 +13,24 @@ from typing import Any
 
 import torch
 
-from scn_fx.errors import BoundError, ScnError, SiteError
+from scn_fx.errors import ScnError, SiteError
+from scn_fx.operators.convolution import CONVOLUTION
+from scn_fx.ops.activations import before_activation, check_activation, kernels_rectify
 from scn_fx.ops.checks import (
     FLOATS,
     FLOATS_TEXT,
-    check_activation,
-    check_bound,
     check_channel_ranges,
     check_channels,
     check_features,
     check_kernel_map,
     check_precisions,
     check_range,
-    geometry_of,
-    relu_gradient,
     result_dtype,
     shape_text,
 )
 from scn_fx.ops.devices import kernels_for
 from scn_fx.ops.dispatch import define, fake, only_shapes_matter
+from scn_fx.ops.known_maps import rows_read
 from scn_fx.ops.products import transposed_product, weight_gradient
 from scn_fx.ops.straight_through import as_used, weight_as_used
 
@@ -45,20 +44,15 @@ def _check(
     kernel_map: torch.Tensor,
     name: str,
     activation: str,
-    output_bound: int,
     precision: str,
     output_precision: str,
     input_dynamic_range: float | None,
     weight_dynamic_ranges: Sequence[float] | None,
-    **numbers: Any,
 ) -> None:
     """Everything that can be checked without looking at values or at the number of sites."""
-    kernel_size = geometry_of(name, **numbers).kernel_size
-    check_bound(name, output_bound)
-    if weight.dim() != 5 or list(weight.shape[1:4]) != list(kernel_size) or weight.dtype not in FLOATS:
+    if weight.dim() != 5 or weight.dtype not in FLOATS:
         raise ScnError(
-            f"Layer {name!r}: weight must be {FLOATS_TEXT} [out, {', '.join(map(str, kernel_size))}, "
-            f"in] for a kernel of {list(kernel_size)}, got {shape_text(weight)}."
+            f"Layer {name!r}: weight must be {FLOATS_TEXT} [out, kz, ky, kx, in], got {shape_text(weight)}."
         )
     out_channels, in_channels = int(weight.shape[0]), int(weight.shape[4])
     check_channels(name, "the weight's output", out_channels)
@@ -67,7 +61,7 @@ def _check(
             f"Layer {name!r}: bias must be {FLOATS_TEXT} [{out_channels}], got {shape_text(bias)}."
         )
     check_features(name, features, channels=in_channels)
-    check_kernel_map(name, kernel_map, prod(kernel_size))
+    check_kernel_map(name, kernel_map, prod(weight.shape[1:4]))
     check_activation(name, activation)
     check_precisions(name, precision, output_precision)
     if precision == "int8":
@@ -75,14 +69,7 @@ def _check(
         check_channel_ranges(name, weight_dynamic_ranges, out_channels, amax)
 
 
-@define(
-    "convolution",
-    "(Tensor features, Tensor weight, Tensor? bias, Tensor kernel_map, *, str name, str rulebook, str "
-    "activation, int[] kernel_size, int[] stride, int[] padding, int[] dilation, int[] output_padding, "
-    "int[] input_spatial_shape, int[] output_spatial_shape, bool subm, bool inverse, bool transposed, "
-    'int output_bound, str precision="fp32", str output_precision="fp32", float? input_dynamic_range=None, '
-    "float[]? weight_dynamic_ranges=None) -> Tensor",
-)
+@define(CONVOLUTION.name, CONVOLUTION.schema)
 def convolution(
     features: torch.Tensor,
     weight: torch.Tensor,
@@ -90,19 +77,8 @@ def convolution(
     kernel_map: torch.Tensor,
     *,
     name: str,
-    rulebook: str,
     activation: str,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    output_padding: Sequence[int],
-    input_spatial_shape: Sequence[int],
-    output_spatial_shape: Sequence[int],
-    subm: bool,
-    inverse: bool,
-    transposed: bool,
-    output_bound: int,
+    activation_parameter: float = 0.0,
     precision: str = "fp32",
     output_precision: str = "fp32",
     input_dynamic_range: float | None = None,
@@ -115,47 +91,23 @@ def convolution(
     `weight` is [out, kz, ky, kx, in], `bias` [out] or None. With precision "fp16" or "int8" weight and bias
     are rounded to float16 first. The result is float16 for output_precision "fp16", else float32: "int8"
     means that the consumers quantise the unrounded value. CalibrationError for missing or unusable ranges,
-    BoundError for more than `output_bound` rows, OverflowedError where float16 cannot hold a value.
+    SiteError for features of other sites than the map's, OverflowedError where float16 cannot hold a value.
 
     Gradients are those of float32 arithmetic, straight through the rounding of float16 and int8 (see
     `straight_through`). They need a map that has an inverse, as each map of the operators has.
     """
     _check(
-        features,
-        weight,
-        bias,
-        kernel_map,
-        name,
-        activation,
-        output_bound,
-        precision,
-        output_precision,
-        input_dynamic_range,
-        weight_dynamic_ranges,
-        kernel_size=kernel_size,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        output_padding=output_padding,
-        input_spatial_shape=input_spatial_shape,
-        output_spatial_shape=output_spatial_shape,
-        subm=subm,
-        inverse=inverse,
-        transposed=transposed,
-    )
+        features, weight, bias, kernel_map, name, activation, precision, output_precision,
+        input_dynamic_range, weight_dynamic_ranges,
+    )  # fmt: skip
     rows = kernel_map.shape[0]
     if only_shapes_matter():
         return features.new_zeros((rows, weight.shape[0]), dtype=result_dtype(output_precision))
-    if rows > output_bound:
-        raise BoundError(
-            f"Layer {name!r} has {rows} output sites, more than its output_bound of {output_bound}. Capture "
-            f"the model with an output_bound of at least {rows}, or feed fewer voxels."
-        )
-    if subm and features.shape[0] != rows:
+    sites = rows_read(kernel_map)
+    if sites is not None and features.shape[0] != sites:
         raise SiteError(
-            f"Layer {name!r}: a submanifold convolution needs one feature row per site, got "
-            f"{features.shape[0]} rows of features for {rows} sites. Pass features and indices of the same "
-            "frame."
+            f"Layer {name!r}: a convolution needs one feature row per site, got {features.shape[0]} rows of "
+            f"features for {sites} sites. Pass features and indices of the same frame."
         )
     quantised = precision == "int8"
     return kernels_for(features).convolution(
@@ -164,7 +116,7 @@ def convolution(
         bias,
         kernel_map,
         name,
-        activation == "ReLU",
+        kernels_rectify(name, activation, activation_parameter),
         precision,
         output_precision,
         float(input_dynamic_range or 0.0) if quantised else 0.0,
@@ -180,18 +132,16 @@ def _(
     kernel_map: torch.Tensor,
     *,
     name: str,
-    rulebook: str,
     activation: str,
-    output_bound: int,
+    activation_parameter: float = 0.0,
     precision: str = "fp32",
     output_precision: str = "fp32",
     input_dynamic_range: float | None = None,
     weight_dynamic_ranges: Sequence[float] | None = None,
-    **numbers: Any,
 ) -> torch.Tensor:
     _check(
-        features, weight, bias, kernel_map, name, activation, output_bound, precision, output_precision,
-        input_dynamic_range, weight_dynamic_ranges, **numbers,
+        features, weight, bias, kernel_map, name, activation, precision, output_precision,
+        input_dynamic_range, weight_dynamic_ranges,
     )  # fmt: skip
     return features.new_empty((kernel_map.shape[0], weight.shape[0]), dtype=result_dtype(output_precision))
 
@@ -203,7 +153,7 @@ def _save(
     ctx.save_for_backward(features, weight, kernel_map, output)
     ctx.bias_dtype = None if bias is None else bias.dtype
     ctx.name = keyword_only_inputs["name"]
-    ctx.relu = keyword_only_inputs["activation"] == "ReLU"
+    ctx.activation = keyword_only_inputs["activation"], keyword_only_inputs["activation_parameter"]
     ctx.precision = keyword_only_inputs["precision"]
     ctx.input_range = keyword_only_inputs["input_dynamic_range"]
     ctx.weight_ranges = keyword_only_inputs["weight_dynamic_ranges"]
@@ -214,7 +164,7 @@ def _backward(
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None, None]:
     """Gradients of features, weight and bias; straight through what float16 and int8 round."""
     features, weight, kernel_map, output = ctx.saved_tensors
-    grad = (relu_gradient(grad, output) if ctx.relu else grad).float()
+    grad = before_activation(grad, output, *ctx.activation).float()
     rows, channels = features.shape
     x = as_used(features, ctx.precision, ctx.input_range)
     w = weight_as_used(weight.reshape(weight.shape[0], -1, channels), ctx.precision, ctx.weight_ranges)

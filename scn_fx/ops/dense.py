@@ -11,6 +11,7 @@ import torch
 
 from scn_fx.errors import ScnError, SiteError
 from scn_fx.geometry import triple
+from scn_fx.operators.dense import RESHAPE, SCATTER_DENSE, TRANSPOSE
 from scn_fx.ops.checks import check_batch, check_dense, check_features, check_sites, shape_text
 from scn_fx.ops.devices import kernels_for
 from scn_fx.ops.dispatch import define, fake, only_shapes_matter
@@ -37,11 +38,7 @@ def _check_scatter(
     check_dense(name, batch_size, features.shape[1], grid)
 
 
-@define(
-    "scatter_dense",
-    "(Tensor features, Tensor indices, *, str name, str format, int batch_size, int[] spatial_shape) -> "
-    "Tensor",
-)
+@define(SCATTER_DENSE.name, SCATTER_DENSE.schema)
 def scatter_dense(
     features: torch.Tensor,
     indices: torch.Tensor,
@@ -111,7 +108,7 @@ def _reshaped(x: torch.Tensor, name: str, dims: Sequence[int]) -> list[int]:
     return wanted
 
 
-@define("reshape", "(Tensor x, *, str name, int[] dims) -> Tensor")
+@define(RESHAPE.name, RESHAPE.schema)
 def reshape(x: torch.Tensor, *, name: str, dims: Sequence[int]) -> torch.Tensor:
     """A contiguous copy of `x` with shape `dims`; one of them may be -1."""
     return x.reshape(_reshaped(x, name, dims)).clone(memory_format=torch.contiguous_format)
@@ -145,7 +142,7 @@ def _permutation(x: torch.Tensor, name: str, dims: Sequence[int]) -> list[int]:
     return axes
 
 
-@define("transpose", "(Tensor x, *, str name, int[] dims) -> Tensor")
+@define(TRANSPOSE.name, TRANSPOSE.schema)
 def transpose(x: torch.Tensor, *, name: str, dims: Sequence[int]) -> torch.Tensor:
     """A contiguous copy of `x` with its axes in the order `dims` (as torch.permute)."""
     return x.permute(_permutation(x, name, dims)).clone(memory_format=torch.contiguous_format)

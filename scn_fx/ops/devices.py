@@ -8,36 +8,17 @@ from typing import Protocol
 
 import torch
 
+from scn_fx.ops.map_call import MapCall
+
 __all__ = ["Kernels", "kernels_for"]
 
 
 class Kernels(Protocol):
     """What a device does. Operands have been checked; what only values tell is checked here."""
 
-    def subm_map(
-        self,
-        indices: torch.Tensor,
-        name: str,
-        batch_size: int,
-        spatial_shape: Sequence[int],
-        kernel_size: Sequence[int],
-        dilation: Sequence[int],
-    ) -> torch.Tensor: ...
+    def subm_map(self, indices: torch.Tensor, call: MapCall) -> torch.Tensor: ...
 
-    def conv_map(
-        self,
-        indices: torch.Tensor,
-        name: str,
-        batch_size: int,
-        input_spatial_shape: Sequence[int],
-        output_spatial_shape: Sequence[int],
-        kernel_size: Sequence[int],
-        stride: Sequence[int],
-        padding: Sequence[int],
-        dilation: Sequence[int],
-        transposed: bool,
-        output_bound: int,
-    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+    def conv_map(self, indices: torch.Tensor, call: MapCall) -> tuple[torch.Tensor, torch.Tensor]: ...
 
     def inverse_map(self, kernel_map: torch.Tensor, rows: int, name: str) -> torch.Tensor: ...
 

@@ -10,6 +10,7 @@ import torch
 
 from scn_fx.errors import SiteError
 from scn_fx.geometry import Triple, triple
+from scn_fx.operators.maps import INPUT_SITES
 from scn_fx.ops.checks import shape_text
 from scn_fx.ops.dispatch import define, fake
 
@@ -22,7 +23,7 @@ def _grid(features: torch.Tensor, spatial_shape: Sequence[int]) -> Triple | None
     return triple(spatial_shape, "spatial_shape", 1) if spatial_shape else None
 
 
-@define("input_sites", "(Tensor features, *, int[] spatial_shape=[]) -> Tensor")
+@define(INPUT_SITES.name, INPUT_SITES.schema)
 def input_sites(features: torch.Tensor, *, spatial_shape: Sequence[int] = ()) -> torch.Tensor:
     """Distinct sites, int32 [N, 4] (batch, z, y, x), for the N rows of `features`.
 

@@ -8,190 +8,108 @@ graph.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from scn_fx.errors import ArgumentError
-from scn_fx.geometry import ConvGeometry
-from scn_fx.ops.checks import (
-    check_batch,
-    check_bound,
-    check_kernel_map,
-    check_sites,
-    geometry_of,
-    submanifold_of,
-)
+from scn_fx.geometry import MOST_SITES
+from scn_fx.operators.maps import CONV_MAP, INVERSE_MAP, SUBM_MAP
+from scn_fx.operators.spec import OperatorSpec
+from scn_fx.ops.checks import check_batch, check_bound, check_kernel_map, check_sites, check_within
 from scn_fx.ops.devices import kernels_for
 from scn_fx.ops.dispatch import define, fake, only_shapes_matter
+from scn_fx.ops.known_maps import note_rows
+from scn_fx.ops.map_call import MapCall
 
 __all__ = ["conv_map", "inverse_map", "subm_map"]
 
 
-def _check_subm(
-    indices: torch.Tensor,
-    name: str,
-    batch_size: int,
-    spatial_shape: Sequence[int],
-    kernel_size: Sequence[int],
-    dilation: Sequence[int],
-) -> ConvGeometry:
+def _checked(spec: OperatorSpec, indices: torch.Tensor, arguments: dict[str, Any]) -> MapCall:
+    """What is asked for, after all checks that need no values. Arguments are the schema's keywords."""
+    name = arguments["name"]
     check_sites(name, indices)
-    check_batch(name, batch_size)
-    return submanifold_of(name, spatial_shape, kernel_size, dilation)
+    check_batch(name, arguments["batch_size"])
+    check_bound(name, arguments.get("output_bound", MOST_SITES))
+    return MapCall.of(spec, arguments)
 
 
-@define(
-    "subm_map",
-    "(Tensor indices, *, str name, int batch_size, int[] spatial_shape, int[] kernel_size, int[] dilation) "
-    "-> Tensor",
-)
-def subm_map(
-    indices: torch.Tensor,
-    *,
-    name: str,
-    batch_size: int,
-    spatial_shape: Sequence[int],
-    kernel_size: Sequence[int],
-    dilation: Sequence[int],
-) -> torch.Tensor:
+@define(SUBM_MAP.name, SUBM_MAP.schema)
+def subm_map(indices: torch.Tensor, **arguments: Any) -> torch.Tensor:
     """Kernel map of a submanifold convolution: int32 [N, K], rows in the order of `indices`.
 
-    `indices` is int32 [N, 4] (batch, z, y, x). SiteError for sites out of range or given twice.
+    `indices` is int32 [N, 4] (batch, z, y, x). SiteError for sites out of range or given twice, BoundError
+    for more than `output_bound` of them.
     """
-    geometry = _check_subm(indices, name, batch_size, spatial_shape, kernel_size, dilation)
+    call = _checked(SUBM_MAP, indices, arguments)
+    rows = indices.shape[0]
     if only_shapes_matter():
-        return indices.new_full((indices.shape[0], geometry.volume), -1)
-    return kernels_for(indices).subm_map(indices, name, batch_size, spatial_shape, kernel_size, dilation)
+        return indices.new_full((rows, call.geometry.volume), -1)
+    check_within(call.name, rows, call.output_bound)
+    return note_rows(kernels_for(indices).subm_map(indices, call), rows)
 
 
 @fake(subm_map)
-def _(
-    indices: torch.Tensor,
-    *,
-    name: str,
-    batch_size: int,
-    spatial_shape: Sequence[int],
-    kernel_size: Sequence[int],
-    dilation: Sequence[int],
-) -> torch.Tensor:
-    geometry = _check_subm(indices, name, batch_size, spatial_shape, kernel_size, dilation)
-    return indices.new_empty((indices.shape[0], geometry.volume))
+def _(indices: torch.Tensor, **arguments: Any) -> torch.Tensor:
+    call = _checked(SUBM_MAP, indices, arguments)
+    return indices.new_empty((indices.shape[0], call.geometry.volume))
 
 
-def _check_conv(
-    indices: torch.Tensor, name: str, batch_size: int, output_bound: int, **numbers: Any
-) -> ConvGeometry:
-    """Geometry of a strided or transposed map; the output grid is given: a transposed one is not unique."""
-    check_sites(name, indices)
-    check_batch(name, batch_size)
-    check_bound(name, output_bound)
-    return geometry_of(name, **numbers)
-
-
-@define(
-    "conv_map",
-    "(Tensor indices, *, str name, int batch_size, int[] input_spatial_shape, int[] output_spatial_shape, "
-    "int[] kernel_size, int[] stride, int[] padding, int[] dilation, bool transposed, int output_bound) "
-    "-> (Tensor, Tensor)",
-)
-def conv_map(
-    indices: torch.Tensor,
-    *,
-    name: str,
-    batch_size: int,
-    input_spatial_shape: Sequence[int],
-    output_spatial_shape: Sequence[int],
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    transposed: bool,
-    output_bound: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
+@define(CONV_MAP.name, CONV_MAP.schema)
+def conv_map(indices: torch.Tensor, **arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Output sites of a strided or transposed convolution, int32 [M, 4], and its kernel map, int32 [M, K].
 
     Every site that at least one input reaches is an output site; they ascend by (batch, z, y, x). SiteError
     for sites out of range or given twice, BoundError for more than `output_bound` output sites.
     """
-    geometry = _check_conv(
-        indices,
-        name,
-        batch_size,
-        output_bound,
-        input_spatial_shape=input_spatial_shape,
-        output_spatial_shape=output_spatial_shape,
-        kernel_size=kernel_size,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        transposed=transposed,
-    )
+    call = _checked(CONV_MAP, indices, arguments)
     if only_shapes_matter():
-        return indices.clone(), indices.new_full((indices.shape[0], geometry.volume), -1)
-    return kernels_for(indices).conv_map(
-        indices, name, batch_size, input_spatial_shape, output_spatial_shape, kernel_size, stride, padding,
-        dilation, transposed, output_bound,
-    )  # fmt: skip
+        return indices.clone(), indices.new_full((indices.shape[0], call.geometry.volume), -1)
+    sites, made = kernels_for(indices).conv_map(indices, call)
+    return sites, note_rows(made, indices.shape[0])
 
 
 @fake(conv_map)
-def _(
-    indices: torch.Tensor,
-    *,
-    name: str,
-    batch_size: int,
-    input_spatial_shape: Sequence[int],
-    output_spatial_shape: Sequence[int],
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    transposed: bool,
-    output_bound: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    geometry = _check_conv(
-        indices,
-        name,
-        batch_size,
-        output_bound,
-        input_spatial_shape=input_spatial_shape,
-        output_spatial_shape=output_spatial_shape,
-        kernel_size=kernel_size,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        transposed=transposed,
-    )
+def _(indices: torch.Tensor, **arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    call = _checked(CONV_MAP, indices, arguments)
     # The count depends on the data. A minimum of 2 keeps torch from specialising on the sizes 0 and 1.
     try:
         count = torch.library.get_ctx().new_dynamic_size(min=2)
     except RuntimeError as error:
         raise ArgumentError(
-            f"Layer {name!r}: how many sites a strided convolution has depends on their coordinates, which "
-            "tensors on the device 'meta' do not have. Pass real ones, or trace with torch.export."
+            f"Layer {call.name!r}: how many sites a strided convolution has depends on their coordinates, "
+            "which tensors on the device 'meta' do not have. Pass real ones, or trace with torch.export."
         ) from error
-    return indices.new_empty((count, 4)), indices.new_empty((count, geometry.volume))
+    return indices.new_empty((count, 4)), indices.new_empty((count, call.geometry.volume))
 
 
-@define("inverse_map", "(Tensor kernel_map, Tensor indices, *, str name) -> Tensor")
-def inverse_map(kernel_map: torch.Tensor, indices: torch.Tensor, *, name: str) -> torch.Tensor:
+def _check_inverse(kernel_map: torch.Tensor, indices: torch.Tensor, name: str, output_bound: int) -> None:
+    check_sites(name, indices)
+    check_kernel_map(name, kernel_map)
+    check_bound(name, output_bound)
+
+
+@define(INVERSE_MAP.name, INVERSE_MAP.schema)
+def inverse_map(
+    kernel_map: torch.Tensor, indices: torch.Tensor, *, name: str, output_bound: int = MOST_SITES
+) -> torch.Tensor:
     """The map of an inverse convolution: int32 [N, K], the two sides of its partner's `kernel_map` swapped.
 
     `kernel_map` is the partner's, int32 [M, K]; `indices` are the partner's *input* sites, int32 [N, 4], to
     which the inverse convolution returns. Offsets keep their index: where the partner's output m reads input
-    n at offset k, entry (n, k) of the result is m.
+    n at offset k, entry (n, k) of the result is m. BoundError for more than `output_bound` sites.
     """
-    check_sites(name, indices)
-    check_kernel_map(name, kernel_map)
+    _check_inverse(kernel_map, indices, name, output_bound)
+    rows = indices.shape[0]
     if only_shapes_matter():
-        return kernel_map.new_full((indices.shape[0], kernel_map.shape[1]), -1)
-    return kernels_for(kernel_map).inverse_map(kernel_map, indices.shape[0], name)
+        return kernel_map.new_full((rows, kernel_map.shape[1]), -1)
+    check_within(name, rows, output_bound)
+    return note_rows(kernels_for(kernel_map).inverse_map(kernel_map, rows, name), kernel_map.shape[0])
 
 
 @fake(inverse_map)
-def _(kernel_map: torch.Tensor, indices: torch.Tensor, *, name: str) -> torch.Tensor:
-    check_sites(name, indices)
-    check_kernel_map(name, kernel_map)
+def _(
+    kernel_map: torch.Tensor, indices: torch.Tensor, *, name: str, output_bound: int = MOST_SITES
+) -> torch.Tensor:
+    _check_inverse(kernel_map, indices, name, output_bound)
     return kernel_map.new_empty((indices.shape[0], kernel_map.shape[1]))

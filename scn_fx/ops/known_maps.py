@@ -12,10 +12,23 @@ from typing import Any
 
 import torch
 
-__all__ = ["inverse_of", "is_known", "remember"]
+__all__ = ["inverse_of", "is_known", "note_rows", "remember", "rows_read"]
 
 _NAME = "_scn_fx_reads"
 _INVERSE = "_scn_fx_inverse"
+_ROWS = "_scn_fx_rows"
+
+
+def note_rows(kernel_map: torch.Tensor, rows: int) -> torch.Tensor:
+    """`kernel_map`, which was made for features of `rows` rows; its entries may be written all the same."""
+    setattr(kernel_map, _ROWS, rows)
+    return kernel_map
+
+
+def rows_read(kernel_map: torch.Tensor) -> int | None:
+    """What `note_rows` was told; None of a map from elsewhere, or a copy."""
+    rows: int | None = getattr(kernel_map, _ROWS, None)
+    return rows
 
 
 def remember(kernel_map: torch.Tensor, rows: int) -> torch.Tensor:

@@ -11,6 +11,7 @@ import torch
 
 from scn_fx.ops.checks import to_half
 from scn_fx.ops.dispatch import core
+from scn_fx.ops.map_call import MapCall
 
 __all__ = [
     "add",
@@ -31,46 +32,22 @@ def _array(tensor: torch.Tensor) -> Any:
     return tensor.contiguous().numpy()
 
 
-def subm_map(
-    indices: torch.Tensor,
-    name: str,
-    batch_size: int,
-    spatial_shape: Sequence[int],
-    kernel_size: Sequence[int],
-    dilation: Sequence[int],
-) -> torch.Tensor:
+def subm_map(indices: torch.Tensor, call: MapCall) -> torch.Tensor:
+    g = call.geometry
     made = core().subm_map(
-        _array(indices), batch_size, list(spatial_shape), list(kernel_size), list(dilation), name=name
-    )
+        _array(indices), call.batch_size, list(g.input_spatial_shape), list(g.kernel_size), list(g.dilation),
+        name=call.name,
+    )  # fmt: skip
     return torch.from_numpy(made)
 
 
-def conv_map(
-    indices: torch.Tensor,
-    name: str,
-    batch_size: int,
-    input_spatial_shape: Sequence[int],
-    output_spatial_shape: Sequence[int],
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    transposed: bool,
-    output_bound: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def conv_map(indices: torch.Tensor, call: MapCall) -> tuple[torch.Tensor, torch.Tensor]:
+    g = call.geometry
     sites, made = core().conv_map(
-        _array(indices),
-        batch_size,
-        list(input_spatial_shape),
-        list(output_spatial_shape),
-        list(kernel_size),
-        list(stride),
-        list(padding),
-        list(dilation),
-        transposed,
-        output_bound,
-        name=name,
-    )
+        _array(indices), call.batch_size, list(g.input_spatial_shape), list(g.output_spatial_shape),
+        list(g.kernel_size), list(g.stride), list(g.padding), list(g.dilation), g.transposed,
+        call.output_bound, name=call.name,
+    )  # fmt: skip
     return torch.from_numpy(sites), torch.from_numpy(made)
 
 

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 
 from scn_fx.errors import OverflowedError, SiteError
+from scn_fx.geometry import ConvGeometry
 from scn_fx.ops.dispatch import core
 from scn_fx.ops.known_maps import is_known, remember
+from scn_fx.ops.map_call import MapCall
 from scn_fx.ops.straight_through import on_device
 
 __all__ = [
@@ -56,73 +58,37 @@ def _label(name: str, kind: str) -> str:
     return name or f"This {kind}"
 
 
-def _map(
-    indices: torch.Tensor,
-    name: str,
-    batch_size: int,
-    input_shape: Sequence[int],
-    output_shape: Sequence[int],
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    **others: Any,
-) -> Any:
+def _map(indices: torch.Tensor, call: MapCall, output_bound: int) -> Any:
     """The call of a map, and the memory it uses."""
-    call = core().CudaMap(
-        *_place(indices), _label(name, "kernel map"), indices.data_ptr(), indices.shape[0], batch_size,
-        list(input_shape), list(output_shape), list(kernel_size), list(stride), list(padding),
-        list(dilation), **others,
+    g = call.geometry
+    made = core().CudaMap(
+        *_place(indices), _label(call.name, "kernel map"), indices.data_ptr(), indices.shape[0],
+        call.batch_size, list(g.input_spatial_shape), list(g.output_spatial_shape), list(g.kernel_size),
+        list(g.stride), list(g.padding), list(g.dilation), subm=g.subm, transposed=g.transposed,
+        output_bound=output_bound,
     )  # fmt: skip
-    scratch = indices.new_empty(call.scratch_bytes, dtype=torch.uint8)
-    call.set_scratch(scratch.data_ptr())
-    return call, scratch
+    scratch = indices.new_empty(made.scratch_bytes, dtype=torch.uint8)
+    made.set_scratch(scratch.data_ptr())
+    return made, scratch
 
 
-def subm_map(
-    indices: torch.Tensor,
-    name: str,
-    batch_size: int,
-    spatial_shape: Sequence[int],
-    kernel_size: Sequence[int],
-    dilation: Sequence[int],
-) -> torch.Tensor:
+def subm_map(indices: torch.Tensor, call: MapCall) -> torch.Tensor:
     indices = _dense(indices)
-    padding = [k // 2 * d for k, d in zip(kernel_size, dilation, strict=True)]
-    call, _scratch = _map(
-        indices, name, batch_size, spatial_shape, spatial_shape, kernel_size, [1] * 3, padding, dilation,
-        subm=True, transposed=False, output_bound=0,
-    )  # fmt: skip
-    volume = kernel_size[0] * kernel_size[1] * kernel_size[2]
-    made = indices.new_empty((indices.shape[0], volume))
+    run, _scratch = _map(indices, call, 0)
+    made = indices.new_empty((indices.shape[0], call.geometry.volume))
     if len(made):
-        call.subm_map(made.data_ptr())
+        run.subm_map(made.data_ptr())
     return remember(made, len(made))
 
 
-def conv_map(
-    indices: torch.Tensor,
-    name: str,
-    batch_size: int,
-    input_spatial_shape: Sequence[int],
-    output_spatial_shape: Sequence[int],
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    transposed: bool,
-    output_bound: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def conv_map(indices: torch.Tensor, call: MapCall) -> tuple[torch.Tensor, torch.Tensor]:
     indices = _dense(indices)
-    call, _scratch = _map(
-        indices, name, batch_size, input_spatial_shape, output_spatial_shape, kernel_size, stride, padding,
-        dilation, subm=False, transposed=transposed, output_bound=output_bound,
-    )  # fmt: skip
-    count = call.output_sites() if len(indices) else 0
+    run, _scratch = _map(indices, call, call.output_bound)
+    count = run.output_sites() if len(indices) else 0
     sites = indices.new_empty((count, 4))
-    made = indices.new_empty((count, kernel_size[0] * kernel_size[1] * kernel_size[2]))
+    made = indices.new_empty((count, call.geometry.volume))
     if count:
-        call.conv_map(count, sites.data_ptr(), made.data_ptr())
+        run.conv_map(count, sites.data_ptr(), made.data_ptr())
     return sites, remember(made, len(indices))
 
 
@@ -270,7 +236,8 @@ def scatter_dense(
     batch_size: int,
     spatial_shape: Sequence[int],
 ) -> torch.Tensor:
-    subm_map(indices, name, batch_size, spatial_shape, [1] * 3, [1] * 3)  # which checks the sites
+    geometry = ConvGeometry.submanifold(spatial_shape, [1] * 3, [1] * 3)
+    subm_map(indices, MapCall(name, batch_size, geometry))  # which checks the sites
     dense = features.new_zeros((batch_size, features.shape[1], *spatial_shape))
     batch, z, y, x = indices.long().unbind(1)
     dense[batch, :, z, y, x] = features.detach()

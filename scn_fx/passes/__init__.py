@@ -2,9 +2,9 @@
 """torch.fx passes from an exported program to the fused graph, one rule a file.
 
 Order matters: in-place operators must be gone before values are replaced and before dead code is looked for,
-constants before BatchNorms are folded, and BatchNorms before ReLUs are fused. What cannot be captured is only
-marked by them; `Verify` refuses what is still there at the end, so that a part of the model which the chosen
-output does not need is no obstacle.
+constants before BatchNorms are folded, and BatchNorms before activations are fused. What cannot be captured
+is only marked by them; `Verify` refuses what is still there at the end, so that a part of the model which the
+chosen output does not need is no obstacle.
 """
 
 from __future__ import annotations
@@ -12,29 +12,31 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from scn_fx.passes.base import GraphPass, PassResult, run_passes
-from scn_fx.passes.clean import Clean
 from scn_fx.passes.complete_output import CompleteOutput
 from scn_fx.passes.dead_code import DeadCode
+from scn_fx.passes.drop_checks import DropChecks
+from scn_fx.passes.drop_copies import DropCopies
 from scn_fx.passes.fold_batch_norm import FoldBatchNorm
 from scn_fx.passes.fold_constants import FoldConstants
 from scn_fx.passes.functionalise import Functionalise
-from scn_fx.passes.fuse_relu import FuseRelu
-from scn_fx.passes.lower_elementwise import LowerElementwise
+from scn_fx.passes.fuse_activation import FuseActivation
 from scn_fx.passes.lower_layout import LowerLayout
+from scn_fx.passes.lower_operators import LowerOperators
 from scn_fx.passes.name_nodes import NameNodes
 from scn_fx.passes.verify import Verify
 
 __all__ = [
-    "Clean",
     "CompleteOutput",
     "DeadCode",
+    "DropChecks",
+    "DropCopies",
     "FoldBatchNorm",
     "FoldConstants",
     "Functionalise",
-    "FuseRelu",
+    "FuseActivation",
     "GraphPass",
-    "LowerElementwise",
     "LowerLayout",
+    "LowerOperators",
     "NameNodes",
     "PassResult",
     "Verify",
@@ -53,13 +55,14 @@ def fusing_passes(paths: Collection[str] = (), outputs: str = "") -> list[GraphP
     return [
         Functionalise(),
         DeadCode(),
-        Clean(),
+        DropChecks(),
+        DropCopies(),
         DeadCode(),
         FoldConstants(),
         FoldBatchNorm(),
-        LowerElementwise(),
+        LowerOperators(),
         CompleteOutput(),
-        FuseRelu(),
+        FuseActivation(),
         LowerLayout(),
         NameNodes(paths),
         DeadCode(),

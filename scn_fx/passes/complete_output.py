@@ -7,7 +7,8 @@ import operator
 
 from torch import fx
 
-from scn_fx.graph import operator_name
+from scn_fx.graph import operator_spec
+from scn_fx.operators.spec import Kind
 from scn_fx.passes import nodes
 from scn_fx.passes.base import GraphPass
 
@@ -25,9 +26,11 @@ class CompleteOutput(GraphPass):
             value = value[0]
         if isinstance(value, fx.Node):
             found = nodes.sites(value)
-            if found is not None and operator_name(found) == "conv_map":
+            made = operator_spec(found)
+            if found is not None and made is not None:
                 with graph.graph.inserting_before(end):
-                    indices = graph.graph.call_function(operator.getitem, (found, 0))
+                    item = made.gives.index(Kind.SITES)
+                    indices = graph.graph.call_function(operator.getitem, (found, item))
                 value = (value, indices)
             elif found is not None and found is not value and found.op == "placeholder":
                 value = (value, found)

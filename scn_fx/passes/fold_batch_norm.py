@@ -7,7 +7,8 @@ import torch
 from torch import fx
 
 from scn_fx.errors import CaptureError
-from scn_fx.graph import operator_name
+from scn_fx.graph import argument, operator_spec
+from scn_fx.operators.activations import NO_ACTIVATION
 from scn_fx.passes import nodes
 from scn_fx.passes.base import GraphPass
 
@@ -72,12 +73,13 @@ class FoldBatchNorm(GraphPass):
     def _fold(self, graph: fx.GraphModule, norm: fx.Node) -> str | None:
         """Fold `norm` and return None, or return why not."""
         conv = norm.args[0]
-        if not isinstance(conv, fx.Node) or operator_name(conv) != "convolution":
+        spec = operator_spec(conv)
+        if not isinstance(conv, fx.Node) or spec is None or not spec.weighted:
             return f"it does not follow a convolution but {nodes.where(conv)}"  # type: ignore[arg-type]
         if len(conv.users) > 1:
             others = ", ".join(nodes.where(user) for user in conv.users if user is not norm)
             return f"the convolution {conv.kwargs['name']!r} before it is also read by {others}"
-        if conv.kwargs["activation"] != "None":
+        if argument(conv, "activation") != NO_ACTIVATION:
             return f"the convolution {conv.kwargs['name']!r} before it has an activation of its own"
 
         read = {n: nodes.argument(norm, n) for n in ("weight", "bias", "running_mean", "running_var")}

@@ -7,16 +7,17 @@ import torch
 from torch import fx
 
 import scn_fx.ops  # noqa: F401 - registers the operators
-from scn_fx.graph import operator_name
+from scn_fx.operators.dense import RESHAPE, TRANSPOSE
+from scn_fx.operators.spec import OperatorSpec
 from scn_fx.passes import nodes
 from scn_fx.passes.base import GraphPass
+from scn_fx.passes.lower_operators import gives_dense_map
 
 __all__ = ["LowerLayout"]
 
 _RESHAPES = frozenset(
     {"_unsafe_view", "flatten", "reshape", "squeeze", "unflatten", "unsqueeze", "view", "_reshape_alias"}
 )
-_DENSE = frozenset({"scatter_dense", "reshape", "transpose"})
 
 
 class LowerLayout(GraphPass):
@@ -31,7 +32,7 @@ class LowerLayout(GraphPass):
         modified = False
         for node in graph.graph.nodes:
             name = nodes.aten_name(node)
-            if name is None or not node.args or operator_name(node.args[0]) not in _DENSE:
+            if name is None or not node.args or not gives_dense_map(node.args[0]):
                 continue
             if not isinstance(node.meta.get("val"), torch.Tensor):
                 continue  # several results: chunk, split, max over an axis
@@ -40,18 +41,18 @@ class LowerLayout(GraphPass):
                 if shape is None:
                     self.refuse(node, "its shape depends on the number of voxels")
                     continue
-                self._replace(node, torch.ops.scn_fx.reshape.default, shape)
+                self._replace(node, RESHAPE, shape)
                 modified = True
             else:
                 order = _permutation(name, node)
                 if order is not None:
-                    self._replace(node, torch.ops.scn_fx.transpose.default, order)
+                    self._replace(node, TRANSPOSE, order)
                     modified = True
         return modified
 
     @staticmethod
-    def _replace(node: fx.Node, target: torch._ops.OpOverload, dims: list[int]) -> None:
-        node.target = target
+    def _replace(node: fx.Node, spec: OperatorSpec, dims: list[int]) -> None:
+        node.target = getattr(torch.ops.scn_fx, spec.name).default
         node.args, node.kwargs = (node.args[0],), {"name": "", "dims": dims}
 
 

@@ -7,18 +7,16 @@ from collections.abc import Collection
 
 from torch import fx
 
-from scn_fx.graph import operator_name
+from scn_fx.graph import operator_spec
+from scn_fx.names import unique
 from scn_fx.passes import nodes
 from scn_fx.passes.base import GraphPass
 
-__all__ = ["NameNodes", "activation_name"]
-
-_SUFFIX = {"add": "add", "relu": "relu", "scatter_dense": "dense"}
-_OWN_MODULE = {"relu": ("ReLU", "SparseReLU"), "scatter_dense": ("ToDense",)}
+__all__ = ["NameNodes", "own_name"]
 
 
 class NameNodes(GraphPass):
-    """Give additions, ReLUs, dense maps and layout operators a unique name from the module that made them.
+    """Give additions, activations, dense maps and layout operators a unique name from their module.
 
     A module that is one operator (`nn.ReLU`, `ToDense`) lends its own path; an operator in a forward is named
     `<module path>.add`, `.relu`, `.dense`. Layout operators are named after the dense map they rearrange,
@@ -30,19 +28,13 @@ class NameNodes(GraphPass):
         self._paths = frozenset(paths)  # of all modules: a name that is made up must not be one of these
 
     def call(self, graph: fx.GraphModule) -> bool:
-        taken: set[str] = set()
-        for node in graph.graph.nodes:
-            if operator_name(node) == "convolution":
-                taken.add(node.kwargs["name"])
+        found = {node: spec for node in graph.graph.nodes if (spec := operator_spec(node)) is not None}
+        taken = {str(node.kwargs["name"]) for node, spec in found.items() if spec.layer and not spec.suffix}
         modified = False
-        for node in graph.graph.nodes:
-            kind = operator_name(node)
-            if kind in _SUFFIX:
-                stem = _own_name(node, str(kind))
-            elif kind in ("reshape", "transpose"):
-                stem = _layout_name(node, str(kind))
-            else:
+        for node, spec in found.items():
+            if not spec.suffix:
                 continue
+            stem = _layout_name(node) if spec.rearranges else own_name(node)
             own = nodes.module_path(node)
             name = unique(stem, taken | (self._paths - {own}))
             taken.add(name)
@@ -51,34 +43,23 @@ class NameNodes(GraphPass):
         return modified
 
 
-def unique(stem: str, taken: set[str]) -> str:
-    """`stem`, or `stem_1`, `stem_2`, … where that is taken."""
-    name, count = stem, 0
-    while name in taken:
-        count += 1
-        name = f"{stem}_{count}"
-    return name
-
-
-def activation_name(relu: fx.Node) -> str:
-    """Module path of a ReLU."""
-    return _own_name(relu, "relu")
-
-
-def _own_name(node: fx.Node, kind: str) -> str:
-    path = nodes.module_path(node)
-    if path and nodes.module_class(node) in _OWN_MODULE.get(kind, ()):
+def own_name(node: fx.Node) -> str:
+    """Module path of an operator, with its suffix where it is not a module of its own."""
+    path, spec = nodes.module_path(node), operator_spec(node)
+    assert spec is not None
+    if path and nodes.module_class(node) in spec.modules:
         return path
-    return _join(path, _SUFFIX[kind])
+    return _join(path, spec.suffix)
 
 
-def _layout_name(node: fx.Node, kind: str) -> str:
+def _layout_name(node: fx.Node) -> str:
+    suffix = operator_spec(node).suffix  # type: ignore[union-attr]
     source = node.args[0]
-    while isinstance(source, fx.Node) and operator_name(source) != "scatter_dense":
+    while isinstance(source, fx.Node) and (made := operator_spec(source)) is not None and made.rearranges:
         source = source.args[0]
     if isinstance(source, fx.Node) and nodes.module_path(source) == nodes.module_path(node):
-        return _join(str(source.kwargs["name"]), kind)
-    return _join(nodes.module_path(node), kind)
+        return _join(str(source.kwargs["name"]), suffix)
+    return _join(nodes.module_path(node), suffix)
 
 
 def _join(path: str, last: str) -> str:

@@ -9,12 +9,15 @@ has none of these.
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx
 
-from scn_fx.graph import operator_name
+from scn_fx.graph_nodes import argument, map_source, operands, operator_name, operator_spec, values_of
+from scn_fx.operators.spec import Kind, MapRule, MapSide, Sites
+from scn_fx.operators.table import OPERATORS
 
 __all__ = [
     "add_reason",
@@ -90,16 +93,6 @@ def aten_name(node: fx.Node) -> str | None:
     return name.partition(".")[0] if namespace == "aten" else None
 
 
-def argument(node: fx.Node, name: str) -> Any:
-    """Argument of an operator call by its name in the schema: positional, keyword or default."""
-    if name in node.kwargs:
-        return node.kwargs[name]
-    for position, declared in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
-        if declared.name == name:
-            return node.args[position] if position < len(node.args) else declared.default_value
-    raise KeyError(f"{node.target} has no argument {name!r}")
-
-
 def attribute(graph: fx.GraphModule, node: Any) -> torch.Tensor | None:
     """Tensor of a `get_attr` node, or None for anything else and for one that the forward changes."""
     if not isinstance(node, fx.Node) or node.op != "get_attr" or changed(node) is not None:
@@ -131,64 +124,66 @@ def reasons(node: fx.Node) -> tuple[str, ...]:
     return tuple(node.meta.get(_REASONS, ()))
 
 
+_KEEP_SITES = frozenset(
+    {"batch_norm", *(n for spec in OPERATORS.values() if spec.sites is Sites.SAME for n in spec.aten)}
+)
+"""aten operators whose result has a row per row of their first operand, before they are lowered or folded."""
+
+
 def sites(node: fx.Node) -> fx.Node | None:
     """What identifies the sites of a feature value; None if the value is not one row per site.
 
-    It is the `conv_map` node that makes the sites, or the placeholder of the indices. The sites of a
+    It is the node of the operator that makes the sites, or the placeholder of the indices. The sites of a
     placeholder of features are not written in the graph: the placeholder itself is returned and stands for
     them.
     """
     while True:
-        kind = operator_name(node)
-        if kind == "convolution":
-            return output_sites(node.args[3])
+        spec = operator_spec(node)
+        if spec is not None and spec.sites is Sites.MAP:
+            return output_sites(operands(node, Kind.MAP)[0])
         if node.op == "placeholder":
             return node
-        if kind not in ("add", "relu") and aten_name(node) not in ("relu", "add", "batch_norm"):
+        if spec is None and aten_name(node) in _KEEP_SITES:
+            operand = values_of(node.args[0])[0]
+        elif spec is not None and spec.sites is Sites.SAME:
+            operand = operands(node, Kind.FEATURES)[0]
+        else:
             return None
-        operand = node.args[0]
         if not isinstance(operand, fx.Node):
             return None
         node = operand
 
 
 def index_sites(node: object) -> fx.Node | None:
-    """What identifies the sites of an index tensor: its `conv_map` node or its placeholder."""
+    """What identifies the sites of an index tensor: the node that makes them or its placeholder."""
     if not isinstance(node, fx.Node):
         return None
     if node.op == "placeholder":
         return node
-    source = _source(node)
-    return source if source is not None and node.args[1] == 0 else None
+    source = node.args[0] if node.target is operator.getitem else None
+    spec = operator_spec(source)
+    made = spec is not None and spec.gives[int(node.args[1])] is Kind.SITES  # type: ignore[arg-type]
+    return source if made and isinstance(source, fx.Node) else None
 
 
 def output_sites(kernel_map: object) -> fx.Node | None:
     """The sites that a kernel map writes."""
-    if not isinstance(kernel_map, fx.Node):
-        return None
-    kind = operator_name(kernel_map)
-    if kind == "subm_map":
-        return index_sites(kernel_map.args[0])
-    if kind == "inverse_map":
-        return index_sites(kernel_map.args[1])
-    return _source(kernel_map)
+    return _side(kernel_map, lambda rule: rule.writes)
 
 
 def input_sites(kernel_map: object) -> fx.Node | None:
     """The sites that a kernel map reads."""
-    if not isinstance(kernel_map, fx.Node):
+    return _side(kernel_map, lambda rule: rule.reads)
+
+
+def _side(kernel_map: object, side: Callable[[MapRule], MapSide]) -> fx.Node | None:
+    source = map_source(kernel_map)
+    spec = operator_spec(source)
+    if source is None or spec is None or spec.map is None:
         return None
-    kind = operator_name(kernel_map)
-    if kind == "subm_map":
-        return index_sites(kernel_map.args[0])
-    if kind == "inverse_map":
-        return output_sites(kernel_map.args[0])
-    source = _source(kernel_map)
-    return None if source is None else index_sites(source.args[0])
-
-
-def _source(node: fx.Node) -> fx.Node | None:
-    """The conv_map node that `node` is an item of."""
-    if node.target is operator.getitem and isinstance(node.args[0], fx.Node):
-        return node.args[0] if operator_name(node.args[0]) == "conv_map" else None
-    return None
+    found = side(spec.map)
+    if found is MapSide.NEW:
+        return source
+    if found is MapSide.PARTNER:
+        return output_sites(operands(source, Kind.MAP)[0])
+    return index_sites(operands(source, Kind.SITES)[0])

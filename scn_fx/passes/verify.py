@@ -9,15 +9,16 @@ from typing import Any
 from torch import fx
 
 from scn_fx.errors import CaptureError
-from scn_fx.graph import KINDS, operator_name
+from scn_fx.graph import operands, operator_spec
+from scn_fx.operators.activations import real_activations
+from scn_fx.operators.spec import Kind, Sites
+from scn_fx.operators.table import OPERATORS
 from scn_fx.passes import nodes
 from scn_fx.passes.base import GraphPass
+from scn_fx.passes.lower_operators import gives_dense_map
 from scn_fx.passes.refused import refusal
 
 __all__ = ["Verify"]
-
-_MAPS = ("subm_map", "conv_map", "inverse_map")
-_DENSE = ("scatter_dense", "reshape", "transpose")
 
 _LINEAR = (
     "On sites, a Linear layer is a SubMConv3d(in, out, 1) with weight = linear.weight.t().reshape(out, 1, "
@@ -29,7 +30,7 @@ _ADVICE = {
     "linear": _LINEAR,
     "addmm": _LINEAR,
     "cat": "Concatenation of sparse tensors is not supported yet.",
-    "add": "Only the sum of two feature tensors on the same sites, of equal width, is supported.",
+    **{name: spec.advice for spec in OPERATORS.values() for name in spec.aten if spec.advice},
     "to": "A graph is float32; its precisions are chosen by quant.calibrate. Leave casts out of the forward.",
 }
 _ACTIVATIONS = frozenset(
@@ -55,7 +56,13 @@ _ACTIVATIONS = frozenset(
         "tanh",
     }
 )
-_ACTIVATION = "ReLU is the only activation of a sparse layer (clamp(min=0) is one); train with ReLU."
+
+
+def _activation_advice() -> str:
+    names = [each.name for each in real_activations()]
+    listed = " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
+    are = "is the only activation" if len(names) == 1 else "are the activations"
+    return f"{listed} {are} of a sparse layer (clamp(min=0) is one); train with {' or '.join(names)}."
 
 
 class Verify(GraphPass):
@@ -92,11 +99,11 @@ class Verify(GraphPass):
             )
         if node.op in ("placeholder", "get_attr", "output"):
             return
-        kind = operator_name(node)
-        if kind in KINDS or kind in _MAPS or node.target is operator.getitem:
+        spec = operator_spec(node)
+        if (spec is not None and (spec.layer or spec.map)) or node.target is operator.getitem:
             return
         name = nodes.aten_name(node) or ""
-        advice = _ACTIVATION if name in _ACTIVATIONS else _ADVICE.get(name, "")
+        advice = _activation_advice() if name in _ACTIVATIONS else _ADVICE.get(name, "")
         why = "".join(f" ({reason})" for reason in nodes.reasons(node))
         raise CaptureError(f"{nodes.where(node)} is not supported{why}. {self._way_out(advice)}")
 
@@ -112,7 +119,7 @@ class Verify(GraphPass):
     def _check_output(self, graph: fx.GraphModule) -> None:
         value = graph.graph.output_node().args[0]
         if isinstance(value, fx.Node):
-            if operator_name(value) in _DENSE:
+            if gives_dense_map(value):
                 return
         elif isinstance(value, tuple | list) and len(value) == 2:
             features, indices = value
@@ -130,23 +137,14 @@ class Verify(GraphPass):
 def _check_sites(graph: fx.GraphModule) -> None:
     """Every operand must be on the sites that its operator expects."""
     known: dict[fx.Node, fx.Node] = {}  # placeholder of features → its sites, from the first reader
-    of_indices = {index for node in graph.graph.nodes for index in _index_operands(node)}
+    of_indices = {index for node in graph.graph.nodes for index in operands(node, Kind.SITES)}
 
     def sites(value: object) -> fx.Node | None:
         found = nodes.sites(value) if isinstance(value, fx.Node) else None
         return known.get(found, found) if found is not None else None
 
-    for node in graph.graph.nodes:
-        kind = operator_name(node)
-        if kind == "convolution":
-            expected = nodes.input_sites(node.args[3])
-        elif kind == "scatter_dense":
-            expected = nodes.index_sites(node.args[1])
-        elif kind == "add":
-            expected = sites(node.args[1])
-        else:
-            continue
-        found = sites(node.args[0])
+    def check(node: fx.Node, features: object, expected: fx.Node | None) -> None:
+        found = sites(features)
         if (
             found is not None
             and expected is not None
@@ -162,13 +160,18 @@ def _check_sites(graph: fx.GraphModule) -> None:
                 "sites can be added."
             )
 
-
-def _index_operands(node: fx.Node) -> list[object]:
-    """Operands of the node that are index tensors."""
-    kind = operator_name(node)
-    if kind in ("subm_map", "conv_map"):
-        return [node.args[0]]
-    return [node.args[1]] if kind in ("inverse_map", "scatter_dense") else []
+    for node in graph.graph.nodes:
+        spec = operator_spec(node)
+        if spec is None or spec.sites is None:
+            continue
+        features = operands(node, Kind.FEATURES)
+        if spec.sites is Sites.MAP:
+            check(node, features[0], nodes.input_sites(operands(node, Kind.MAP)[0]))
+        elif spec.sites is Sites.SAME:
+            for other in features[1:]:
+                check(node, features[0], sites(other))
+        elif features:
+            check(node, features[0], nodes.index_sites(operands(node, Kind.SITES)[0]))
 
 
 def _sites_text(found: fx.Node | None) -> str:
@@ -185,15 +188,10 @@ def _check_grids(graph: fx.GraphModule) -> None:
     A dense map alone may be larger, as it is padded for what follows: its sites then lie in the low corner.
     """
     grids: dict[fx.Node, list[int]] = {}
-    for node in graph.graph.nodes:
-        kind = operator_name(node)
-        if kind in ("subm_map", "conv_map"):
-            key = "spatial_shape" if kind == "subm_map" else "input_spatial_shape"
-            _check_grid(node, nodes.index_sites(node.args[0]), list(node.kwargs[key]), grids)
-    for node in graph.graph.nodes:
-        if operator_name(node) == "scatter_dense":
-            shape = list(node.kwargs["spatial_shape"])
-            _check_grid(node, nodes.index_sites(node.args[1]), shape, grids, larger=True)
+    ruled = [(n, spec.grid) for n in graph.graph.nodes if (spec := operator_spec(n)) and spec.grid]
+    for node, rule in sorted(ruled, key=lambda each: each[1].larger):
+        sites = nodes.index_sites(operands(node, Kind.SITES)[0])
+        _check_grid(node, sites, list(node.kwargs[rule.argument]), grids, rule.larger)
 
 
 def _check_grid(
@@ -201,11 +199,12 @@ def _check_grid(
     sites: fx.Node | None,
     grid: list[int],
     grids: dict[fx.Node, list[int]],
-    larger: bool = False,
+    larger: bool,
 ) -> None:
     if sites is None:
         return
-    made: Any = sites.kwargs.get("output_spatial_shape", grid)
+    maker = operator_spec(sites)
+    made: Any = sites.kwargs[maker.grid.made] if maker and maker.grid and maker.grid.made else grid
     known = grids.setdefault(sites, list(made))
     if known == grid or (larger and all(a >= b for a, b in zip(grid, known, strict=True))):
         return
@@ -219,7 +218,8 @@ def _check_grid(
 def _check_names(graph: fx.GraphModule) -> None:
     seen: set[str] = set()
     for node in graph.graph.nodes:
-        if operator_name(node) not in KINDS:
+        spec = operator_spec(node)
+        if spec is None or not spec.layer:
             continue
         name = str(node.kwargs["name"])
         if not name or name in seen:

@@ -22,14 +22,18 @@ from scn_fx.errors import MissingPackageError, OnnxError
 from scn_fx.files.onnx_models import ONNX_FILE
 from scn_fx.files.reading import read_file
 from scn_fx.geometry import ConvGeometry, Triple
-from scn_fx.graph import NAMESPACE, CapturedGraph, new_metadata
+from scn_fx.graph import NAMESPACE, CapturedGraph, new_metadata, operator_spec
+from scn_fx.graph_nodes import map_source
 from scn_fx.input_grid import set_grid
-from scn_fx.passes.name_nodes import unique
+from scn_fx.names import unique
+from scn_fx.operators.activations import Activation
+from scn_fx.operators.maps import CONV_MAP, INVERSE_MAP, SUBM_MAP
+from scn_fx.operators.spec import Kind, OperatorSpec, Sites
+from scn_fx.operators.table import of_onnx_type
 from scn_fx.runtime.engine import Engine
 
 __all__ = ["FileGraph", "file_graph", "node_label"]
 
-_OPS = torch.ops.scn_fx
 _DEFAULT_BOUND = 200_000  # csrc/plan/network.cpp has the same defaults
 
 
@@ -138,76 +142,72 @@ class _Builder:
     def _node(self, node: Any, readers: Counter[str]) -> None:
         attributes = _attributes(node)
         name, value = node_label(node), self._values[node.input[0]]
-        if node.op_type == "SparseConvolution":
-            made = self._convolution(node, name, attributes, value)
-        elif node.op_type in ("Add", "QuantAdd"):
-            other = self._values[node.input[1]]
-            ranges = _present(attributes, "input0_dynamic_range", "input1_dynamic_range")
-            made = self._like(value, _OPS.add.default, (value.node, other.node), name=name, **ranges)
-        elif node.op_type == "Relu":
-            made = self._relu(node, name, value, readers)
-        elif node.op_type == "ScatterDense":
-            shape = attributes["output_shape"]
-            sites = {"format": attributes.get("format", "zyx"), "batch_size": shape[0]}
-            called = self._call(
-                _OPS.scatter_dense.default,
-                (value.node, value.sites),
-                name=name,
-                **sites,
-                spatial_shape=shape[2:],
-            )
-            made = _Value(called, None, None)
+        spec = of_onnx_type(node.op_type)
+        assert spec is not None and spec.onnx is not None
+        keywords = spec.onnx.arguments(attributes)
+        if spec.activation is not None and self._fused(node, spec.activation, name, keywords, readers):
+            self._values[node.output[0]] = value
+            return
+        found = self._map(name, attributes, value) if spec.sites is Sites.MAP else None
+        called = self._call(spec, self._operands(spec, node, name, found), name=name, **keywords)
+        if found is not None:
+            made = _Value(called, found.output_sites, found.geometry.output_spatial_shape)
+        elif spec.sites is Sites.SAME:
+            made = _Value(called, value.sites, value.grid)
         else:
-            target = _OPS.reshape.default if node.op_type == "Reshape" else _OPS.transpose.default
-            made = _Value(self._call(target, (value.node,), name=name, dims=attributes["dims"]), None, None)
+            made = _Value(called, None, None)
         self._values[node.output[0]] = made
 
-    def _relu(self, node: Any, name: str, value: _Value, readers: Counter[str]) -> _Value:
-        """A Relu, or the activation of the Add before it."""
-        before = value.node
+    def _fused(
+        self, node: Any, activation: Activation, name: str, keywords: dict[str, Any], readers: Counter[str]
+    ) -> bool:
+        """Whether a node is the activation of the Add before it, which then does it."""
+        before = self._values[node.input[0]].node
+        spec = operator_spec(before)
         alone = readers[node.input[0]] == 1
-        if before.target is _OPS.add.default and alone and "activation" not in before.kwargs:
-            before.kwargs = {**before.kwargs, "activation": "ReLU", "activation_name": name}
-            return value
-        return self._like(value, _OPS.relu.default, (before,), name=name)
+        if spec is None or not spec.adds or not alone or "activation" in before.kwargs:
+            return False
+        fused = {"activation": activation.name, **keywords, "activation_name": name}
+        before.kwargs = {**before.kwargs, **fused}
+        return True
 
-    def _convolution(self, node: Any, name: str, attributes: dict[str, Any], x: _Value) -> _Value:
+    def _operands(self, spec: OperatorSpec, node: Any, name: str, found: _Map | None) -> tuple[Any, ...]:
+        """The operands of an operator: a node's inputs, in order, and what is implicit in files."""
+        inputs = list(node.input)
+        first = self._values[inputs[0]]
+        made: list[Any] = []
+        for operand in spec.operands:
+            if operand.kind is Kind.SITES:
+                made.append(first.sites)
+            elif operand.kind is Kind.MAP:
+                made.append(None if found is None else found.node)
+            elif operand.kind is Kind.PARAMETER:
+                made.append(self._parameter(f"{name}_{operand.name}", inputs.pop(0)))
+            elif operand.many:
+                made.append([self._values[each].node for each in inputs])
+            else:
+                made.append(self._values[inputs.pop(0)].node)
+        return tuple(made)
+
+    def _parameter(self, stem: str, tensor: str) -> fx.Node:
         from onnx import numpy_helper
 
-        found = self._map(name, attributes, x)
-        operands = []
-        for tensor, what in zip(node.input[1:3], ("weight", "bias"), strict=True):
-            array = numpy_helper.to_array(self._weights[tensor])
-            stem = unique(re.sub(r"\W", "_", f"{name}_{what}", flags=re.ASCII), set(self._root._parameters))
-            value = torch.from_numpy(array.astype("float32"))
-            self._root.register_parameter(stem, nn.Parameter(value, requires_grad=False))
-            operands.append(self._graph.get_attr(stem))
-        geometry = found.geometry
-        triples = (
-            "kernel_size", "stride", "padding", "dilation", "output_padding", "input_spatial_shape",
-            "output_spatial_shape",
-        )  # fmt: skip
-        called = self._call(
-            _OPS.convolution.default,
-            (x.node, *operands, found.node),
-            name=name,
-            rulebook=attributes.get("rulebook") or name,
-            activation=attributes.get("activation", "None"),
-            **{key: list(getattr(geometry, key)) for key in triples},
-            **{key: getattr(geometry, key) for key in ("subm", "inverse", "transposed")},
-            output_bound=attributes.get("output_bound", _DEFAULT_BOUND),
-            **_present(attributes, "input_dynamic_range", "weight_dynamic_ranges"),
-        )
-        return _Value(called, found.output_sites, geometry.output_spatial_shape)
+        array = numpy_helper.to_array(self._weights[tensor])
+        stem = unique(re.sub(r"\W", "_", stem, flags=re.ASCII), set(self._root._parameters))
+        value = torch.from_numpy(array.astype("float32"))
+        self._root.register_parameter(stem, nn.Parameter(value, requires_grad=False))
+        return self._graph.get_attr(stem)
 
     def _map(self, name: str, attributes: dict[str, Any], x: _Value) -> _Map:
         """The kernel map of a convolution: that of its rulebook, or a new one."""
         rulebook = attributes.get("rulebook", "")
+        bound = attributes.get("output_bound", _DEFAULT_BOUND)
         shared = self._maps.get(rulebook)
         if attributes.get("inverse"):
             assert shared is not None
-            return self._inverse_map(name, shared)
+            shared = self._inverses.get(shared.node) or self._inverse_map(name, shared, bound)
         if shared is not None:
+            _tighten(shared.node, bound)
             return shared
         assert x.sites is not None
         grid = x.grid or _triple(attributes["input_spatial_shape"])
@@ -216,13 +216,15 @@ class _Builder:
         if attributes.get("subm"):
             geometry = ConvGeometry.submanifold(grid, kernel, dilation)
             node = self._call(
-                _OPS.subm_map.default,
+                SUBM_MAP,
                 (x.sites,),
                 name=name,
                 batch_size=self._batch,
                 spatial_shape=list(grid),
                 kernel_size=list(geometry.kernel_size),
                 dilation=list(geometry.dilation),
+                rulebook=rulebook or name,
+                output_bound=bound,
             )
             made = _Map(node, geometry, x.sites, x.sites)
         else:
@@ -243,36 +245,26 @@ class _Builder:
         )
         triples = (
             "input_spatial_shape", "output_spatial_shape", "kernel_size", "stride", "padding", "dilation",
+            "output_padding",
         )  # fmt: skip
         both = self._call(
-            _OPS.conv_map.default,
+            CONV_MAP,
             (sites,),
             name=name,
             batch_size=self._batch,
             **{key: list(getattr(geometry, key)) for key in triples},
             transposed=geometry.transposed,
+            rulebook=attributes.get("rulebook") or name,
             output_bound=attributes.get("output_bound", _DEFAULT_BOUND),
         )
         made, node = (self._graph.call_function(operator.getitem, (both, i)) for i in (0, 1))
         return _Map(node, geometry, sites, made)
 
-    def _inverse_map(self, name: str, partner: _Map) -> _Map:
-        made = self._inverses.get(partner.node)
-        if made is None:
-            g = partner.geometry
-            node = self._call(_OPS.inverse_map.default, (partner.node, partner.input_sites), name=name)
-            geometry = ConvGeometry(
-                g.kernel_size,
-                g.stride,
-                g.padding,
-                g.dilation,
-                g.output_padding,
-                g.output_spatial_shape,
-                g.input_spatial_shape,
-                inverse=True,
-            )
-            made = _Map(node, geometry, partner.output_sites, partner.input_sites)
-            self._inverses[partner.node] = made
+    def _inverse_map(self, name: str, partner: _Map, bound: int) -> _Map:
+        operands = (partner.node, partner.input_sites)
+        node = self._call(INVERSE_MAP, operands, name=name, output_bound=bound)
+        made = _Map(node, partner.geometry.inverted(), partner.output_sites, partner.input_sites)
+        self._inverses[partner.node] = made
         return made
 
     def _outputs(self, names: list[str]) -> None:
@@ -283,11 +275,16 @@ class _Builder:
             results += [value.node] if value.sites is None else [value.node, value.sites]
         self._graph.output(results[0] if len(results) == 1 else tuple(results))
 
-    def _like(self, value: _Value, target: Any, operands: tuple[fx.Node, ...], **kwargs: Any) -> _Value:
-        return _Value(self._call(target, operands, **kwargs), value.sites, value.grid)
+    def _call(self, spec: OperatorSpec, operands: tuple[Any, ...], **kwargs: Any) -> fx.Node:
+        return self._graph.call_function(getattr(torch.ops.scn_fx, spec.name).default, operands, kwargs)
 
-    def _call(self, target: Any, operands: tuple[Any, ...], **kwargs: Any) -> fx.Node:
-        return self._graph.call_function(target, operands, kwargs)
+
+def _tighten(kernel_map: fx.Node, bound: int) -> None:
+    """Let a map keep the least bound of its layers."""
+    source = map_source(kernel_map)
+    assert source is not None
+    least = min(bound, source.kwargs["output_bound"])  # type: ignore[type-var]
+    source.kwargs = {**source.kwargs, "output_bound": least}
 
 
 def _attributes(node: Any) -> dict[str, Any]:
@@ -298,10 +295,6 @@ def _attributes(node: Any) -> dict[str, Any]:
         return value.decode() if isinstance(value, bytes) else value
 
     return {a.name: plain(helper.get_attribute_value(a)) for a in node.attribute}
-
-
-def _present(attributes: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: attributes[name] for name in names if name in attributes}
 
 
 def _triple(shape: Sequence[int]) -> Triple:

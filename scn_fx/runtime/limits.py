@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from scn_fx.operators.table import onnx_forms
 from scn_fx.runtime.difference import ArrayDifference
 
 __all__ = ["ARITHMETIC_TYPES", "RESULT_LIMITS", "Arithmetic", "Limits", "default_limits"]
@@ -25,7 +26,9 @@ _AMPLIFICATION_DB = 20.0
 # whole step: noise of power (error * step). Relative to a value of 20 steps that is 2^-11 / 20.
 _FLIP_SQNR_DB = 10.0 * math.log10(20.0 * 2.0**11)
 
-ARITHMETIC_TYPES = ("SparseConvolution", "Add", "QuantAdd")
+ARITHMETIC_TYPES = tuple(
+    op_type for spec, form in onnx_forms() if spec.quantisable for op_type in (form.op_type, *form.also_read)
+)
 """ONNX node types that have a precision."""
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +13,14 @@ import torch
 from torch import fx
 
 from scn_fx.errors import CompareError
-from scn_fx.graph import Layer, layers, metadata, operator_name
+from scn_fx.graph import layers, metadata, operator_spec
+from scn_fx.graph_outputs import graph_results, listed
 from scn_fx.input_grid import network_grid
+from scn_fx.names import activation_nodes
+from scn_fx.operators.activations import NO_ACTIVATION
+from scn_fx.operators.dialects import LIBSPCONV
+from scn_fx.operators.spec import Kind, Sites
 from scn_fx.passes import nodes
-from scn_fx.passes.name_nodes import unique
 from scn_fx.runtime.array_kinds import FEATURES, INDICES
 from scn_fx.runtime.host_arrays import as_numpy
 from scn_fx.runtime.limits import Arithmetic
@@ -48,17 +51,17 @@ class Reference(fx.Interpreter):
         self.extra_traceback = False  # torch.fx would append the node's text to messages of our own errors
         self._observe: Observer | None = None
         self._layers = {layer.node: layer for layer in layers(graph)}
-        self._relus = _relu_names(self._layers.values())
+        self._activations = activation_nodes(self._layers.values(), LIBSPCONV)
         self._meta = metadata(graph)
         self._sites: dict[fx.Node, npt.NDArray[np.int32]] = {}
-        (self._end,) = [node for node in graph.graph.nodes if node.op == "output"]
+        self._results = graph_results(graph)
 
     @property
     def names(self) -> list[str]:
         """Names of the ONNX nodes that the graph becomes, in order."""
         found = []
         for node, layer in self._layers.items():
-            found += [layer.name, self._relus[node]] if node in self._relus else [layer.name]
+            found += [layer.name, self._activations[node]] if node in self._activations else [layer.name]
         return found
 
     @property
@@ -68,10 +71,10 @@ class Reference(fx.Interpreter):
             layer.name: Arithmetic(
                 layer.precision,
                 layer.output_precision,
-                layer.weight.shape[-1] if layer.kind == "convolution" else None,
+                layer.weight.shape[-1] if layer.spec.weighted else None,
             )
             for layer in self._layers.values()
-            if layer.kind in ("convolution", "add")
+            if layer.spec.quantisable
         }
 
     def outputs(self, tensors: Sequence[torch.Tensor], observe: Observer | None = None) -> list[Value]:
@@ -80,15 +83,22 @@ class Reference(fx.Interpreter):
         self._sites.clear()
         with torch.no_grad():
             result = self.run(*tensors)
-        return _outputs(self._end.args[0], result)
+        values = listed(result)
+        return [
+            Value(
+                values[each.position].numpy(), None if each.indices is None else values[each.indices].numpy()
+            )
+            for each in self._results
+        ]
 
     def run_node(self, n: fx.Node) -> Any:
         """Run one node; remember sites, show features."""
         value = super().run_node(n)
+        spec = operator_spec(n)
         if n.op == "placeholder" and n.name == self._meta["indices"]:
             self._sites[n] = value.numpy()
-        elif operator_name(n) == "conv_map":
-            self._sites[n] = value[0].numpy()
+        elif spec is not None and not spec.layer and Kind.SITES in spec.gives:
+            self._sites[n] = value[spec.gives.index(Kind.SITES)].numpy()
         elif n in self._layers and self._observe is not None:
             self._show(n, value)
         return value
@@ -96,15 +106,15 @@ class Reference(fx.Interpreter):
     def _show(self, n: fx.Node, value: torch.Tensor) -> None:
         assert self._observe is not None
         name, indices = self._layers[n].name, self._sites_of(n)
-        if n in self._relus:
+        if n in self._activations:
             args, kwargs = self.fetch_args_kwargs_from_env(n)
-            total = super().call_function(n.target, args, {**kwargs, "activation": "None"})
+            total = super().call_function(n.target, args, {**kwargs, "activation": NO_ACTIVATION})
             self._observe(name, Value(total.numpy(), indices))
-            name = self._relus[n]
+            name = self._activations[n]
         self._observe(name, Value(value.numpy(), indices))
 
     def _sites_of(self, n: fx.Node) -> npt.NDArray[np.int32] | None:
-        if self._layers[n].kind in ("scatter_dense", "reshape", "transpose"):
+        if self._layers[n].spec.sites is Sites.DENSE:
             return None
         sites = nodes.sites(n)
         if sites is not None and sites.op == "placeholder":
@@ -144,31 +154,3 @@ def input_tensors(
     tensors = [torch.from_numpy(array) for array in arrays]
     tensors[features] = tensors[features].half().float()
     return tensors, features, indices
-
-
-def _relu_names(found: Any) -> dict[fx.Node, str]:
-    """Names of the Relu nodes behind Adds, made unique in the exporter's way."""
-    every: list[Layer] = list(found)
-    taken = {layer.name for layer in every}
-    names: dict[fx.Node, str] = {}
-    for layer in every:
-        if layer.kind == "add" and layer.activation == "ReLU":
-            name = unique(layer.activation_name or f"{layer.name}.relu", taken)
-            taken.add(name)
-            names[layer.node] = name
-    return names
-
-
-def _outputs(node: Any, result: Any) -> list[Value]:
-    """Pairs the features among the graph's results with the indices that follow them."""
-    given = list(node) if isinstance(node, tuple | list) else [node]
-    values = list(result) if isinstance(result, tuple | list) else [result]
-    found: list[Value] = []
-    for source, value in zip(given, values, strict=True):
-        is_node = isinstance(source, fx.Node)
-        sites = is_node and (source.op == "placeholder" or source.target is operator.getitem)
-        if sites and found and found[-1].indices is None:
-            found[-1] = Value(found[-1].values, value.numpy())
-        elif not sites:
-            found.append(Value(value.numpy(), None))
-    return found

@@ -19,7 +19,7 @@ from scn_fx.capture.arguments import Arguments
 from scn_fx.capture.export import exported_graph
 from scn_fx.capture.outputs import output_path
 from scn_fx.capture.tracing import Tracing
-from scn_fx.passes import Clean, FoldConstants, Functionalise, GraphPass, run_passes
+from scn_fx.passes import DropChecks, DropCopies, FoldConstants, Functionalise, GraphPass, run_passes
 from scn_fx.passes.nodes import aten_name
 from scn_fx.zoo.centerpoint import CenterPointEncoder
 
@@ -156,7 +156,7 @@ def scale_weights(model: nn.Module, features: torch.Tensor, indices: torch.Tenso
     path = output_path(getattr(model, "main_output", 0))
     bound = max(4 * len(indices), 200_000)
     graph = exported_graph(model, inputs, path, Tracing(model, output_bound=bound, axes="zyx"))
-    passes: list[GraphPass] = [Functionalise(), Clean(), FoldConstants()]
+    passes: list[GraphPass] = [Functionalise(), DropChecks(), DropCopies(), FoldConstants()]
     run_passes(graph, passes)
     graph.graph.eliminate_dead_code()
     with torch.no_grad():

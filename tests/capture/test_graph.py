@@ -14,7 +14,7 @@ import torch
 from torch import fx, nn
 
 from scn_fx.capture import capture
-from scn_fx.errors import CaptureError
+from scn_fx.errors import BoundError, CaptureError
 from scn_fx.geometry import ConvGeometry
 from scn_fx.graph import fingerprint, layers, metadata, operator_name, set_metadata
 from tests.capture.frames import GRID, frame, sparse
@@ -74,6 +74,40 @@ def test_a_set_range_is_run_at_once(graph: fx.GraphModule) -> None:
         first.set(amax=1.0)
 
 
+def test_geometry_rulebook_and_bound_are_the_kernel_maps(graph: fx.GraphModule) -> None:
+    mine = copy.deepcopy(graph)
+    first, second, _ = layers(mine)
+    for wrong in ({"stride": [5, 5, 5]}, {"output_bound": 7}, {"rulebook": "x"}, {"subm": False}):
+        with pytest.raises(AttributeError, match=r"'convolution'.*is its kernel map's.*kernel_map\.set\("):
+            second.set(**wrong)
+    second.kernel_map.set(output_bound=7)
+    assert (first.output_bound, second.output_bound) == (200_000, 7)
+    with pytest.raises(BoundError, match=r"3\b.*7\b"):
+        mine(*frame())
+    with pytest.raises(AttributeError, match="kernel map of 3 has no keyword argument 'bound'"):
+        second.kernel_map.set(bound=7)
+
+
+def test_layers_of_one_map_share_its_bound_and_an_inverse_has_its_own() -> None:
+    torch.manual_seed(0)
+    model = spconv.SparseSequential(
+        spconv.SubMConv3d(4, 4, 3, indice_key="a"),
+        spconv.SubMConv3d(4, 4, 3, indice_key="a"),
+        spconv.SparseConv3d(4, 4, 3, 2, indice_key="b"),
+        spconv.SparseInverseConv3d(4, 4, 3, indice_key="b"),
+    ).eval()
+    found = layers(capture(model, (sparse(*frame()),), output_bound=500))
+    assert [layer.rulebook for layer in found] == ["a", "a", "b", "b"]
+    found[1].kernel_map.set(output_bound=9)
+    found[3].kernel_map.set(output_bound=8)
+    assert [layer.output_bound for layer in found] == [9, 9, 500, 8]
+    down, up = found[2].geometry, found[3].geometry
+    assert up == down.inverted() and up.inverse and up.output_spatial_shape == down.input_spatial_shape
+    found[0].kernel_map.set(output_bound=500)
+    with pytest.raises(BoundError, match=r"Layer '3' has \d+ output sites, more than its output_bound of 8"):
+        found[0].graph(*frame())
+
+
 def _copied(graph: fx.GraphModule) -> Any:
     return copy.deepcopy(graph)
 
@@ -107,7 +141,8 @@ def test_copies_keep_everything_and_share_nothing(graph: fx.GraphModule, make: A
 def test_the_fingerprint_ignores_ranges_and_sees_weights(graph: fx.GraphModule) -> None:
     before = fingerprint(graph)
     twin = copy.deepcopy(graph)
-    layers(twin)[0].set(precision="fp16", output_precision="fp16", input_dynamic_range=2.0, output_bound=9)
+    layers(twin)[0].set(precision="fp16", output_precision="fp16", input_dynamic_range=2.0)
+    layers(twin)[0].kernel_map.set(output_bound=9)
     assert fingerprint(twin) == before
     with torch.no_grad():
         layers(twin)[0].weight[0, 0, 0, 0, 0] += 1.0

@@ -84,12 +84,6 @@ def test_maps_are_those_of_the_cpu(call: Call) -> None:
     assert torch.equal(OPS.subm_map(sites.cuda(), **subm).cpu(), OPS.subm_map(sites, **subm))
 
 
-def geometry(arguments: dict[str, Any]) -> dict[str, Any]:
-    """What a convolution over such a map is told."""
-    names = ("kernel_size", "stride", "padding", "dilation", "input_spatial_shape", "output_spatial_shape")
-    return {name: arguments[name] for name in names} | {"transposed": arguments["transposed"], "subm": False}
-
-
 @given(map_calls(), st.data())
 def test_convolutions_and_their_gradients(call: Call, data: st.DataObject) -> None:
     sites, arguments = call
@@ -107,8 +101,8 @@ def test_convolutions_and_their_gradients(call: Call, data: st.DataObject) -> No
     ]
     ranges = {"input_dynamic_range": 2.5, "weight_dynamic_ranges": [0.2] * c_out}
     options = conv_arguments(
-        **geometry(arguments), activation="ReLU" if relu else "None", precision=precision,
-        output_precision=output, output_bound=10**6, **(ranges if precision == "int8" else {}),
+        activation="ReLU" if relu else "None", precision=precision, output_precision=output,
+        **(ranges if precision == "int8" else {}),
     )  # fmt: skip
     direction = random_tensor(len(kernel_map), c_out, seed=4)
     results = []
@@ -172,7 +166,6 @@ def test_rows_far_from_each_other(channels: int, precision: str) -> None:
     x, w = random_tensor(len(sites), channels), random_tensor(16, 3, 3, 3, channels, seed=1) * 0.1
     ranges = {"input_dynamic_range": 3.0, "weight_dynamic_ranges": [0.3] * 16}
     options = conv_arguments(
-        input_spatial_shape=list(FAR_SHAPE), output_spatial_shape=list(FAR_SHAPE), output_bound=10**6,
         precision=precision, output_precision="fp32" if precision == "fp32" else "fp16",
         **(ranges if precision == "int8" else {}),
     )  # fmt: skip

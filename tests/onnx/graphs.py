@@ -50,13 +50,6 @@ class GraphBuilder:
         stem = kwargs["name"].replace(".", "_")
         weight = self._parameter(f"{stem}_weight", self._random(c_out, *kernel, c_in))
         offset = self._parameter(f"{stem}_bias", self._random(c_out)) if bias else None
-        common = {
-            "kernel_size": kernel,
-            "dilation": [1] * 3,
-            "output_padding": [0] * 3,
-            "output_bound": 160000,
-        }
-        kwargs = {"inverse": False, "transposed": False, **common, **kwargs}
         return self.graph.call_function(OPS.convolution.default, (x, weight, offset, kernel_map), kwargs)
 
     def subm(
@@ -72,19 +65,11 @@ class GraphBuilder:
         rulebook = rulebook or name
         if rulebook not in self.maps:
             geometry = {"spatial_shape": list(self.grid), "kernel_size": [3] * 3, "dilation": [1] * 3}
+            shared = {"rulebook": rulebook, "output_bound": 160000}
             self.maps[rulebook] = self.graph.call_function(
-                OPS.subm_map.default, (self.sites,), {"name": name, "batch_size": 1, **geometry}
+                OPS.subm_map.default, (self.sites,), {"name": name, "batch_size": 1, **geometry, **shared}
             )
-        kwargs = {
-            "name": name,
-            "rulebook": rulebook,
-            "activation": activation,
-            "stride": [1] * 3,
-            "padding": [1] * 3,
-            "input_spatial_shape": list(self.grid),
-            "output_spatial_shape": list(self.grid),
-            "subm": True,
-        }
+        kwargs = {"name": name, "activation": activation}
         return self._convolution(x, self.maps[rulebook], channels, bias, [3] * 3, kwargs)
 
     def down(
@@ -114,6 +99,7 @@ class GraphBuilder:
                 "batch_size": 1,
                 "kernel_size": list(kernel),
                 "dilation": [1] * 3,
+                "rulebook": name,
                 "output_bound": 160000,
                 **geometry,
             },
@@ -121,7 +107,7 @@ class GraphBuilder:
         self.sites, kernel_map = (self.graph.call_function(operator.getitem, (made, i)) for i in (0, 1))
         self.grid = out
         self.maps[name] = kernel_map
-        kwargs = {"name": name, "rulebook": name, "activation": "ReLU", "subm": False, **geometry}
+        kwargs = {"name": name, "activation": "ReLU"}
         return self._convolution(x, kernel_map, channels, bias, list(kernel), kwargs)
 
     def block(self, x: fx.Node, name: str, channels: int, rulebook: str) -> fx.Node:
@@ -179,20 +165,10 @@ def small_graph() -> fx.GraphModule:
 def sparse_graph() -> fx.GraphModule:
     """Down and back up again with an inverse convolution; a sparse tensor as output."""
     builder = GraphBuilder((5, 8, 8), features="voxel_features", indices="voxel_coords")
-    fine, shape = builder.sites, list(builder.grid)
+    fine = builder.sites
     x = builder.down(builder.features, "down", (5, 16))
-    back = builder.call("inverse_map", builder.maps["down"], fine, name="up")
-    kwargs = {
-        "name": "up",
-        "rulebook": "down",
-        "activation": "None",
-        "stride": [2] * 3,
-        "padding": [1] * 3,
-        "input_spatial_shape": list(builder.grid),
-        "output_spatial_shape": shape,
-        "subm": False,
-        "inverse": True,
-    }
+    back = builder.call("inverse_map", builder.maps["down"], fine, name="up", output_bound=160000)
+    kwargs = {"name": "up", "activation": "None"}
     x = builder._convolution(x, back, (16, 8), True, [3] * 3, kwargs)
     return builder.finish((x, fine))
 

@@ -25,13 +25,14 @@ def random_tensor(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def subm_arguments(kernel: int = 3, dilation: int = 1) -> dict[str, Any]:
+def subm_arguments(kernel: int = 3, dilation: int = 1, output_bound: int = 1000) -> dict[str, Any]:
     return {
         "name": "conv",
         "batch_size": BATCH,
         "spatial_shape": list(GRID),
         "kernel_size": [kernel] * 3,
         "dilation": [dilation] * 3,
+        "output_bound": output_bound,
     }
 
 
@@ -52,24 +53,8 @@ def strided_arguments(kernel: int = 3, stride: int = 2, padding: int = 1) -> dic
 
 
 def conv_arguments(**changes: Any) -> dict[str, Any]:
-    """Keyword arguments of a 3 x 3 x 3 submanifold convolution without activation."""
-    return {
-        "name": "conv",
-        "rulebook": "conv",
-        "activation": "None",
-        "kernel_size": [3] * 3,
-        "stride": [1] * 3,
-        "padding": [1] * 3,
-        "dilation": [1] * 3,
-        "output_padding": [0] * 3,
-        "input_spatial_shape": list(GRID),
-        "output_spatial_shape": list(GRID),
-        "subm": True,
-        "inverse": False,
-        "transposed": False,
-        "output_bound": 1000,
-        **changes,
-    }
+    """Keyword arguments of a convolution without activation."""
+    return {"name": "conv", "activation": "None", **changes}
 
 
 def to_dense(features: Tensor, indices: Tensor, grid: tuple[int, ...] | list[int] = GRID) -> Tensor:

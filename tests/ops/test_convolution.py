@@ -25,7 +25,6 @@ from tests.ops.samples import (
 )
 
 OPS = torch.ops.scn_fx
-DOWN = {"kernel_size": [3] * 3, "stride": [2] * 3, "padding": [1] * 3}
 
 
 def _operands(count: int = 40, channels: tuple[int, int] = (6, 8)) -> tuple[Tensor, Tensor, Tensor]:
@@ -37,8 +36,8 @@ def _operands(count: int = 40, channels: tuple[int, int] = (6, 8)) -> tuple[Tens
     )
 
 
-def _submanifold(x: Tensor, w: Tensor, b: Tensor | None, **changes: Any) -> Tensor:
-    kernel_map = OPS.subm_map(random_sites(x.shape[0]), **subm_arguments())
+def _submanifold(x: Tensor, w: Tensor, b: Tensor | None, output_bound: int = 1000, **changes: Any) -> Tensor:
+    kernel_map = OPS.subm_map(random_sites(x.shape[0]), **subm_arguments(output_bound=output_bound))
     return OPS.convolution(x, w, b, kernel_map, **conv_arguments(**changes))
 
 
@@ -57,7 +56,7 @@ def test_strided_equals_dense_where_a_site_is_reached() -> None:
     sites = random_sites()
     arguments = strided_arguments()
     reached, kernel_map = OPS.conv_map(sites, **arguments)
-    y = OPS.convolution(x, w, b, kernel_map, **conv_arguments(subm=False, **DOWN))
+    y = OPS.convolution(x, w, b, kernel_map, **conv_arguments())
     dense = F.conv3d(to_dense(x, sites), torch_weight(w), b, stride=2, padding=1)
     torch.testing.assert_close(y, at_sites(dense, reached), rtol=1e-5, atol=1e-5)
     touched = F.conv3d(to_dense(torch.ones(40, 1), sites), torch.ones(1, 1, 3, 3, 3), stride=2, padding=1)
@@ -70,7 +69,7 @@ def test_inverse_returns_to_the_partners_sites() -> None:
     reached, kernel_map = OPS.conv_map(sites, **strided_arguments())
     coarse = random_tensor(reached.shape[0], 6, seed=4)
     back = OPS.inverse_map(kernel_map, sites, name="up")
-    y = OPS.convolution(coarse, w, None, back, **conv_arguments(subm=False, inverse=True, **DOWN))
+    y = OPS.convolution(coarse, w, None, back, **conv_arguments())
     grid = strided_arguments()["output_spatial_shape"]
     # The adjoint of the strided convolution, with the offsets of the partner: a transposed dense convolution.
     weight = torch_weight(w).permute(1, 0, 2, 3, 4)
@@ -118,7 +117,7 @@ def test_gradients_of_a_strided_convolution_without_bias() -> None:
     x, w, _ = (t.requires_grad_() for t in _operands())
     sites = random_sites()
     reached, kernel_map = OPS.conv_map(sites, **strided_arguments())
-    y = OPS.convolution(x, w, None, kernel_map, **conv_arguments(subm=False, **DOWN))
+    y = OPS.convolution(x, w, None, kernel_map, **conv_arguments())
     dense = at_sites(F.conv3d(to_dense(x, sites), torch_weight(w), stride=2, padding=1), reached)
     for one, other in zip(
         torch.autograd.grad(y.square().sum(), (x, w)),
@@ -211,6 +210,24 @@ def test_unusable_ranges(changes: dict[str, Any], message: str) -> None:
 def test_more_sites_than_the_bound() -> None:
     with pytest.raises(BoundError, match=r"Layer 'conv' has 40 output sites.*output_bound of 39"):
         _submanifold(*_operands(), output_bound=39)
+    sites = random_sites()
+    _, kernel_map = OPS.conv_map(sites, **strided_arguments())
+    with pytest.raises(BoundError, match=r"Layer 'up' has 40 output sites.*output_bound of 39"):
+        OPS.inverse_map(kernel_map, sites, name="up", output_bound=39)
+
+
+@pytest.mark.parametrize("rows", [39, 41])
+def test_every_map_knows_how_many_rows_it_reads(rows: int) -> None:
+    _, w, b = _operands()
+    sites = random_sites()
+    reached, strided = OPS.conv_map(sites, **strided_arguments())
+    back = OPS.inverse_map(strided, sites, name="up")
+    x = random_tensor(rows, 6)
+    for kernel_map, count in ((OPS.subm_map(sites, **subm_arguments()), 40), (strided, 40)):
+        with pytest.raises(SiteError, match=rf"'conv'.*{rows} rows of features for {count} sites"):
+            OPS.convolution(x, w, b, kernel_map, **conv_arguments())
+    with pytest.raises(SiteError, match=rf"rows of features for {len(reached)} sites"):
+        OPS.convolution(random_tensor(len(reached) + 1, 6), w, b, back, **conv_arguments())
 
 
 def test_float16_overflow_is_reported() -> None:
@@ -233,7 +250,7 @@ def test_float16_overflow_is_reported() -> None:
         (lambda x, w, b: (x[:39], w, b), r"'conv'.*39 rows of features for 40 sites"),
         (
             lambda x, w, b: (x, w[:, :2], b),
-            r"'conv': weight must be .*\[out, 3, 3, 3, in\].*got \[8, 2, 3, 3, 6\]",
+            r"'conv': the kernel map must be int32 \[M, 18\].*got \[40, 27\] int32",
         ),
         (lambda x, w, b: (x, w, b[:7]), r"'conv': bias must be .*\[8\], got \[7\]"),
     ],

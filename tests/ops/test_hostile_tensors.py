@@ -112,12 +112,16 @@ KNOWN: dict[str, tuple[Call, type[ScnError], str]] = {
         ArgumentError,
         "'down': output_bound must not be negative, got -5",
     ),
-    "convolution of an impossible geometry": (
-        lambda t: _conv(t, stride=[0, 1, 1]),
-        SiteError,
-        "'conv': stride must be",
+    "submanifold with a negative bound": (
+        lambda t: OPS.subm_map(t["sites"], **{**SUBM, "output_bound": -1}),
+        ArgumentError,
+        "'conv': output_bound must not be negative, got -1",
     ),
-    "convolution with a negative bound": (lambda t: _conv(t, output_bound=-1), ArgumentError, "output_bound"),
+    "inverse with a negative bound": (
+        lambda t: OPS.inverse_map(t["kernel_map"], t["sites"], name="up", output_bound=-1),
+        ArgumentError,
+        "'up': output_bound must not be negative, got -1",
+    ),
     "no channels": (
         lambda t: _conv({**t, "x": t["x"][:, :0], "weight": t["weight"][..., :0]}),
         SiteError,

@@ -190,11 +190,8 @@ def test_convolution(data: st.DataObject) -> None:
 
     _refused_or(
         lambda: OPS.convolution(
-            x, w, b, kernel_map, name="c", rulebook="c", activation="None", kernel_size=kernel,
-            stride=[1] * 3, padding=[0] * 3, dilation=[1] * 3, output_padding=[0] * 3,
-            input_spatial_shape=[9] * 3, output_spatial_shape=[9] * 3, subm=False, inverse=False,
-            transposed=False, output_bound=draw(st.sampled_from([100, 100, 3, -1])), precision=precision,
-            output_precision=output, input_dynamic_range=amax, weight_dynamic_ranges=many,
+            x, w, b, kernel_map, name="c", activation="None", precision=precision, output_precision=output,
+            input_dynamic_range=amax, weight_dynamic_ranges=many,
         ),
         reference,
     )  # fmt: skip

@@ -15,15 +15,16 @@ import scn_fx.ops  # noqa: F401 - registers the operators
 from scn_fx.errors import CaptureError
 from scn_fx.graph import operator_name
 from scn_fx.passes import (
-    Clean,
     DeadCode,
+    DropChecks,
+    DropCopies,
     FoldBatchNorm,
     FoldConstants,
     Functionalise,
-    FuseRelu,
+    FuseActivation,
     GraphPass,
-    LowerElementwise,
     LowerLayout,
+    LowerOperators,
     NameNodes,
     Verify,
     run_passes,
@@ -50,6 +51,7 @@ class Build:
             "spatial_shape": GRID,
             "kernel_size": [1, 1, 1],
             "dilation": [1, 1, 1],
+            "output_bound": 100,
         }
         self.map = self.call(ours.subm_map.default, self.indices, **kwargs)
 
@@ -66,15 +68,9 @@ class Build:
         self, x: fx.Node, name: str = "conv", activation: str = "None", weight: fx.Node | None = None
     ) -> fx.Node:
         weight = weight or self.parameter(f"w_{name}", torch.randn(4, 1, 1, 1, 4))
-        triples = ("kernel_size", "stride", "padding", "dilation", "output_padding")
-        values = ([1] * 3, [1] * 3, [0] * 3, [1] * 3, [0] * 3)
-        geometry: dict[str, Any] = dict(zip(triples, values, strict=True))
-        geometry |= {"input_spatial_shape": GRID, "output_spatial_shape": GRID, "output_bound": 100}
-        geometry |= {"subm": True, "inverse": False, "transposed": False}
         made = self.call(
-            ours.convolution.default, x, weight, None, self.map,
-            name=name, rulebook="m", activation=activation, **geometry,
-        )  # fmt: skip
+            ours.convolution.default, x, weight, None, self.map, name=name, activation=activation
+        )
         made.meta["val"] = torch.zeros(7, 4)
         return made
 
@@ -189,7 +185,7 @@ def test_a_view_that_was_written_through_another_shape_is_refused_where_it_is_ne
     b.call(aten.relu_.default, b.call(aten.view.default, source, [28]))
     needed = b.call(aten.add.Tensor, source, b.features)
     graph = b.done(needed, b.indices)
-    run_passes(graph, [Functionalise(), DeadCode(), LowerElementwise(), NameNodes()])
+    run_passes(graph, [Functionalise(), DeadCode(), LowerOperators(), NameNodes()])
     with pytest.raises(CaptureError, match=r"add.*reads memory that relu_.*changed in place.*another shape"):
         Verify()(graph)
 
@@ -220,7 +216,7 @@ def test_an_in_place_operator_without_another_form_is_refused_where_it_is_needed
     conv = b.conv(b.features)
     b.call(aten.resize_.default, conv, [4, 7])
     graph = b.done(b.call(aten.relu.default, conv), b.indices)
-    run_passes(graph, [Functionalise(), DeadCode(), LowerElementwise(), NameNodes()])
+    run_passes(graph, [Functionalise(), DeadCode(), LowerOperators(), NameNodes()])
     with pytest.raises(CaptureError, match=r"resize_.*changes a value in place|resize"):
         Verify()(graph)
 
@@ -232,15 +228,16 @@ def test_checks_and_copies_vanish() -> None:
     copied = b.call(aten.clone.default, conv)
     copied.meta["val"] = torch.zeros(7, 4)
     graph = b.done(copied)
-    assert Clean()(graph).modified
+    for one in (DropChecks, DropCopies):
+        assert one()(graph).modified
+        assert not one()(graph).modified
     assert names(graph) == ["convolution"]
-    assert not Clean()(graph).modified
 
 
 def test_dropout_in_training_stays() -> None:
     b = Build()
     graph = b.done(b.call(aten.dropout.default, b.conv(b.features), 0.5, True))
-    run_passes(graph, [Functionalise(), Clean()])
+    run_passes(graph, [Functionalise(), DropChecks(), DropCopies()])
     assert names(graph) == ["convolution", "dropout"]
 
 
@@ -320,7 +317,7 @@ def test_a_batch_norm_that_cannot_fold_says_why(make: Callable[[Build], fx.Graph
     assert reason in note
     assert "FoldBatchNorm: batch_norm" in note
     with pytest.raises(CaptureError, match=reason):
-        run_passes(graph, [LowerElementwise(), NameNodes(), Verify()])
+        run_passes(graph, [LowerOperators(), NameNodes(), Verify()])
 
 
 def test_a_batch_norm_in_training_is_an_error() -> None:
@@ -334,7 +331,7 @@ def test_relu_is_fused_into_convolution_and_addition() -> None:
     conv = b.call(aten.relu.default, b.conv(b.features), at="block")
     added = b.call(aten.add.Tensor, b.conv(conv, "second"), conv, at="block")
     graph = b.done(b.call(aten.relu.default, added, at="block"))
-    notes = run_passes(graph, [LowerElementwise(), FuseRelu(), NameNodes()])
+    notes = run_passes(graph, [LowerOperators(), FuseActivation(), NameNodes()])
     assert notes == ()
     assert names(graph) == ["convolution", "convolution", "add"]
     add = next(n for n in graph.graph.nodes if operator_name(n) == "add")
@@ -347,7 +344,7 @@ def test_relu_stays_where_the_value_before_it_is_read() -> None:
     conv = b.conv(b.features)
     relu = b.call(aten.relu.default, conv)
     graph = b.done(b.call(aten.add.Tensor, conv, relu), b.indices)
-    notes = run_passes(graph, [LowerElementwise(), FuseRelu(), NameNodes(), DeadCode(), Verify()])
+    notes = run_passes(graph, [LowerOperators(), FuseActivation(), NameNodes(), DeadCode(), Verify()])
     assert names(graph) == ["convolution", "relu", "add"]
     assert len(notes) == 1
     assert "also read by add" in notes[0]
@@ -356,7 +353,7 @@ def test_relu_stays_where_the_value_before_it_is_read() -> None:
 def test_relu_of_the_input_stays() -> None:
     b = Build()
     graph = b.done(b.conv(b.call(aten.relu.default, b.features)), b.indices)
-    notes = run_passes(graph, [LowerElementwise(), FuseRelu(), NameNodes(), DeadCode(), Verify()])
+    notes = run_passes(graph, [LowerOperators(), FuseActivation(), NameNodes(), DeadCode(), Verify()])
     assert names(graph) == ["relu", "convolution"]
     assert "follows neither" in notes[0]
 

@@ -55,7 +55,14 @@ class GraphBuilder:
             else self.graph.call_function(
                 OPS.subm_map.default,
                 (self.indices,),
-                {"name": rulebook, "batch_size": 1, "spatial_shape": list(GRID), **geometry},
+                {
+                    "name": rulebook,
+                    "batch_size": 1,
+                    "spatial_shape": list(GRID),
+                    "rulebook": rulebook,
+                    "output_bound": 100_000,
+                    **geometry,
+                },
             )
         )
         return self.graph.call_function(
@@ -66,12 +73,7 @@ class GraphBuilder:
                 self.graph.get_attr(f"{attribute}_bias"),
                 kernel_map,
             ),
-            {
-                "name": name, "rulebook": rulebook, "activation": "ReLU" if relu else "None", **geometry,
-                "stride": [1, 1, 1], "padding": [k // 2 for k in kernel], "output_padding": [0, 0, 0],
-                "input_spatial_shape": list(GRID), "output_spatial_shape": list(GRID), "subm": True,
-                "inverse": False, "transposed": False, "output_bound": 100_000,
-            },
+            {"name": name, "activation": "ReLU" if relu else "None"},
         )  # fmt: skip
 
     def add(self, a: fx.Node, b: fx.Node, name: str, *, relu: bool = True) -> fx.Node:

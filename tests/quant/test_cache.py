@@ -155,6 +155,11 @@ def with_value(value: Any, *path: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def of_an_earlier_version(content: dict[str, Any]) -> None:
+    del content["fingerprints"]
+    content["fingerprint"] = "0" * 64
+
+
 CONV = ("layers", "conv1.0.conv1")
 
 
@@ -166,6 +171,7 @@ CONV = ("layers", "conv1.0.conv1")
         (without("frames"), "lacks frames"),
         (with_value("3", "frames"), "lacks frames"),
         (with_value([], "layers"), "lacks layers"),
+        (of_an_earlier_version, "written by another version of scn-fx.*fingerprints of graphs are others"),
         (without(*CONV), "lacks 1 of 5 layers: conv1.0.conv1"),
         (
             without(*CONV, "input_dynamic_range"),

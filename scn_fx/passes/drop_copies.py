@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Remove what computes nothing: size checks, copies, casts that keep every value."""
+"""Remove copies, and casts that keep every value."""
 
 from __future__ import annotations
 
@@ -9,36 +9,23 @@ from torch import fx
 from scn_fx.passes import nodes
 from scn_fx.passes.base import GraphPass
 
-__all__ = ["Clean"]
+__all__ = ["DropCopies"]
 
-_CHECKS = frozenset(
-    {
-        "_assert_async",
-        "_assert_scalar",
-        "_assert_tensor_metadata",
-        "sym_constrain_range",
-        "sym_constrain_range_for_size",
-    }
-)
 _COPIES = frozenset({"_to_copy", "clone", "contiguous", "lift_fresh_copy", "to"})
 
 
-class Clean(GraphPass):
-    """Drop nodes whose result equals their input, and run-time checks of sizes.
+class DropCopies(GraphPass):
+    """Drop nodes whose result equals their input.
 
-    The checks would forbid frames that are valid (no voxel at all), and every operator checks its own
-    inputs. A cast of the graph's own inputs goes too where the graph takes the result's type: indices are
-    int32, and features may come as float16, which holds what the network reads. (Operators that return their
-    input itself are gone: `Functionalise`.)
+    A cast of the graph's own inputs goes too where the graph takes the result's type: indices are int32, and
+    features may come as float16, which holds what the network reads. (Operators that return their input
+    itself are gone: `Functionalise`.)
     """
 
     def call(self, graph: fx.GraphModule) -> bool:
         modified = False
         for node in list(graph.graph.nodes):
-            if nodes.aten_name(node) in _CHECKS or node.target in (torch._check, torch._assert):
-                graph.graph.erase_node(node)
-                modified = True
-            elif _equals_its_input(node):
+            if _equals_its_input(node):
                 node.replace_all_uses_with(node.args[0])
                 graph.graph.erase_node(node)
                 modified = True
