@@ -20,6 +20,7 @@ from quant.lockstep import Lockstep, PairedInput
 from quant.progress import progress_bar
 from quant.working_copy import working_copy
 from scn_fx.graph import Layer
+from scn_fx.operators.activations import NO_ACTIVATION
 
 __all__ = ["BiasReport", "LayerBias", "correct_bias"]
 
@@ -105,7 +106,7 @@ def _correct(layer: Layer, inputs: Sequence[PairedInput]) -> LayerBias:
 
 def _quantised_sums(layer: Layer, frame: PairedInput) -> torch.Tensor:
     """What the layer computes in int8 before the activation, float32 [M, out]."""
-    kwargs = {**layer.node.kwargs, "activation": "None", "output_precision": "int8"}
+    kwargs = {**layer.node.kwargs, "activation": NO_ACTIVATION, "output_precision": "int8"}
     result: torch.Tensor = layer.node.target(  # type: ignore[operator]
         frame.features, layer.weight, layer.bias, frame.kernel_map, **kwargs
     )

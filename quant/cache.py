@@ -18,7 +18,7 @@ from quant.changes import changed_layers, set_bias, set_weight
 from quant.encoding import decoded, encoded
 from quant.precision import PRECISIONS, resolve, write_precisions
 from quant.provenance import check_grid, provenance
-from quant.ranges import LayerRanges, checked_range, quantizable, read_ranges, write_ranges
+from quant.ranges import LayerRanges, checked_range, quantizable, range_keywords, read_ranges, write_ranges
 from scn_fx.errors import CalibrationError, LidarError
 from scn_fx.files.atomic import write_file
 from scn_fx.graph import Layer, metadata
@@ -71,15 +71,7 @@ def _entry(layer: Layer) -> dict[str, Any]:
         "output_precision": layer.output_precision,
     }
     ranges = read_ranges(layer)
-    if ranges is None:
-        return entry
-    if ranges.weight is not None:
-        return {
-            **entry,
-            "input_dynamic_range": ranges.inputs[0],
-            "weight_dynamic_ranges": list(ranges.weight),
-        }
-    return {**entry, "input0_dynamic_range": ranges.inputs[0], "input1_dynamic_range": ranges.inputs[1]}
+    return entry if ranges is None else {**entry, **range_keywords(layer, ranges)}
 
 
 def load_cache(graph: GraphModule, path: str | Path) -> dict[str, Any]:
@@ -133,7 +125,7 @@ def _changes(
     """Layer, weight and bias (float32) of each change in the file; the graph is not touched."""
     import torch
 
-    by_name = {layer.name: layer for layer in quantizable(graph) if layer.kind == "convolution"}
+    by_name = {layer.name: layer for layer in quantizable(graph) if layer.spec.weighted}
     if not isinstance(entries, dict) or not entries.keys() <= by_name.keys():
         raise CalibrationError(f"{path}: its changes are not those of this graph's convolutions.")
     other = [layer.name for layer in changed_layers(graph) if layer.name not in entries]
@@ -185,16 +177,13 @@ def _precision(entry: dict[str, Any], key: str, where: str) -> str:
 
 
 def _ranges(layer: Layer, entry: dict[str, Any], where: str) -> LayerRanges | None:
-    if layer.kind == "add":
-        keys = ["input0_dynamic_range", "input1_dynamic_range"]
-    else:
-        keys = ["input_dynamic_range", "weight_dynamic_ranges"]
+    keys = [each.attribute for each in layer.spec.ranges]
     present = [key for key in keys if entry.get(key) is not None]
     if not present:
         return None
     if present != keys:
         raise CalibrationError(f"{where}: expected {' and '.join(keys)}, got only {present[0]}.")
-    if layer.kind == "add":
+    if layer.spec.weight_range is None:
         return LayerRanges(tuple(_exact(entry[key], f"{where}, {key}") for key in keys))
     weight = entry[keys[1]]
     channels = layer.weight.shape[0]

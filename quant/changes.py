@@ -77,14 +77,14 @@ def set_bias(layer: Layer, bias: torch.Tensor) -> None:
 
 
 def _require_convolution(layer: Layer) -> None:
-    if layer.kind != "convolution":
+    if not layer.spec.weighted:
         raise CalibrationError(
             f"{layer.name} is of kind {layer.kind!r}; only a convolution has weight and bias."
         )
 
 
 def _convolutions(graph: GraphModule) -> list[Layer]:
-    return [layer for layer in layers(graph) if layer.kind == "convolution"]
+    return [layer for layer in layers(graph) if layer.spec.weighted]
 
 
 def _digests(layer: Layer) -> dict[str, str | None]:

@@ -77,7 +77,7 @@ def save_pytorch_quantization(
     state: dict[str, torch.Tensor] = {}
     owners: dict[str, str] = {}
     for layer, ranges in found.items():
-        if layer.kind == "convolution":
+        if layer.spec.weighted:
             entries = _convolution(layer, ranges, f"{prefix}{layer.name}", mark)
         else:
             entries = _add(ranges, f"{prefix}{_add_module(layer.name, add_name)}", mark, adds)
@@ -122,7 +122,7 @@ def _check_shared(found: dict[Layer, LayerRanges]) -> None:
     different = [
         f"{layer.name} ({ranges.inputs[0]:.6g} and {ranges.inputs[1]:.6g})"
         for layer, ranges in found.items()
-        if layer.kind == "add" and ranges.inputs[0] != ranges.inputs[1]
+        if layer.spec.adds and ranges.inputs[0] != ranges.inputs[1]
     ]
     if different:
         raise CalibrationError(

@@ -149,7 +149,7 @@ def _find_place(
     prefix: str | None,
 ) -> Place:
     """Where all int8 convolutions have quantizers; or the nearest place, whose lacks are then named."""
-    names = [layer.name for layer in found if layer.kind == "convolution"]
+    names = [layer.name for layer in found if layer.spec.weighted]
     needed = [name for name in names if chosen[name] == "int8"] or names
     modules = {
         path: [module for module, quantizer in keys if quantizer == "input"]
@@ -182,7 +182,7 @@ def _wanted_keys(
     layer: Layer, prefix: str, keys: Mapping[tuple[str, str], str]
 ) -> list[tuple[str, str | None]]:
     """For each range of a layer, the key as one would write it and the checkpoint's key (None if absent)."""
-    if layer.kind == "convolution":
+    if layer.spec.weighted:
         module = prefix + layer.name
         return [(f"{module}._{q}_quantizer._amax", keys.get((module, q))) for q in ("input", "weight")]
     block = prefix + layer.name.rpartition(".")[0]
@@ -192,7 +192,7 @@ def _wanted_keys(
             module
             for module, _ in keys
             if module.startswith(start)
-            and "add" in module[len(start) :].lower()
+            and layer.spec.suffix in module[len(start) :].lower()
             and "." not in module[len(start) :]
         }
     )
@@ -214,7 +214,7 @@ def _wanted_keys(
 
 
 def _layer_ranges(layer: Layer, present: list[str], state: Mapping[str, Any], prefix: str) -> LayerRanges:
-    if layer.kind == "add":
+    if layer.spec.adds:
         return LayerRanges(tuple(_scalar(state, key) for key in present))
     weight = rounded_weight(layer)
     amax = _per_channel(layer, weight, present[1], state, prefix)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from quant.ranges import quantizable
-from scn_fx.graph import operator_name
+from scn_fx.graph import operator_spec
 
 if TYPE_CHECKING:
     import torch
@@ -20,12 +20,17 @@ def rectified_adds(graph: GraphModule) -> dict[Node, str]:
     return {
         layer.node: layer.name
         for layer in quantizable(graph)
-        if layer.kind == "add" and (layer.activation == "ReLU" or _only_relus_read(layer.node))
+        if layer.spec.adds and (layer.fused.rectifies or _only_relus_read(layer.node))
     }
 
 
 def _only_relus_read(node: Node) -> bool:
-    return bool(node.users) and all(operator_name(user) == "relu" for user in node.users)
+    return bool(node.users) and all(
+        (spec := operator_spec(user)) is not None
+        and spec.activation is not None
+        and spec.activation.rectifies
+        for user in node.users
+    )
 
 
 def effective_operands(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -140,9 +140,7 @@ def _report(group: ScaleGroup, factors: torch.Tensor, gain: float) -> GroupFacto
 def _forget_ranges(graph: GraphModule) -> None:
     changes: dict[Layer, dict[str, Any]] = {}
     for layer in quantizable(graph):
-        names = ("input_dynamic_range", "weight_dynamic_ranges")
-        if layer.kind == "add":
-            names = ("input0_dynamic_range", "input1_dynamic_range")
+        names = [each.attribute for each in layer.spec.ranges]
         changes[layer] = {"precision": "fp32", "output_precision": "fp32", **dict.fromkeys(names)}
     set_all(graph, changes)
     set_metadata(graph, calibration=None)

@@ -55,6 +55,6 @@ def _spread(frames: Any, limit: int) -> Iterator[Sequence[Any]]:
 
 def _device(graph: GraphModule) -> torch.device:
     for layer in layers(graph):
-        if layer.kind == "convolution":
+        if layer.spec.weighted:
             return layer.weight.device
     return torch.device("cpu")

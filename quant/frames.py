@@ -39,7 +39,7 @@ def input_spec(graph: GraphModule) -> InputSpec:
     widths = [
         layer.weight.shape[-1]
         for layer in layers(graph)
-        if layer.kind == "convolution" and layer.inputs[0] is nodes[features]
+        if layer.spec.weighted and layer.inputs[0] is nodes[features]
     ]
     indices = names.index(meta["indices"])
     return InputSpec(tuple(names), features, indices, int(widths[0]) if widths else None, network_grid(graph))

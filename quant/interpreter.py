@@ -10,7 +10,7 @@ import torch
 from torch.fx import GraphModule, Interpreter, Node
 
 from scn_fx.errors import NonFiniteError
-from scn_fx.graph import Layer, layers
+from scn_fx.graph import layers
 
 __all__ = ["FloatInterpreter"]
 
@@ -37,15 +37,16 @@ class FloatInterpreter(Interpreter):
         # Otherwise torch.fx appends the node's text to the arguments of our own errors.
         self.extra_traceback = False
         self._observe = observe
-        self._observers = {"add": observe_add, "convolution": observe_convolution}
         self._passed = passed
         found = layers(graph)
         self._names = {layer.node: layer.name for layer in found}
-        self._operands = {
-            layer.node: (layer.kind, _operands(layer))
-            for layer in found
-            if self._observers.get(layer.kind) is not None
-        }
+        self._observers: dict[Node, tuple[Callable[..., None], tuple[Node, ...]]] = {}
+        for layer in found:
+            if layer.spec.adds and observe_add is not None:
+                self._observers[layer.node] = observe_add, layer.inputs
+            elif layer.spec.weighted and observe_convolution is not None:
+                operands = layer.inputs[0], layer.argument("kernel_map")
+                self._observers[layer.node] = observe_convolution, operands
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call an operator, in float32 if it has a precision."""
@@ -57,10 +58,8 @@ class FloatInterpreter(Interpreter):
 
     def run_node(self, n: Node) -> Any:
         """Run one node, check its value and show it to the observer."""
-        if n in self._operands:
-            kind, operands = self._operands[n]
-            observer = self._observers[kind]
-            assert observer is not None
+        if n in self._observers:
+            observer, operands = self._observers[n]
             observer(n, *(self.env[operand] for operand in operands))
         value = super().run_node(n)
         computed = n.op in ("placeholder", "call_function") and isinstance(value, torch.Tensor)
@@ -82,11 +81,3 @@ class FloatInterpreter(Interpreter):
             f"{where} holds {bad} NaN or infinite values of {value.numel()}. Ranges need finite values: "
             "check the frame for NaN points, and the model for weights that make float32 overflow."
         )
-
-
-def _operands(layer: Layer) -> tuple[Node, Node]:
-    """An Add's operands; a convolution's features and kernel map."""
-    if layer.kind == "add":
-        a, b = layer.inputs
-        return a, b
-    return layer.inputs[0], layer.argument("kernel_map")

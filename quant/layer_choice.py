@@ -24,7 +24,7 @@ def int8_convolutions(graph: GraphModule, patterns: Sequence[str] | str = "*") -
     found = [
         layer.name
         for layer in quantizable(graph)
-        if layer.kind == "convolution" and layer.precision == "int8" and read_ranges(layer) is not None
+        if layer.spec.weighted and layer.precision == "int8" and read_ranges(layer) is not None
     ]
     if not found:
         raise CalibrationError(

@@ -97,7 +97,7 @@ def gather(layer: Layer, frames: Sequence[PairedInput], limit: int) -> Samples:
 
 def outputs_of(layer: Layer, frame: PairedInput, rows: torch.Tensor | slice = slice(None)) -> Outputs:
     """What the layer ought to give in one frame, at the output sites `rows`."""
-    relu = layer.activation == "ReLU" or frame.offset is not None
+    relu = layer.fused.rectifies or frame.offset is not None
     exact_offset = None if frame.exact_offset is None else frame.exact_offset[rows].float()
     offset = None if frame.offset is None else frame.offset[rows]
     return Outputs(frame.sums[rows], exact_offset, offset, relu)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from quant.precision import output_precisions, write_precisions
 from scn_fx.errors import CalibrationError
+from scn_fx.operators.convolution import CONVOLUTION
 
 if TYPE_CHECKING:
     import torch
@@ -151,7 +152,7 @@ def _medians(profiles: Sequence[Sequence[Any]]) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for stages in profiles:
         for stage in stages:
-            if stage.kind == "convolution":
+            if stage.kind == CONVOLUTION.name:
                 found.setdefault(stage.name, []).append(stage.seconds)
     return {name: median(seconds) for name, seconds in found.items()}
 

@@ -18,6 +18,7 @@ from torch import fx
 from quant.integers import quantise, scale_of
 from scn_fx.errors import CalibrationError, ScnError
 from scn_fx.graph import Layer, layers
+from scn_fx.operators.activations import NO_ACTIVATION
 
 __all__ = ["Lockstep", "PairedInput"]
 
@@ -92,7 +93,7 @@ class Lockstep:
                 values[node] = _Pair(tensors[position], tensors[position])
         elif node.op == "call_function":
             layer = self._layers.get(node)
-            if layer is not None and layer.kind == "convolution":
+            if layer is not None and layer.spec.weighted:
                 yield from self._convolution(layer)
             else:
                 for frame in range(len(self._frames)):
@@ -104,7 +105,7 @@ class Lockstep:
         if layer.precision == "int8":
             yield layer, [self._input(layer, frame, sums[frame]) for frame in range(len(self._frames))]
         for frame in range(len(self._frames)):
-            exact = torch.ops.scn_fx.relu(sums[frame], name="") if layer.activation == "ReLU" else sums[frame]
+            exact = layer.fused.compute(sums[frame], layer.activation_parameter)
             self._values[frame][node] = _Pair(exact, self._run(node, frame, exact=False))
 
     def _sums(self, layer: Layer, frame: int) -> torch.Tensor:
@@ -117,7 +118,7 @@ class Lockstep:
             "bias": bias,
             "kernel_map": values[layer.argument("kernel_map")].exact,
         }
-        kwargs = {**layer.node.kwargs, **_FLOAT, "activation": "None"}
+        kwargs = {**layer.node.kwargs, **_FLOAT, "activation": NO_ACTIVATION}
         return self._named(frame, layer.node.target, (), {**kwargs, **arguments})
 
     def _input(self, layer: Layer, frame: int, sums: torch.Tensor) -> PairedInput:
@@ -142,7 +143,7 @@ class Lockstep:
             return None, None
         quantised = pair.quantised.float()
         if addition.precision == "int8":
-            amax = (addition.input0_dynamic_range, addition.input1_dynamic_range)[position]
+            amax = addition.argument(addition.spec.input_ranges[position].attribute)
             wide = torch.tensor(amax, device=quantised.device)
             quantised = quantise(quantised, wide) * scale_of(wide)
         return pair.exact, quantised
@@ -178,11 +179,11 @@ class Lockstep:
 
 def sole_addition(layer: Layer, by_node: Mapping[fx.Node, Layer]) -> Layer | None:
     """The Add with a ReLU that alone reads a convolution without activation, once; None otherwise."""
-    if layer.activation != "None" or len(layer.node.users) != 1:
+    if layer.fused.operator or len(layer.node.users) != 1:
         return None
     (user,) = layer.node.users
     reader = by_node.get(user)
-    if reader is None or reader.kind != "add" or reader.activation != "ReLU":
+    if reader is None or not reader.spec.adds or not reader.fused.rectifies:
         return None
     return reader if reader.inputs.count(layer.node) == 1 else None
 
@@ -191,8 +192,8 @@ def _parameters(
     graph: fx.GraphModule, reference: fx.GraphModule
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor | None]]:
     """Weight and bias of the float network, by layer name; copies, so that they stay what they are."""
-    mine = {layer.name: layer for layer in layers(graph) if layer.kind == "convolution"}
-    theirs = {layer.name: layer for layer in layers(reference) if layer.kind == "convolution"}
+    mine = {layer.name: layer for layer in layers(graph) if layer.spec.weighted}
+    theirs = {layer.name: layer for layer in layers(reference) if layer.spec.weighted}
     for name, layer in mine.items():
         if name not in theirs or theirs[name].weight.shape != layer.weight.shape:
             other = f"{list(theirs[name].weight.shape)} there" if name in theirs else "is missing there"

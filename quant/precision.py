@@ -31,16 +31,16 @@ def int8_terms(layer: Layer) -> int:
 
 
 def fits_int8(layer: Layer) -> bool:
-    return layer.kind != "convolution" or int8_terms(layer) < _MAX_INT8_TERMS
+    return not layer.spec.weighted or int8_terms(layer) < _MAX_INT8_TERMS
 
 
 def _reads_graph_features(graph: GraphModule, layer: Layer) -> bool:
-    """Whether a convolution's features are the graph's own, perhaps through a Relu."""
+    """Whether a convolution's features are the graph's own, perhaps through an activation."""
     features = metadata(graph)["features"]
-    relus = {other.node: other for other in layers(graph) if other.kind == "relu"}
+    activations = {other.node: other for other in layers(graph) if other.spec.activation is not None}
     node = layer.inputs[0]
-    while node in relus:
-        node = relus[node].inputs[0]
+    while node in activations:
+        node = activations[node].inputs[0]
     return node.op == "placeholder" and node.name == features
 
 
@@ -53,7 +53,7 @@ def default_precisions(graph: GraphModule) -> dict[str, str]:
     """
     return {
         layer.name: "fp16"
-        if layer.kind == "convolution" and (_reads_graph_features(graph, layer) or not fits_int8(layer))
+        if layer.spec.weighted and (_reads_graph_features(graph, layer) or not fits_int8(layer))
         else "int8"
         for layer in quantizable(graph)
     }
@@ -124,7 +124,7 @@ def _every_consumer_is_int8(node: Node, chosen: Mapping[str, str], by_node: Mapp
         layer = by_node.get(user)
         if layer is None:
             return False
-        if layer.kind == "relu":
+        if layer.spec.activation is not None:
             if not _every_consumer_is_int8(user, chosen, by_node):
                 return False
         elif chosen.get(layer.name) != "int8":
@@ -135,8 +135,9 @@ def _every_consumer_is_int8(node: Node, chosen: Mapping[str, str], by_node: Mapp
 def output_precisions(graph: GraphModule, chosen: Mapping[str, str]) -> dict[str, str]:
     """The form in which each layer hands on its result, by layer name.
 
-    It is "int8" if every consumer is an int8 layer, looking through Relu: those quantise the unrounded value
-    with their own range. "fp16" (rounded) otherwise, so the last output is float16. "fp32" in an fp32 graph.
+    It is "int8" if every consumer is an int8 layer, looking through activations: those quantise the unrounded
+    value with their own range. "fp16" (rounded) otherwise, so the last output is float16. "fp32" in an fp32
+    graph.
     """
     by_node = {layer.node: layer for layer in layers(graph)}
     result = {}

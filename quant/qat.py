@@ -60,7 +60,7 @@ def prepare_qat(graph: GraphModule, *, layers: Sequence[str] | str = "*") -> lis
     """
     chosen = int8_convolutions(graph, layers)
     note_change(graph)
-    calibrated = [layer for layer in quantizable(graph) if layer.kind == "convolution"]
+    calibrated = [layer for layer in quantizable(graph) if layer.spec.weighted]
     levels = {layer.name: _largest_integers(layer) for layer in calibrated if layer.weight_dynamic_ranges}
     set_metadata(graph, **{_LEVELS: levels})
     graph.requires_grad_(False)
@@ -77,7 +77,7 @@ def trainable_layers(graph: GraphModule) -> list[TrainableLayer]:
     return [
         TrainableLayer(layer)
         for layer in graph_layers(graph)
-        if layer.kind == "convolution" and layer.bias is not None and _stored(layer, "weight").requires_grad
+        if layer.spec.weighted and layer.bias is not None and _stored(layer, "weight").requires_grad
     ]
 
 
@@ -93,7 +93,7 @@ def refresh_weight_ranges(graph: GraphModule) -> None:
     found = [
         layer
         for layer in quantizable(graph)
-        if layer.kind == "convolution" and layer.weight_dynamic_ranges is not None
+        if layer.spec.weighted and layer.weight_dynamic_ranges is not None
     ]
     if not found:
         return

@@ -45,7 +45,7 @@ class _Misfit:
 
 def check_weights(graph: GraphModule, ranges: Mapping[str, LayerRanges]) -> str | None:
     """What to say of weight ranges that are too small or too large for the graph's weights, or None."""
-    found = [layer for layer in quantizable(graph) if layer.kind == "convolution" and layer.name in ranges]
+    found = [layer for layer in quantizable(graph) if layer.spec.weighted and layer.name in ranges]
     misfits = []
     for layer in found:
         largest = rounded_weight(layer).abs().amax(dim=(1, 2, 3, 4)).double().cpu().numpy()
@@ -74,7 +74,7 @@ def check_readers(graph: GraphModule, ranges: Mapping[str, LayerRanges]) -> str 
     readers: dict[Node, list[tuple[float, str]]] = {}
     for layer in quantizable(graph):
         # An Add's range may be one for both operands, and so larger than either needs.
-        if layer.kind == "convolution" and layer.name in ranges:
+        if layer.spec.weighted and layer.name in ranges:
             readers.setdefault(layer.inputs[0], []).append((ranges[layer.name].inputs[0], layer.name))
     apart = [(min(values), max(values)) for values in readers.values()]
     texts = [

@@ -10,13 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 from scn_fx.errors import CalibrationError, OverflowedError
 from scn_fx.graph import Layer, layers, set_all, set_metadata
+from scn_fx.graph_nodes import values_of
 from scn_fx.ranges import SMALLEST_RANGE, USABLE_RANGE, to_float32, usable_range
 
 if TYPE_CHECKING:
     import torch
     from torch.fx import GraphModule
 
-__all__ = ["LayerRanges", "checked_range", "quantizable", "read_ranges", "weight_ranges", "write_ranges"]
+__all__ = [
+    "LayerRanges",
+    "checked_range",
+    "quantizable",
+    "range_keywords",
+    "read_ranges",
+    "weight_ranges",
+    "write_ranges",
+]
 
 # Range given to an output channel whose weights are all zero: every positive range represents it exactly.
 ZERO_CHANNEL_RANGE = 1.0
@@ -37,7 +46,7 @@ class LayerRanges:
 
 def quantizable(graph: GraphModule) -> list[Layer]:
     """The layers that have ranges and a precision: convolutions and Adds, in topological order."""
-    return [layer for layer in layers(graph) if layer.kind in ("convolution", "add")]
+    return [layer for layer in layers(graph) if layer.spec.quantisable]
 
 
 def checked_range(value: float, what: str) -> float:
@@ -91,11 +100,26 @@ def weight_ranges(layer: Layer, amax: torch.Tensor) -> tuple[float, ...]:
 
 def read_ranges(layer: Layer) -> LayerRanges | None:
     """The ranges that a layer's node holds, or None if it is not calibrated."""
-    if layer.kind == "convolution":
-        amax, weight = layer.input_dynamic_range, layer.weight_dynamic_ranges
-        return None if amax is None or weight is None else LayerRanges((amax,), tuple(weight))
-    first, second = layer.input0_dynamic_range, layer.input1_dynamic_range
-    return None if first is None or second is None else LayerRanges((first, second))
+    values = {each: layer.argument(each.attribute) for each in layer.spec.ranges}
+    if any(value is None for value in values.values()):
+        return None
+    inputs = tuple(float(v) for each in layer.spec.input_ranges for v in values_of(values[each]))
+    weight = layer.spec.weight_range
+    return LayerRanges(inputs, None if weight is None else tuple(float(v) for v in values[weight]))
+
+
+def range_keywords(layer: Layer, ranges: LayerRanges) -> dict[str, Any]:
+    """The keyword arguments of a layer's node, and attributes in files, that hold its ranges."""
+    inputs = list(ranges.inputs)
+    found: dict[str, Any] = {}
+    for each in layer.spec.ranges:
+        if each.per_channel:
+            found[each.attribute] = list(ranges.weight or ())
+        elif any(operand.name == each.operand and operand.many for operand in layer.spec.operands):
+            found[each.attribute], inputs = inputs, []
+        else:
+            found[each.attribute] = inputs.pop(0)
+    return found
 
 
 def write_ranges(graph: GraphModule, found: Mapping[str, LayerRanges], method: str, frames: int) -> None:
@@ -103,16 +127,7 @@ def write_ranges(graph: GraphModule, found: Mapping[str, LayerRanges], method: s
     changes: dict[Layer, dict[str, Any]] = {}
     for layer in quantizable(graph):
         ranges = found.get(layer.name)
-        if ranges is None:
-            continue
-        if ranges.weight is not None:
-            changes[layer] = {
-                "input_dynamic_range": ranges.inputs[0],
-                "weight_dynamic_ranges": list(ranges.weight),
-            }
-        else:
-            changes[layer] = dict(
-                zip(("input0_dynamic_range", "input1_dynamic_range"), ranges.inputs, strict=True)
-            )
+        if ranges is not None:
+            changes[layer] = range_keywords(layer, ranges)
     set_all(graph, changes)
     set_metadata(graph, calibration={"method": method, "frames": frames})

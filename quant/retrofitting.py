@@ -157,7 +157,7 @@ def annotate(model: Any, graph: CapturedGraph) -> None:
 
     from scn_fx.runtime.file_graph import node_label
 
-    by_name = {layer.name: layer for layer in layers(graph) if layer.kind in ("convolution", "add")}
+    by_name = {layer.name: layer for layer in layers(graph) if layer.spec.quantisable}
     for node in model.graph.node:
         layer = by_name.get(node_label(node))
         if layer is None:
@@ -172,8 +172,7 @@ def annotate(model: Any, graph: CapturedGraph) -> None:
 def _entries(layer: Layer) -> dict[str, Any]:
     """What the dialect says of a calibrated layer, see `scn_fx.onnx.dialect`."""
     entries: dict[str, Any] = {"precision": layer.precision, "output_precision": layer.output_precision}
-    names = _RANGES[:2] if layer.kind == "convolution" else _RANGES[2:]
-    return {**entries, **{name: getattr(layer, name) for name in names}}
+    return {**entries, **{each.attribute: layer.argument(each.attribute) for each in layer.spec.ranges}}
 
 
 def _note(model: Any, calibration: dict[str, Any]) -> None:

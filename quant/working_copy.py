@@ -23,7 +23,7 @@ def working_copy(graph: GraphModule) -> Iterator[GraphModule]:
     yield copied
     mine = {layer.name: layer for layer in layers(graph)}
     for layer in layers(copied):
-        if layer.kind != "convolution":
+        if not layer.spec.weighted:
             continue
         own = mine[layer.name]
         if not torch.equal(layer.weight, own.weight):

@@ -146,8 +146,9 @@ def run_demo(settings: DemoSettings, say: Callable[[str], None]) -> DemoReport:
 
         grid = None if settings.small else CENTERPOINT_GRID
         graph = capture(model, model.arguments(features.float(), indices), grid=grid)
-        kinds = [layer.kind for layer in layers(graph)]
-        facts += [f"{kinds.count('convolution')} convolutions", f"{kinds.count('add')} residual Adds, fused"]
+        specs = [layer.spec for layer in layers(graph)]
+        convolutions, additions = (sum(getattr(s, what) for s in specs) for what in ("weighted", "adds"))
+        facts += [f"{convolutions} convolutions", f"{additions} residual Adds, fused"]
     with clock.stage("calibrate", "calibrating") as facts, quiet():
         from quant import calibrate
 
@@ -205,7 +206,7 @@ def run_demo(settings: DemoSettings, say: Callable[[str], None]) -> DemoReport:
         stages=clock.stages,
         files={str(path): file_size(path) for path in (onnx, cache, image)},
         nodes=len(first.nodes),
-        convolutions=kinds.count("convolution"),
+        convolutions=convolutions,
         threads=engine.threads,
         isa=engine.isa,
         seconds=time.perf_counter() - began,

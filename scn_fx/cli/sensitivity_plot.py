@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scn_fx.files.atomic import write_file
+from scn_fx.operators.table import OPERATORS
 
 if TYPE_CHECKING:
     from quant.layer_sensitivity import SensitivityReport
 
 __all__ = ["save_plot"]
 
-_COLOURS = {"convolution": "#3b6ea5", "add": "#d08a2e"}
+_QUANTISABLE = (spec.name for spec in OPERATORS.values() if spec.quantisable)
+_COLOURS = dict(zip(_QUANTISABLE, ("#3b6ea5", "#d08a2e", "#4f8f5b", "#8a5aa8"), strict=False))
 
 
 def save_plot(path: Path, report: SensitivityReport, title: str) -> None:
