@@ -8,17 +8,18 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from numbers import Integral, Real
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.fx import GraphModule
 
-from quant import CONSUMERS, METHODS, OUTLIERS, WEIGHTS
+from quant import OUTLIERS
 from quant.cache import save_cache
 from quant.kept_state import Keeper, packed_state
 from quant.precision import PrecisionSpec, default_precisions, output_precisions, resolve, write_precisions
+from quant.range_options import RangeOptions
 from quant.ranges import LayerRanges, quantizable, rounded_weight, weight_ranges, write_ranges
 from quant.recorder import Recorder
 from quant.selection import input_ranges, value_keys
@@ -128,7 +129,7 @@ def calibrate(
     """
     began = time.perf_counter()
     _check_options(graph, frames, num_bins, outliers, cache, resume)
-    check_method(method, percentile, consumers, weights)
+    options = RangeOptions(method, percentile, consumers, weights).check()
     chosen = resolve(graph, precision, default_precisions(graph))
     ranges_of_weights(graph)  # what cannot have ranges is refused before frames run
     peers = Peers.current("calibration", CalibrationError)
@@ -145,7 +146,7 @@ def calibrate(
             keeper.save(session)  # another process may still fail
         findings = session.gather()
     with _keeping(session, keeper if peers.size == 1 else None):
-        result = conclude(session, method, percentile, consumers, weights, chosen)
+        result = conclude(session, options, chosen)
         if keeper is not None:
             if peers.rank == 0:
                 save_cache(graph, keeper.cache, state=packed_state(session))
@@ -156,26 +157,26 @@ def calibrate(
     return replace(result, seconds=time.perf_counter() - began, warnings=tuple(findings))
 
 
-def conclude(
-    session: Session,
-    method: str,
-    percentile: float,
-    consumers: str,
-    weights: str | None,
-    chosen: dict[str, str],
-) -> CalibrationResult:
+def conclude(session: Session, options: RangeOptions, chosen: dict[str, str]) -> CalibrationResult:
     """Take ranges from what a session has counted; they and the precisions `chosen` go into the graph."""
     graph, statistics = session.graph, session.recorder.statistics
-    ranges = all_ranges(graph, statistics, method, percentile, consumers, weights)
+    ranges = ranges_by(graph, statistics, options)
     keys = value_keys(graph)
     largest = {
         layer.name: tuple(statistics.values[keys[node]].magnitude for node in layer.inputs)
         for layer in quantizable(graph)
     }
     outputs = output_precisions(graph, chosen)
-    write_ranges(graph, ranges, method, session.counted)
+    write_ranges(graph, ranges, options.method, session.counted)
     write_precisions(graph, chosen, outputs)
-    return CalibrationResult(method, session.counted, ranges, largest, chosen, outputs, 0.0)
+    return CalibrationResult(options.method, session.counted, ranges, largest, chosen, outputs, 0.0)
+
+
+def ranges_by(graph: GraphModule, statistics: Statistics, options: RangeOptions) -> dict[str, LayerRanges]:
+    """The ranges of each layer, by name, from statistics of the graph."""
+    inputs = input_ranges(graph, statistics, options)
+    of_weights = ranges_of_weights(graph, statistics.weights if options.weights_by_output else None)
+    return {name: LayerRanges(found, of_weights.get(name)) for name, found in inputs.items()}
 
 
 def all_ranges(
@@ -186,11 +187,8 @@ def all_ranges(
     consumers: str,
     weights: str | None,
 ) -> dict[str, LayerRanges]:
-    """The ranges of each layer, by name, from statistics of the graph; options as for `calibrate`."""
-    inputs = input_ranges(graph, statistics, method, percentile, consumers)
-    by_output = (weights or ("max" if method == "max" else "output")) == "output"
-    of_weights = ranges_of_weights(graph, statistics.weights if by_output else None)
-    return {name: LayerRanges(found, of_weights.get(name)) for name, found in inputs.items()}
+    """The same with the options of `calibrate` one by one, as the benchmarks have them."""
+    return ranges_by(graph, statistics, RangeOptions(method, percentile, consumers, weights))
 
 
 def ranges_of_weights(
@@ -202,7 +200,7 @@ def ranges_of_weights(
     """
     found = {}
     for layer in quantizable(graph):
-        if layer.kind == "convolution":
+        if layer.spec.weighted:
             amax = rounded_weight(layer).abs().amax(dim=(1, 2, 3, 4))
             if errors is not None:
                 amax = ranges_at(amax, torch.from_numpy(errors[layer.name].best()).to(amax.device))
@@ -240,27 +238,6 @@ def _check_peers(peers: Peers, job: tuple[Any, ...]) -> None:
                 f"Rank {peers.rank} and rank {rank} calibrate different things: {', '.join(differs)} differ. "
                 "All processes need the same model, weights and options."
             )
-
-
-def check_method(method: str, percentile: float, consumers: str, weights: str | None) -> None:
-    """CalibrationError for a method, percentile, or treatment of consumers or weights that does not exist."""
-    if method not in METHODS:
-        raise CalibrationError(
-            f"Unknown calibration method {method!r}; expected one of {', '.join(METHODS)}."
-        )
-    if not isinstance(percentile, Real) or not 0 < percentile <= 100:
-        raise CalibrationError(f"percentile must be a number in (0, 100], got {percentile!r}.")
-    if percentile <= 1:
-        raise CalibrationError(
-            f"percentile counts in percent, so {percentile:g} would clip nearly everything. Did you mean "
-            f"{100 * percentile:.10g}?"
-        )
-    if consumers not in CONSUMERS:
-        raise CalibrationError(f"Unknown consumers={consumers!r}; expected one of {', '.join(CONSUMERS)}.")
-    if weights is not None and weights not in WEIGHTS:
-        raise CalibrationError(
-            f"Unknown weights={weights!r}; expected one of {', '.join(WEIGHTS)}, or None (the method's own)."
-        )
 
 
 def _check_options(

@@ -11,6 +11,7 @@ from torch.fx import GraphModule, Node
 
 from quant.consumers import effective_operands, rectified_adds
 from quant.outliers import GAP
+from quant.range_options import RangeOptions
 from quant.ranges import quantizable, rounded_weight
 from quant.selection import value_keys, value_ranges
 from quant.statistics import Statistics
@@ -38,7 +39,7 @@ class Recorder:
         self._graph = graph
         self._keys = value_keys(graph)
         self._adds = rectified_adds(graph)
-        convolutions = [layer for layer in quantizable(graph) if layer.kind == "convolution"]
+        convolutions = [layer for layer in quantizable(graph) if layer.spec.weighted]
         self._layers = {layer.node: layer for layer in convolutions}
         self._channels = {layer.name: layer.weight.shape[0] for layer in convolutions}
         self._rounded: dict[str, RoundedWeight] = {}
@@ -123,7 +124,7 @@ class Recorder:
 
     def amaxes(self, percentile: float) -> dict[Node, float]:
         """The range of each value by the method, as if every reader used all of it."""
-        return value_ranges(self._graph, self.statistics, self._method, percentile)
+        return value_ranges(self._graph, self.statistics, RangeOptions(self._method, percentile))
 
 
 def record(

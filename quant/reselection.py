@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quant.cache import save_cache
-from quant.calibration import CalibrationResult, check_method, conclude
+from quant.calibration import CalibrationResult, conclude
 from quant.kept_state import packed_state, read_state
 from quant.precision import PrecisionSpec, default_precisions, resolve
+from quant.range_options import RangeOptions
 from quant.session import Session
 from scn_fx.errors import CalibrationError
 
@@ -47,14 +48,14 @@ def reselect(
     histograms or is damaged; the graph is unchanged after any error.
     """
     began = time.perf_counter()
-    check_method(method, percentile, consumers, weights)
+    options = RangeOptions(method, percentile, consumers, weights).check()
     path = Path(cache)
     state = read_state(graph, path)
     chosen = resolve(graph, precision, default_precisions(graph))
     session = Session.from_state(graph, state, path)
     if session.counted == 0:
         raise CalibrationError(f"{path} has counted no frames yet: there is nothing to take ranges from.")
-    result = conclude(session, method, percentile, consumers, weights, chosen)
+    result = conclude(session, options, chosen)
     if output is not None:
         save_cache(graph, output, state=packed_state(session))
     return replace(result, seconds=time.perf_counter() - began)

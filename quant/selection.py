@@ -16,6 +16,7 @@ from quant.consumers import rectified_adds
 from quant.histogram import MagnitudeHistogram
 from quant.methods import range_of
 from quant.pair_search import PairError
+from quant.range_options import RangeOptions
 from quant.ranges import checked_range, quantizable
 from quant.statistics import Statistics
 from scn_fx.errors import CalibrationError
@@ -48,22 +49,22 @@ class AddStatistics:
     error: PairError
 
 
-PairRule = Callable[[AddStatistics, str, float, Given], Pair]
+PairRule = Callable[[AddStatistics, RangeOptions, Given], Pair]
 
 
-def separately(add: AddStatistics, method: str, percentile: float, given: Given) -> Pair:
+def separately(add: AddStatistics, options: RangeOptions, given: Given) -> Pair:
     """Each operand by the method, from the part of it that matters."""
     a, b = (
-        range_of(histogram, method, percentile) if known is None else known
+        range_of(histogram, options.method, options.percentile) if known is None else known
         for histogram, known in zip(add.operands, given, strict=True)
     )
     return a, b
 
 
-def together(add: AddStatistics, method: str, percentile: float, given: Given) -> Pair:
+def together(add: AddStatistics, options: RangeOptions, given: Given) -> Pair:
     """Both by the least squared error of the sum behind the ReLU."""
     largest = (add.operands[0].magnitude, add.operands[1].magnitude)
-    start = separately(add, method, percentile, given)
+    start = separately(add, options, given)
     return add.error.best(start, largest, (given[0] is not None, given[1] is not None))
 
 
@@ -85,45 +86,42 @@ def value_keys(graph: GraphModule) -> dict[Node, str]:
     return keys
 
 
-def value_ranges(
-    graph: GraphModule, statistics: Statistics, method: str, percentile: float
-) -> dict[Node, float]:
+def value_ranges(graph: GraphModule, statistics: Statistics, options: RangeOptions) -> dict[Node, float]:
     """One range for each value, from all that it holds, as if every reader used all of it.
 
     Raises CalibrationError for a value that was zero in all frames, or whose range is none that serves.
     """
     readers = _readers(graph)
     return {
-        node: _range(statistics.values[key], method, percentile, f"{' and '.join(readers[node])}, input")
+        node: _range(statistics.values[key], options, f"{' and '.join(readers[node])}, input")
         for node, key in value_keys(graph).items()
     }
 
 
 def input_ranges(
-    graph: GraphModule, statistics: Statistics, method: str, percentile: float, consumers: str
+    graph: GraphModule, statistics: Statistics, options: RangeOptions
 ) -> dict[str, tuple[float, ...]]:
     """The ranges of each layer's inputs by layer name, in operand order.
 
     With consumers="aware" the ranges of an Add before a ReLU cover what the ReLU leaves of its operands; with
     "ignore" every value has one range. Raises as `value_ranges`.
     """
-    whole = value_ranges(graph, statistics, method, percentile)
+    whole = value_ranges(graph, statistics, options)
     found = {layer.name: tuple(whole[node] for node in layer.inputs) for layer in quantizable(graph)}
-    if consumers == "ignore":
+    if options.consumers == "ignore":
         return found
     readers = _readers(graph)
     for layer in quantizable(graph):
         if layer.node in rectified_adds(graph):
             shared = tuple(len(readers[node]) > 1 for node in layer.inputs)
-            found[layer.name] = _of_add(layer, statistics, method, percentile, found[layer.name], shared)
+            found[layer.name] = _of_add(layer, statistics, options, found[layer.name], shared)
     return found
 
 
 def _of_add(
     layer: Layer,
     statistics: Statistics,
-    method: str,
-    percentile: float,
+    options: RangeOptions,
     whole: tuple[float, ...],
     shared: tuple[bool, ...],
 ) -> tuple[float, ...]:
@@ -131,11 +129,11 @@ def _of_add(
     add = AddStatistics(statistics.operands[layer.name], PairError(statistics.pairs[layer.name]))
     # An operand of which nothing reaches the sum may have any range.
     idle = [part.magnitude == 0.0 for part in add.operands]
-    rule = PAIR_RULES[method]
+    rule = PAIR_RULES[options.method]
 
     def ranges(keep: Sequence[bool]) -> Pair:
         given = [value if kept or none else None for value, kept, none in zip(whole, keep, idle, strict=True)]
-        a, b = rule(add, method, percentile, (given[0], given[1]))
+        a, b = rule(add, options, (given[0], given[1]))
         return checked_range(a, f"{layer.name}, input 0"), checked_range(b, f"{layer.name}, input 1")
 
     own = ranges((False, False))
@@ -154,16 +152,16 @@ def _readers(graph: GraphModule) -> dict[Node, list[str]]:
     return readers
 
 
-def _range(histogram: MagnitudeHistogram, method: str, percentile: float, what: str) -> float:
+def _range(histogram: MagnitudeHistogram, options: RangeOptions, what: str) -> float:
     if histogram.magnitude == 0.0:
         raise CalibrationError(
             f"{what}: every value was zero in all frames, so there is no range to take (amax of zero). Check "
             "that the frames hold points in the grid and that the layer before is not dead."
         )
-    amax = range_of(histogram, method, percentile)
-    if method == "percentile" and amax <= histogram.width:
+    amax = range_of(histogram, options.method, options.percentile)
+    if options.method == "percentile" and amax <= histogram.width:
         raise CalibrationError(
-            f"{what}: the {percentile} percentile lies in the first histogram bin (largest value "
+            f"{what}: the {options.percentile} percentile lies in the first histogram bin (largest value "
             f"{histogram.magnitude:.6g}), which cannot be told from zero. Raise the percentile or num_bins, "
             "or use another method."
         )
