@@ -37,7 +37,7 @@ def convolution(
     kernel_map: np.ndarray,
     precision: str,
     output_precision: str,
-    relu: bool,
+    activation: tuple[str, float],
     input_amax: float,
     weight_amax: np.ndarray | None,
     name: str = ...,
@@ -53,7 +53,7 @@ def add(
     b: np.ndarray,
     precision: str,
     output_precision: str,
-    relu: bool,
+    activation: tuple[str, float],
     amax0: float,
     amax1: float,
     name: str = ...,
@@ -78,6 +78,14 @@ def measure_peak(kind: str, threads: int, seconds: float) -> float: ...
 def cpu_features() -> dict[str, Any]: ...
 def cuda_info() -> dict[str, Any]: ...
 def read_onnx(source: str | bytes) -> dict[str, Any]: ...
+def plan_onnx(
+    source: str | bytes,
+    backend: str,
+    precision: str = ...,
+    trace: bool = ...,
+    spatial_shape: Sequence[int] | None = ...,
+) -> dict[str, Any]:
+    """What `describe` says of an engine on "cpu" or "cuda" that is not made: no GPU is needed."""
 
 class Engine:
     def __init__(
@@ -201,7 +209,7 @@ class CudaConvolution:
         out_sites: int,
         precision: str,
         round_output: bool,
-        relu: bool,
+        activation: tuple[str, float],
     ) -> None: ...
     @property
     def scratch_bytes(self) -> int: ...
@@ -233,7 +241,7 @@ def cuda_add(
     count: int,
     precision: str,
     round_output: bool,
-    relu: bool,
+    activation: tuple[str, float],
     amax0: float,
     amax1: float,
     counts: int,

@@ -25,6 +25,7 @@ from scn_fx.ranges import (
     usable_range,
     usable_scale,
 )
+from tests.core.activations import NONE
 
 ONE = np.ones((1, 1), np.float32)
 NO_RANGES = [
@@ -46,7 +47,7 @@ def _engine_takes(amax: float) -> bool:
     taken = []
     for ranges in ((amax, 1.0), (1.0, amax)):
         try:
-            _core.add(ONE, ONE, "int8", "int8", False, *ranges)
+            _core.add(ONE, ONE, "int8", "int8", NONE, *ranges)
             taken.append(True)
         except ArgumentError as error:
             assert USABLE_RANGE in str(error)
@@ -59,7 +60,7 @@ def _engine_multiplies(input_amax: float, weight_amax: float) -> bool:
     weight, rows = np.ones((1, 1, 1, 1, 1), np.float32), np.zeros((1, 1), np.int32)
     try:
         _core.convolution(
-            ONE, weight, None, rows, "int8", "int8", False, input_amax, np.float32([weight_amax])
+            ONE, weight, None, rows, "int8", "int8", NONE, input_amax, np.float32([weight_amax])
         )
     except ArgumentError as error:
         assert "product" in str(error)

@@ -14,7 +14,7 @@ from scn_fx.operators.table import activation_operator
 from scn_fx.ops.checks import FLOATS, FLOATS_TEXT, shape_text
 from scn_fx.ops.dispatch import Operator, define, fake
 
-__all__ = ["OPERATORS", "before_activation", "check_activation", "kernels_rectify"]
+__all__ = ["OPERATORS", "before_activation", "check_activation"]
 
 
 def check_activation(name: str, activation: str) -> None:
@@ -30,17 +30,6 @@ def before_activation(
 ) -> torch.Tensor:
     """The gradient before an activation, from `grad` behind it and its result `output`."""
     return ACTIVATIONS[activation].gradient(grad, output, parameter)
-
-
-def kernels_rectify(name: str, activation: str, parameter: float) -> bool:
-    """What the compiled kernels are told of an activation: whether it is a ReLU. They know no other."""
-    found = ACTIVATIONS[activation]
-    if found.operator and not found.rectifies:
-        raise ScnError(
-            f"Layer {name!r}: the kernels cannot fuse {activation}. Install a version of scn-fx whose "
-            "compiled module knows it."
-        )
-    return found.rectifies
 
 
 def _check(x: torch.Tensor, name: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from scn_fx.errors import SiteError
 from scn_fx.operators.activations import ACTIVATIONS
 from scn_fx.operators.add import ADD
-from scn_fx.ops.activations import before_activation, check_activation, kernels_rectify
+from scn_fx.ops.activations import before_activation, check_activation
 from scn_fx.ops.checks import (
     check_features,
     check_precisions,
@@ -78,7 +78,7 @@ def add(
             f"{shape_text(b)}."
         )
     return kernels_for(a).add(
-        a, b, name, kernels_rectify(name, activation, activation_parameter), precision, output_precision,
+        a, b, name, (activation, activation_parameter), precision, output_precision,
         float(input0_dynamic_range or 0.0), float(input1_dynamic_range or 0.0),
     )  # fmt: skip
 

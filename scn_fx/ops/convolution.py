@@ -15,7 +15,7 @@ import torch
 
 from scn_fx.errors import ScnError, SiteError
 from scn_fx.operators.convolution import CONVOLUTION
-from scn_fx.ops.activations import before_activation, check_activation, kernels_rectify
+from scn_fx.ops.activations import before_activation, check_activation
 from scn_fx.ops.checks import (
     FLOATS,
     FLOATS_TEXT,
@@ -116,7 +116,7 @@ def convolution(
         bias,
         kernel_map,
         name,
-        kernels_rectify(name, activation, activation_parameter),
+        (activation, activation_parameter),
         precision,
         output_precision,
         float(input_dynamic_range or 0.0) if quantised else 0.0,

@@ -61,7 +61,7 @@ def convolution(
     bias: torch.Tensor | None,
     kernel_map: torch.Tensor,
     name: str,
-    relu: bool,
+    activation: tuple[str, float],
     precision: str,
     output_precision: str,
     input_amax: float,
@@ -80,7 +80,7 @@ def convolution(
         _array(kernel_map),
         precision,
         output_precision,
-        relu,
+        activation,
         input_amax,
         np.asarray(weight_amax, np.float32) if quantised else None,
         name=name,
@@ -99,13 +99,13 @@ def add(
     a: torch.Tensor,
     b: torch.Tensor,
     name: str,
-    relu: bool,
+    activation: tuple[str, float],
     precision: str,
     output_precision: str,
     amax0: float,
     amax1: float,
 ) -> torch.Tensor:
-    made = core().add(_array(a), _array(b), precision, output_precision, relu, amax0, amax1, name=name)
+    made = core().add(_array(a), _array(b), precision, output_precision, activation, amax0, amax1, name=name)
     return torch.from_numpy(made)
 
 

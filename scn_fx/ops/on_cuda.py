@@ -15,6 +15,7 @@ import torch
 
 from scn_fx.errors import OverflowedError, SiteError
 from scn_fx.geometry import ConvGeometry
+from scn_fx.operators.activations import ACTIVATIONS
 from scn_fx.ops.dispatch import core
 from scn_fx.ops.known_maps import is_known, remember
 from scn_fx.ops.map_call import MapCall
@@ -137,7 +138,7 @@ def convolution(
     bias: torch.Tensor | None,
     kernel_map: torch.Tensor,
     name: str,
-    relu: bool,
+    activation: tuple[str, float],
     precision: str,
     output_precision: str,
     input_amax: float,
@@ -152,8 +153,7 @@ def convolution(
         y = _product(features, weight, kernel_map)
         if bias is not None:
             y += bias.detach().float()
-        if relu:
-            y.masked_fill_(y <= 0, 0.0)  # NaN stays, and -0 becomes +0
+        y = ACTIVATIONS[activation[0]].compute(y, activation[1])
         return _rounded(y, name) if output_precision == "fp16" else y
     half = precision == "fp16"
     x = _dense(features if half and features.dtype == torch.float16 else features.float())
@@ -164,7 +164,7 @@ def convolution(
     call = core().CudaConvolution(
         *_place(x), _label(name, "convolution"), x.data_ptr(), x.dtype == torch.float16, *x.shape,
         w.data_ptr(), w.shape[0], kernel_map.shape[1], _address(b), _address(ranges), input_amax,
-        kernel_map.data_ptr(), len(kernel_map), precision, rounds, relu,
+        kernel_map.data_ptr(), len(kernel_map), precision, rounds, activation,
     )  # fmt: skip
     dtype = torch.float16 if rounds else torch.float32
     result = x.new_empty((len(kernel_map), call.columns), dtype=dtype)
@@ -212,7 +212,7 @@ def add(
     a: torch.Tensor,
     b: torch.Tensor,
     name: str,
-    relu: bool,
+    activation: tuple[str, float],
     precision: str,
     output_precision: str,
     amax0: float,
@@ -224,7 +224,7 @@ def add(
     counts = left.new_empty(4, dtype=torch.int32)
     core().cuda_add(
         *_place(left), _label(name, "addition"), left.data_ptr(), right.data_ptr(), left.numel(), precision,
-        rounds, relu, amax0, amax1, counts.data_ptr(), result.data_ptr(),
+        rounds, activation, amax0, amax1, counts.data_ptr(), result.data_ptr(),
     )  # fmt: skip
     return result
 

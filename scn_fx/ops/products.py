@@ -48,7 +48,7 @@ def product(
     _check_product(features, weight, kernel_map, name)
     spread = weight.reshape(weight.shape[0], -1, 1, 1, weight.shape[2])
     return kernels_for(features).convolution(
-        features, spread, None, kernel_map, name, False, "fp32", "fp32", 0.0, None
+        features, spread, None, kernel_map, name, ("None", 0.0), "fp32", "fp32", 0.0, None
     )
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from scn_fx import _core
 from scn_fx.errors import OverflowedError, ScnError, SiteError
+from tests.core.activations import NONE, RELU, relu_if
 from tests.core.instruction_sets import SUPPORTED, instruction_set
 from tests.oracle import numerics, strategies
 from tests.oracle.compare import assert_same_bits, assert_within
@@ -55,7 +56,7 @@ def _convolve(
     weight, bias = weight.astype(np.float32), None if bias is None else bias.astype(np.float32)
     amax = options.pop("amax", AMAX)
     return _core.convolution(
-        x, weight, bias, kernel_map, precision, output_precision, relu, amax, ranges, **options
+        x, weight, bias, kernel_map, precision, output_precision, relu_if(relu), amax, ranges, **options
     )
 
 
@@ -126,7 +127,7 @@ def test_float16_and_float32_arrays_of_equal_values_agree(case: Case) -> None:
         limits = (AMAX, ranges) if precision == "int8" else (0.0, None)
         output = "fp32" if precision == "fp32" else "fp16"
         both = [
-            _core.convolution(f, w, bias.astype(np.float32), kernel_map, precision, output, False, *limits)
+            _core.convolution(f, w, bias.astype(np.float32), kernel_map, precision, output, NONE, *limits)
             for f, w in ((x, weight), (x.astype(np.float32), weight.astype(np.float32)))
         ]
         assert_same_bits(*both, precision)
@@ -134,7 +135,7 @@ def test_float16_and_float32_arrays_of_equal_values_agree(case: Case) -> None:
 
 def test_float32_features_and_weights_are_rounded_to_float16() -> None:
     x, w = np.float32([[1.00031]]), np.full((1, 1, 1, 1, 1), 1.00031, np.float32)
-    got = _core.convolution(x, w, None, np.zeros((1, 1), np.int32), "fp16", "int8", False, 0.0, None)
+    got = _core.convolution(x, w, None, np.zeros((1, 1), np.int32), "fp16", "int8", NONE, 0.0, None)
     assert got[0, 0] == np.float32(np.float16(1.00031)) ** 2
 
 
@@ -173,7 +174,7 @@ def test_no_sites_give_no_rows() -> None:
         ranges = np.ones(4, np.float32) if precision == "int8" else None
         output = "fp32" if precision == "fp32" else "fp16"
         empty = np.zeros((0, 2), np.float32), weight, None, np.zeros((0, 27), np.int32)
-        y = _core.convolution(*empty, precision, output, True, 1.0, ranges)
+        y = _core.convolution(*empty, precision, output, RELU, 1.0, ranges)
         assert y.shape == (0, 4)
 
 
@@ -182,9 +183,7 @@ def _one(value: float, weight: float, precision: str, output: str, **options: An
     amax, ranges = options.pop("amax", 1.0), np.float32([options.pop("range_", 1.0)])
     ranges = ranges if precision == "int8" else None
     zero = np.zeros((1, 1), np.int32)
-    return _core.convolution(
-        x, w, None, zero, precision, output, False, amax, ranges, name="conv9", **options
-    )
+    return _core.convolution(x, w, None, zero, precision, output, NONE, amax, ranges, name="conv9", **options)
 
 
 @pytest.mark.parametrize(("value", "weight"), [(300.0, 300.0), (1e6, 1.0), (1.0, 1e6)])
@@ -213,7 +212,7 @@ def test_ranges_must_be_positive_and_finite(value: float, which: str) -> None:
 def test_sums_that_could_overflow_int32_are_refused() -> None:
     weight = np.zeros((1, 5, 5, 5, 1049), np.float32)
     kernel_map = np.full((1, 125), -1, np.int32)
-    arguments = np.zeros((1, 1049), np.float32), weight, None, kernel_map, "int8", "fp16", False
+    arguments = np.zeros((1, 1049), np.float32), weight, None, kernel_map, "int8", "fp16", NONE
     with pytest.raises((ScnError, ValueError), match=r"32-bit|int32"):
         _core.convolution(*arguments, 1.0, np.float32([1]), name="wide")
 
@@ -232,5 +231,5 @@ def test_feature_width_must_be_the_weights() -> None:
     with pytest.raises(SiteError, match="conv9"):
         _core.convolution(
             np.zeros((1, 3), np.float32), np.zeros((1, 1, 1, 1, 4), np.float32), None,
-            np.zeros((1, 1), np.int32), "fp32", "fp32", False, 0.0, None, name="conv9",
+            np.zeros((1, 1), np.int32), "fp32", "fp32", NONE, 0.0, None, name="conv9",
         )  # fmt: skip

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from scn_fx import _core
 from scn_fx.errors import OverflowedError, ScnError, SiteError
+from tests.core.activations import relu_if
 from tests.core.instruction_sets import SUPPORTED, instruction_set
 from tests.oracle import numerics, strategies
 from tests.oracle.compare import assert_same_bits
@@ -36,7 +37,7 @@ def _finished(y: Array, output_precision: str, relu: bool) -> Array:
 
 
 def _add(a: Array, b: Array, precision: str, output: str, relu: bool = False, *amax: float) -> Array:
-    return _core.add(a, b, precision, output, relu, *(amax or (0.0, 0.0)), name="block.add")
+    return _core.add(a, b, precision, output, relu_if(relu), *(amax or (0.0, 0.0)), name="block.add")
 
 
 @every_isa

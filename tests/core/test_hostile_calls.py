@@ -14,6 +14,7 @@ import pytest
 
 from scn_fx import _core
 from scn_fx.errors import ArgumentError, BoundError, SiteError
+from tests.core.activations import NONE
 
 SITE = "np.zeros((1, 4), np.int32)"
 CALLS = {
@@ -21,7 +22,7 @@ CALLS = {
     "stride of none": (f"conv_map({SITE}, 1, FOUR, FOUR, THREE, NONE, ONE, ONE, False, 9)",
                        "SiteError: conv_map: stride is"),
     "no channels": ("convolution(np.zeros((1, 0), np.float32), np.zeros((2**33, 1, 1, 1, 0), np.float32), "
-                    "None, ROW, 'fp32', 'fp32', False, 0.0, None)",
+                    "None, ROW, 'fp32', 'fp32', ('None', 0.0), 0.0, None)",
                     "SiteError: convolution: features must have 1 to"),
     # aborted
     "threads": ("measure_peak('fp32', 100000, 0.01)", "ArgumentError: threads must be 1 to 1024"),
@@ -55,7 +56,8 @@ CALLS = {
               "SiteError: deep: a grid of .*63 bits"),
     "bytes": ("place_spans([(2**63 - 1, 0, 1)] * 2)", "MemoryLimitError"),
     "less than nothing": ("place_spans([(-1000, 0, 1)])", "ArgumentError"),
-    "broadcast": ("add(*[np.broadcast_to(np.float32(0), (2**30, 2**10))] * 2, 'fp32', 'fp32', False, 0, 0)",
+    "broadcast": ("add(*[np.broadcast_to(np.float32(0), (2**30, 2**10))] * 2, "
+                  "'fp32', 'fp32', ('None', 0.0), 0, 0)",
                   r"SiteError: add: the first input .*without gaps in C order"),
 }  # fmt: skip
 
@@ -99,7 +101,7 @@ def test_arrays_with_gaps_are_refused() -> None:
     with pytest.raises(SiteError, match=r"indices .* \[4, 4\] must lie without gaps"):
         _core.subm_map(sites[:, ::2], 1, (2, 2, 2), (3, 3, 3), (1, 1, 1))
     with pytest.raises(SiteError, match=r"second input .*without gaps"):
-        _core.add(features, features.T.copy().T, "fp32", "fp32", False, 0.0, 0.0)
+        _core.add(features, features.T.copy().T, "fp32", "fp32", NONE, 0.0, 0.0)
 
 
 def test_a_nameless_operator_has_a_message() -> None:

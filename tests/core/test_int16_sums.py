@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scn_fx import _core
+from tests.core.activations import NONE
 from tests.core.instruction_sets import SUPPORTED, instruction_set
 from tests.oracle import numerics
 from tests.oracle.compare import assert_same_bits
@@ -34,7 +35,7 @@ def _check(x: npt.NDArray[np.int64], weight: Weights, isa: str) -> None:
     expected = numerics.convolution_int8(features, kernels, bias, kernel_map, 127.0, ranges)
     with instruction_set(isa):
         got = _core.convolution(
-            features, kernels.astype(np.float32), None, kernel_map, "int8", "int8", False, 127.0, ranges
+            features, kernels.astype(np.float32), None, kernel_map, "int8", "int8", NONE, 127.0, ranges
         )
     assert_same_bits(got, expected)
 

@@ -10,6 +10,7 @@ import torch
 from scn_fx import Engine, _core
 from scn_fx import ops as operators
 from scn_fx.errors import ArgumentError, NonFiniteError, OnnxError, OverflowedError, ScnError
+from tests.core.activations import NONE, RELU, relu_if
 from tests.core.instruction_sets import SUPPORTED, instruction_set
 from tests.oracle import builder, numerics
 from tests.oracle.nan_networks import assert_same_values, nan_network
@@ -53,8 +54,8 @@ def test_operators_in_float32(isa: str, relu: bool, columns: int) -> None:
         product = numerics.convolution_float64(a, weight, np.zeros(columns), rows).astype(np.float32)
         expected = [numerics.relu(y) if relu else y for y in (a + b, product)]
     with instruction_set(isa):
-        added = _core.add(a, b, "fp32", "fp32", relu, 0.0, 0.0)
-        multiplied = _core.convolution(a, weight, None, rows, "fp32", "fp32", relu, 0.0, None)
+        added = _core.add(a, b, "fp32", "fp32", relu_if(relu), 0.0, 0.0)
+        multiplied = _core.convolution(a, weight, None, rows, "fp32", "fp32", relu_if(relu), 0.0, None)
     assert_same_values(added, expected[0], "add")
     assert_same_values(multiplied, expected[1], "convolution")
 
@@ -72,10 +73,10 @@ def test_operators_that_compute_in_int8_refuse_what_it_cannot_hold(
     with instruction_set(isa):
         for first, second, which in ((a, b, "second"), (b, a, "first")):
             with pytest.raises(NonFiniteError, match=rf"node: its {which} input holds 1 values.*int8"):
-                _core.add(first, second, "int8", "int8", relu, 1.0, 1.0, name="node")
+                _core.add(first, second, "int8", "int8", relu_if(relu), 1.0, 1.0, name="node")
         with pytest.raises(NonFiniteError, match=r"node: its input holds 1 values.*int8"):
             _core.convolution(
-                b, weight, None, rows, "int8", "int8", relu, 1.0, np.ones(4, np.float32), name="node"
+                b, weight, None, rows, "int8", "int8", relu_if(relu), 1.0, np.ones(4, np.float32), name="node"
             )
 
 
@@ -83,7 +84,7 @@ def test_operators_that_compute_in_int8_refuse_what_it_cannot_hold(
 def test_operators_that_round_to_float16_report_it(isa: str) -> None:
     a = np.full((2, 16), np.nan, np.float32)
     with instruction_set(isa), pytest.raises(OverflowedError, match=r"32 values are NaN or do not fit"):
-        _core.add(a, a, "fp16", "fp16", True, 0.0, 0.0)
+        _core.add(a, a, "fp16", "fp16", RELU, 0.0, 0.0)
 
 
 def _int8_file(input_range: float, weight_range: float) -> bytes:
@@ -102,7 +103,7 @@ def test_ranges_whose_factor_is_no_number_are_refused(amax: float) -> None:
         with pytest.raises(OnnxError, match=r"narrow.*dynamic_range.*from 7\.9e-31 to 1\.27e\+30"):
             Engine(_int8_file(*ranges))
     with pytest.raises(ArgumentError, match=r"from 7\.9e-31 to 1\.27e\+30"):
-        _core.add(np.ones((1, 2), np.float32), np.ones((1, 2), np.float32), "int8", "int8", False, amax, 1.0)
+        _core.add(np.ones((1, 2), np.float32), np.ones((1, 2), np.float32), "int8", "int8", NONE, amax, 1.0)
 
 
 @pytest.mark.parametrize("ranges", [(1e30, 1e10), (1e-30, 1e-10), (1e-20, 1e-20)], ids=repr)

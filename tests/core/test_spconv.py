@@ -14,6 +14,7 @@ from hypothesis import assume, example, given
 from spconv.core import ConvAlgo
 
 from scn_fx import _core
+from tests.core.activations import NONE
 from tests.core.test_kernel_maps import compiled_maps
 from tests.oracle.compare import assert_within
 from tests.oracle.frames import random_sites
@@ -94,7 +95,7 @@ def test_layers_equal_spconvs(case: Case) -> None:
         kernel_map,
         "fp32",
         "fp32",
-        False,
+        NONE,
         0.0,
         None,
     )

@@ -4,13 +4,13 @@
 
 namespace scn {
 
-Activation activation_of(const std::string& name, float parameter) {
+Activation activation_of(const std::string& name, float parameter, const std::string& layer) {
   std::string known;
   for (const ActivationInfo& info : kActivations) {
     if (name == info.name) return {info.kind, info.parameter ? parameter : 0.0f};
     known += (known.empty() ? "'" : " or '") + std::string(info.name) + "'";
   }
-  fail(ErrorKind::kArgument, "activation must be ", known, ", got '", name, "'.");
+  fail(ErrorKind::kArgument, layer, ": activation must be ", known, ", got '", name, "'.");
 }
 
 }  // namespace scn

@@ -29,7 +29,8 @@ inline bool operator==(const Activation& a, const Activation& b) {
 }
 inline bool is_some(const Activation& a) { return a.kind != ActivationKind::kNone; }
 
-/// The activation of that name, with a parameter if it has one. Throws kArgument for others.
-Activation activation_of(const std::string& name, float parameter);
+/// The activation of that name, with a parameter if it has one. Throws kArgument for others; `layer` names
+/// whom the message is about.
+Activation activation_of(const std::string& name, float parameter, const std::string& layer);
 
 }  // namespace scn

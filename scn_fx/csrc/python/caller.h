@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/memory_budget.h"
@@ -18,6 +19,9 @@
 #include "scn_fx/half.h"
 
 namespace scn::python {
+
+/// An activation as Python has it: its name, and its parameter if it has one.
+using NamedActivation = std::pair<std::string, float>;
 
 /// A Python integer of any size; those beyond 64 bits become the last one that 64 bits hold.
 struct Integer {

@@ -3,9 +3,11 @@
 // shapes and devices, and keeps them alive.
 #include "python/cuda_operators_binding.h"
 
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include "core/activation_info.h"
 #include "cuda/operators/operators.h"
 #include "python/caller.h"
 #include "python/gil.h"
@@ -70,7 +72,8 @@ class CudaConvolution {
   CudaConvolution(int device, Address stream, const std::string& layer, Address features, bool half_features,
                   int64_t in_sites, int64_t in_channels, Address weight, int64_t out_channels,
                   int64_t offsets, Address bias, Address weight_amax, double input_amax, Address map,
-                  int64_t out_sites, const std::string& precision, bool round_output, bool relu) {
+                  int64_t out_sites, const std::string& precision, bool round_output,
+                  const NamedActivation& activation) {
     call_.place = place_of(device, stream);
     call_.layer = layer;
     call_.features = at<const void>(features);
@@ -87,7 +90,7 @@ class CudaConvolution {
     call_.out_sites = out_sites;
     call_.precision = precision_of(precision, "precision");
     call_.round_output = round_output;
-    call_.activation = {relu ? ActivationKind::kRelu : ActivationKind::kNone, 0.0f};
+    call_.activation = activation_of(activation.first, activation.second, layer);
     sizes_ = cuda_convolution_sizes(call_);
   }
   int64_t scratch_bytes() const { return sizes_.scratch; }
@@ -112,15 +115,15 @@ void inverse_map(int device, Address stream, const std::string& layer, Address m
 }
 
 void add(int device, Address stream, const std::string& layer, Address a, Address b, int64_t count,
-         const std::string& precision, bool round_output, bool relu, double amax0, double amax1,
-         Address counts, Address result) {
+         const std::string& precision, bool round_output, const NamedActivation& activation, double amax0,
+         double amax1, Address counts, Address result) {
   const CudaAddCall call{place_of(device, stream),
                          at<const float>(a),
                          at<const float>(b),
                          count,
                          precision_of(precision, "precision"),
                          round_output,
-                         {relu ? ActivationKind::kRelu : ActivationKind::kNone, 0.0f},
+                         activation_of(activation.first, activation.second, layer),
                          amax0,
                          amax1,
                          layer,
@@ -155,17 +158,18 @@ void bind_cuda_operators(nb::module_& m) {
       .def("conv_map", &CudaMap::conv_map, "outputs"_a, "sites"_a, "map"_a);
   nb::class_<CudaConvolution>(m, "CudaConvolution")
       .def(nb::init<int, Address, const std::string&, Address, bool, int64_t, int64_t, Address, int64_t,
-                    int64_t, Address, Address, double, Address, int64_t, const std::string&, bool, bool>(),
+                    int64_t, Address, Address, double, Address, int64_t, const std::string&, bool,
+                    const NamedActivation&>(),
            "device"_a, "stream"_a, "name"_a, "features"_a, "half_features"_a, "in_sites"_a, "in_channels"_a,
            "weight"_a, "out_channels"_a, "offsets"_a, "bias"_a, "weight_amax"_a, "input_amax"_a, "map"_a,
-           "out_sites"_a, "precision"_a, "round_output"_a, "relu"_a)
+           "out_sites"_a, "precision"_a, "round_output"_a, "activation"_a)
       .def_prop_ro("scratch_bytes", &CudaConvolution::scratch_bytes)
       .def_prop_ro("columns", &CudaConvolution::columns)
       .def("run", &CudaConvolution::run, "scratch"_a, "result"_a);
   m.def("cuda_inverse_map", inverse_map, "device"_a, "stream"_a, "name"_a, "map"_a, "outputs"_a, "offsets"_a,
         "input_sites"_a, "checks"_a, "inverse"_a);
   m.def("cuda_add", add, "device"_a, "stream"_a, "name"_a, "a"_a, "b"_a, "count"_a, "precision"_a,
-        "round_output"_a, "relu"_a, "amax0"_a, "amax1"_a, "counts"_a, "result"_a);
+        "round_output"_a, "activation"_a, "amax0"_a, "amax1"_a, "counts"_a, "result"_a);
   m.def("cuda_gather", gather, "device"_a, "stream"_a, "x"_a, "x_rows"_a, "channels"_a, "map"_a, "rows"_a,
         "offsets"_a, "out"_a);
 }

@@ -65,6 +65,17 @@ nb::dict describe_model(const nb::object& source) {
   return out;
 }
 
+/// The plan of a file for a backend, which need not be there.
+nb::dict plan_onnx(const nb::object& source, const std::string& backend, const std::string& precision,
+                   bool trace, const nb::object& spatial_shape) {
+  if (backend != "cpu" && backend != "cuda")
+    fail(ErrorKind::kArgument, "backend must be 'cpu' or 'cuda', got '", backend, "'.");
+  EngineOptions options = engine_options(precision, trace, spatial_shape, 0);
+  options.cuda = backend == "cuda";
+  const OnnxModel model = model_of(source);
+  return plan_dict(make_plan(model, options, MemoryLimits::of(0, model.buffer.size())), {});
+}
+
 class PyEngine {
  public:
   PyEngine(const nb::object& source, const std::string& precision, int threads, bool trace,
@@ -115,6 +126,8 @@ void bind_engine(nb::module_& m) {
   using namespace nb::literals;
   m.def("read_onnx", describe_model, "source"_a,
         "Nodes, attributes and metadata of an ONNX file (path or bytes).");
+  m.def("plan_onnx", plan_onnx, "source"_a, "backend"_a, "precision"_a = "", "trace"_a = false,
+        "spatial_shape"_a = nb::none(), "What describe() says of an engine that is not made.");
   nb::class_<PyEngine>(m, "Engine")
       .def(nb::init<const nb::object&, const std::string&, int, bool, const nb::object&, int64_t>(),
            "source"_a, "precision"_a = "", "threads"_a = 0, "trace"_a = false, "spatial_shape"_a = nb::none(),

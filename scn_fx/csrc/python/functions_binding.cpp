@@ -2,12 +2,14 @@
 #include "python/functions_binding.h"
 
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <new>
 #include <optional>
 
+#include "core/activation_info.h"
 #include "cpu/operators/functions.h"
 #include "cpu/operators/map_functions.h"
 #include "cpu/operators/weight_gradient.h"
@@ -17,8 +19,6 @@
 
 namespace scn::python {
 namespace {
-
-Activation relu_or_none(bool relu) { return {relu ? ActivationKind::kRelu : ActivationKind::kNone, 0.0f}; }
 
 /// Runs body() without the interpreter's lock.
 template <typename Body>
@@ -103,16 +103,17 @@ nb::object float_result(std::unique_ptr<float[]> y, size_t rows, size_t columns,
 
 nb::object convolution_numpy(const AnyArray& features, const AnyArray& weight,
                              const std::optional<AnyArray>& bias, const AnyArray& map,
-                             const std::string& precision, const std::string& output_precision, bool relu,
-                             double input_amax, const std::optional<AnyArray>& weight_amax,
-                             const std::string& name, Integer threads) {
+                             const std::string& precision, const std::string& output_precision,
+                             const NamedActivation& activation, double input_amax,
+                             const std::optional<AnyArray>& weight_amax, const std::string& name,
+                             Integer threads) {
   const std::string layer = operator_label(name, "convolution");
   MemoryBudget budget = MemoryBudget::of_operator();
   ConvCall call{};
   call.layer = layer;
   call.precision = precision_of(precision, "precision");
   call.round_output = precision_of(output_precision, "output_precision") == ElementType::kFloat16;
-  call.activation = relu_or_none(relu);
+  call.activation = activation_of(activation.first, activation.second, layer);
   const FloatView x(features, 2, layer, "features", budget), w(weight, 5, layer, "weight", budget);
   if (features.shape(1) != weight.shape(4)) {
     fail(ErrorKind::kSite, layer, ": expected features [N, C] and weight [out, kz, ky, kx, C], got ",
@@ -167,8 +168,8 @@ nb::object weight_gradient_numpy(const AnyArray& grad, const AnyArray& features,
 }
 
 nb::object add_numpy(const AnyArray& a, const AnyArray& b, const std::string& precision,
-                     const std::string& output_precision, bool relu, double amax0, double amax1,
-                     const std::string& name, Integer threads) {
+                     const std::string& output_precision, const NamedActivation& activation, double amax0,
+                     double amax1, const std::string& name, Integer threads) {
   const std::string layer = operator_label(name, "addition");
   MemoryBudget budget = MemoryBudget::of_operator();
   const ElementType p = precision_of(precision, "precision");
@@ -179,9 +180,16 @@ nb::object add_numpy(const AnyArray& a, const AnyArray& b, const std::string& pr
     fail(ErrorKind::kSite, layer, ": both inputs need the same shape [N, C], got ", shape_name(a), " and ",
          shape_name(b), ".");
   }
-  const AddCall call{left.data(), right.data(), int64_t(a.shape(0)), int64_t(a.shape(1)),
-                     p,           half,         relu_or_none(relu),  amax0,
-                     amax1,       layer};
+  const AddCall call{left.data(),
+                     right.data(),
+                     int64_t(a.shape(0)),
+                     int64_t(a.shape(1)),
+                     p,
+                     half,
+                     activation_of(activation.first, activation.second, layer),
+                     amax0,
+                     amax1,
+                     layer};
   std::unique_ptr<float[]> y = run(layer, threads, [&](ThreadPool& pool) { return add(call, pool, budget); });
   return float_result(std::move(y), a.shape(0), a.shape(1), half, layer, budget);
 }
@@ -222,12 +230,12 @@ void bind_functions(nb::module_& m) {
         "name"_a = "conv_map", "threads"_a = 0);
   m.def("inverse_map", inverse_map_numpy, "kernel_map"_a, "input_sites"_a, "name"_a = "inverse_map");
   m.def("convolution", convolution_numpy, "features"_a, "weight"_a, "bias"_a.none(), "kernel_map"_a,
-        "precision"_a, "output_precision"_a, "relu"_a, "input_amax"_a, "weight_amax"_a.none(),
+        "precision"_a, "output_precision"_a, "activation"_a, "input_amax"_a, "weight_amax"_a.none(),
         "name"_a = "convolution", "threads"_a = 0);
   m.def("weight_gradient", weight_gradient_numpy, "grad"_a, "features"_a, "kernel_map"_a,
         "name"_a = "convolution", "threads"_a = 0);
-  m.def("add", add_numpy, "a"_a, "b"_a, "precision"_a, "output_precision"_a, "relu"_a, "amax0"_a, "amax1"_a,
-        "name"_a = "add", "threads"_a = 0);
+  m.def("add", add_numpy, "a"_a, "b"_a, "precision"_a, "output_precision"_a, "activation"_a, "amax0"_a,
+        "amax1"_a, "name"_a = "add", "threads"_a = 0);
   m.def("scatter_dense", scatter_dense_numpy, "features"_a, "indices"_a, "batch_size"_a, "shape"_a,
         "name"_a = "scatter_dense", "threads"_a = 0);
 }
