@@ -203,7 +203,9 @@ def test_the_engine_says_what_it_is(encoder: tuple[Frame, bytes]) -> None:
     engine = Engine(data, "cuda:0")
     assert engine.device == "cuda:0" and engine.threads is None and engine.isa is None
     plan, expected = engine.describe(), Engine(data).describe()
-    assert [step["name"] for step in plan["steps"]] == [step["name"] for step in expected["steps"]]
+    # convolutions write dense maps themselves
+    names = [step["name"] for step in expected["steps"] if step["kind"] != "scatter_dense"]
+    assert [step["name"] for step in plan["steps"]] == names
     assert all(plan["buffer_bytes"][name] > 0 for name in ("weights", "activations", "kernel_maps", "sites"))
     stages = engine.profile(frame.features, frame.indices)
     names = {stage.name for stage in stages if stage.kind == "convolution"}
