@@ -22,16 +22,17 @@ BELOW = {
     "cpu/convolution": {"include", "core", "cpu/maps", "cpu/kernels"},
     "cpu": {"include", "core", "plan", "cpu/maps", "cpu/kernels", "cpu/convolution"},
     "cpu/operators": {"include", "core", "cpu/maps", "cpu/kernels", "cpu/convolution"},
+    "cuda/bounds.h": set(),
     "cuda/views.h": {"include", "core"},
-    "cuda/traits.h": {"include", "core", "plan/traits.h"},
+    "cuda/traits.h": {"include", "core", "plan/traits.h", "cuda/bounds.h"},
     "cuda/runtime": {"include", "core"},
-    "cuda/sites": {"include", "core", "cuda/views.h", "cuda/traits.h", "cuda/runtime"},
+    "cuda/sites": {"include", "core", "cuda/views.h", "cuda/bounds.h", "cuda/runtime"},
 }
 BELOW["cuda/maps"] = BELOW["cuda/sites"] | {"cuda/sites"}
 BELOW["cuda/convolution"] = BELOW["cuda/maps"]
 BELOW["cuda/rows"] = BELOW["cuda/convolution"] | {"cuda/convolution"}
 BELOW["cuda/operators"] = BELOW["cuda/rows"] | {"cuda/rows", "cuda/maps"}
-BELOW["cuda"] = BELOW["cuda/operators"] | {"cuda/operators", "plan"}
+BELOW["cuda"] = BELOW["cuda/operators"] | {"cuda/operators", "cuda/traits.h", "plan"}
 BELOW["engine"] = {"include", "core", "onnx", "plan", "cpu", "cuda/backend.h", "cuda/traits.h"}
 BELOW["python"] = BELOW["engine"] | {"engine", "cpu/operators", "cpu/kernels", "cuda/operators/operators.h"}
 BELOW["python"] |= {"cpu/convolution"}

@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "core/error.h"
+#include "core/kernel_log.h"
 #include "core/memory_budget.h"
 #include "core/sizes.h"
 #include "cuda/sites/geometry_view.h"
@@ -27,12 +28,12 @@ DevicePlan::DevicePlan(const Plan& plan, const CudaOptions& options, int64_t loa
   }
   if (options.max_sites < 0)
     fail(ErrorKind::kArgument, "max_sites must be at least 1, got ", options.max_sites, ".");
-  prepare_weights_of_layers(load_limit);
   prepare_sets();
   prepare_maps();
   prepare_arena();
   prepare_dense();
   prepare_results();
+  prepare_convolutions(load_limit);
   frame_ = DeviceArray<DeviceFrame>(1);
   status_ = DeviceArray<int32_t>(status_entries());
   frame_.zero();
@@ -46,22 +47,6 @@ int32_t DevicePlan::status_entries() const {
 
 int32_t* DevicePlan::overflow_of(size_t step) const {
   return status_.data() + kFound + plan_.network.sets.size() + 2 * step;
-}
-
-void DevicePlan::prepare_weights_of_layers(int64_t load_limit) {
-  const Network& net = plan_.network;
-  weights_.resize(net.nodes.size());
-  // On the host; the device refuses by itself what it does not have.
-  MemoryBudget budget(load_limit);
-  for (size_t i = 0; i < net.nodes.size(); ++i) {
-    const NodeSpec& n = net.nodes[i];
-    if (n.kind != NodeKind::kConvolution) continue;
-    const int32_t volume = net.maps[size_t(n.map)].geometry.volume();
-    budget.take(Size(n.weight.size()) * sizeof(float), n.name, "its weight");
-    weights_[i] = device_weights({n.weight.data(), n.bias.data(), n.out_channels, volume, n.in_channels,
-                                  n.precision, n.amax[0], n.weight_amax.data(), n.name},
-                                 limits_);
-  }
 }
 
 void DevicePlan::prepare_sets() {
@@ -186,9 +171,42 @@ void DevicePlan::prepare_results() {
   }
 }
 
+void DevicePlan::prepare_convolutions(int64_t load_limit) {
+  const Network& net = plan_.network;
+  const bool prints = print_kernels_wanted();
+  convolutions_.resize(plan_.steps.size());
+  // On the host; the device refuses by itself what it does not have.
+  MemoryBudget budget(load_limit);
+  for (size_t i = 0; i < plan_.steps.size(); ++i) {
+    const Step& step = plan_.steps[i];
+    if (step.kind != Step::Kind::kConvolution) continue;
+    const NodeSpec& n = plan_.node_of(step);
+    ConvProblem p;
+    p.precision = n.precision;
+    p.in_channels = n.in_channels;
+    p.out_channels = n.out_channels;
+    p.offsets = net.maps[size_t(n.map)].geometry.volume();
+    p.in_bytes = stride_of(step.input);
+    p.capacity = maps_[size_t(n.map)].output.capacity;
+    p.finish = finish_kind(n.precision, finish_of(i));
+    budget.take(Size(n.weight.size()) * sizeof(float), n.name, "its weight");
+    convolutions_[i] =
+        device_convolution(p,
+                           {n.weight.data(), n.bias.data(), n.out_channels, p.offsets, n.in_channels,
+                            n.precision, n.amax[0], n.weight_amax.data(), n.name},
+                           limits_);
+    if (prints) log_kernel(n.name, p.text(), kernel_of(i));
+  }
+}
+
+std::string DevicePlan::kernel_of(size_t index) const {
+  const ConvConfig& config = convolutions_[index].config;
+  return config.kernel ? config.text() : "";
+}
+
 BufferBytes DevicePlan::buffer_bytes() const {
   BufferBytes b;
-  for (const DeviceWeights& w : weights_) b.weights += w.bytes();
+  for (const DeviceConvolution& c : convolutions_) b.weights += c.bytes();
   // Activations mostly lie where maps lay: what is said of them is what they need in addition.
   Size maps = 0;
   for (const int64_t bytes : map_bytes_) maps += bytes;

@@ -3,6 +3,7 @@
 // each step over them.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "cuda/backend.h"
@@ -56,16 +57,19 @@ class DevicePlan {
   /// Sparse results without padding.
   void pack_results(cudaStream_t stream) const;
   BufferBytes buffer_bytes() const;
+  /// How a step's convolution runs (ConvConfig::text); empty for other steps.
+  std::string kernel_of(size_t index) const;
 
  private:
   int32_t* overflow_of(size_t step) const;
-  void prepare_weights_of_layers(int64_t load_limit);
   void prepare_sets();
   void prepare_maps();
   /// Memory of kernel maps and storages: many are not needed at the same time.
   void prepare_arena();
   void prepare_dense();
   void prepare_results();
+  /// Chooses kernels by what the steps store, and packs weights for them.
+  void prepare_convolutions(int64_t load_limit);
   char* rows(const View& view) const {
     return arena_.data() + layout_.storages[size_t(view.storage)] +
            int64_t(view.column) * element_bytes(plan_.storage_of(view).type);
@@ -84,7 +88,6 @@ class DevicePlan {
   const CudaOptions options_;
   const DeviceLimits& limits_;
   int32_t batch_ = 1;
-  std::vector<DeviceWeights> weights_;  // by node
   std::vector<SetMemory> set_memory_;
   std::vector<SitesView> sets_;
   DeviceArray<int32_t> site_limits_;  // by set
@@ -100,6 +103,7 @@ class DevicePlan {
   DeviceArray<DeviceFrame> frame_;
   DeviceArray<int32_t> status_;
   std::vector<DeviceResult> results_;
+  std::vector<DeviceConvolution> convolutions_;  // by step; empty for other steps
 };
 
 }  // namespace scn::cuda

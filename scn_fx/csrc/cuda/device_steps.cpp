@@ -76,8 +76,10 @@ void DevicePlan::run_step(size_t index, bool after_maps, cudaStream_t stream) co
     }
     case Step::Kind::kConvolution: {
       const NodeSpec& n = plan_.node_of(step);
-      return convolve(maps_[size_t(n.map)], rows(step.input), weights_[size_t(step.node)].view,
-                      finish_of(index), after_maps, limits_, stream);
+      const DeviceConvolution& c = convolutions_[index];
+      return convolve(c.config,
+                      {maps_[size_t(n.map)], rows(step.input), c.weights, finish_of(index), after_maps},
+                      stream);
     }
     case Step::Kind::kRows:
       return finish_rows(rows(step.input), plan_.storage_of(step.input).type, stride_of(step.input),

@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "core/both.h"
-#include "core/types.h"
+#include "scn_fx/frame.h"
 
 namespace scn::cuda {
 

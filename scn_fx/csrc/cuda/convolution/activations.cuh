@@ -4,7 +4,6 @@
 #pragma once
 
 #include "core/activation.h"
-#include "core/both.h"
 
 namespace scn::cuda {
 
@@ -32,10 +31,7 @@ __device__ __forceinline__ float activate(const Activation& a, float y) {
   return y;
 }
 
-// Activations that are a lower bound cost one instruction a value, without a branch: at_least(y,
-// floor_of(a)).
-
-SCN_FX_BOTH static inline bool is_floor(const Activation& a) { return a.kind <= ActivationKind::kRelu; }
+/// Of activations that are a lower bound (is_floor): they cost one instruction a value, without a branch.
 __device__ __forceinline__ float floor_of(const Activation& a) {
   return a.kind == ActivationKind::kRelu ? 0.0f : -INFINITY;
 }

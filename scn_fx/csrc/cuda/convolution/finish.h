@@ -5,9 +5,9 @@
 #include <cstdint>
 
 #include "core/activation.h"
+#include "core/element_type.h"
 #include "core/numerics.h"
-#include "core/types.h"
-#include "cuda/traits.h"
+#include "cuda/bounds.h"
 
 namespace scn::cuda {
 

@@ -7,7 +7,9 @@
 #include "core/failures.h"
 #include "core/layer.h"
 #include "cuda/convolution/convolution.h"
-#include "cuda/convolution/finish.cuh"
+#include "cuda/convolution/put.cuh"
+#include "cuda/convolution/quantise.cuh"
+#include "cuda/convolution/registry.h"
 #include "cuda/maps/map_records.cuh"
 #include "cuda/operators/operators.h"
 #include "cuda/runtime/carver.h"
@@ -82,67 +84,82 @@ __global__ void form_rows_kernel(const T* x, int64_t chunks, int32_t channels, i
 
 /// A call's memory, and the engine's view of it.
 struct Convolution {
-  WeightsView weights;
-  MapView map;
-  FinishView finish;
+  ConvConfig config;
+  ConvCall call;
   ElementType type;  // of the input
-  const void* x;
-  void* rows;
+  void* rows;        // null: the given ones are read
   Counts* counts;
   int64_t bytes;
 };
 
-bool reads_given_rows(const WeightsView& w) { return w.product == Product::kChainFloat; }
-
-Convolution convolution_of(const CudaConvolutionCall& call, const DeviceLimits& limits) {
-  Convolution c{};
-  const WeightShape shape{int32_t(call.out_channels), int32_t(call.offsets), int32_t(call.in_channels),
-                          call.precision};
-  c.weights = weights_view(shape, limits);
-  Carver carver(call.scratch);
-  c.weights.packed = carver.take<char>(c.weights.packed_bytes);
-  c.weights.scale = carver.take<float>(c.weights.padded);
-  c.weights.bias = carver.take<float>(c.weights.padded);
-  c.counts = carver.take<Counts>(1);
-  c.type = call.precision == ElementType::kInt8 ? ElementType::kInt8 : ElementType::kFloat16;
-  c.x = call.features;
-  if (reads_given_rows(c.weights)) {
-    c.weights.in_bytes = int32_t(call.in_channels) * int32_t(sizeof(float));
-  } else {
-    c.rows = carver.take<char>((Size(call.in_sites) + 1) * c.weights.in_bytes);
-    c.x = c.rows;
-  }
-  c.map.geometry.volume = int32_t(call.offsets);
-  c.map.input.capacity = int32_t(call.in_sites);
-  c.map.output.capacity = int32_t(call.out_sites);
-  c.map.tile_bytes = map_tile_bytes(c.map.geometry.volume);
-  const Size tiles = (call.out_sites + kTileRows - 1) / kTileRows;
-  // Rows in any order may be far from each other in each tile and at each offset.
-  const Size far = call.in_sites > kFarthest ? tiles * call.offsets : Size(0);
-  c.map.far_capacity = narrow(far.value(), "The number of far slots of a kernel map");
-  c.map.tiles = carver.take<char>(tiles * c.map.tile_bytes);
-  c.map.far = carver.take<int32_t>(far * kTileRows);
-  if (c.counts) {
-    c.map.input.count = &c.counts->inputs;
-    c.map.output.count = &c.counts->outputs;
-    c.map.far_count = &c.counts->far;
-    c.finish.overflow = c.counts->lost;
-  }
-  c.finish.activation = call.activation;
-  c.finish.channels = int32_t(call.out_channels);
-  c.finish.emission_count = 1;
-  EmissionView& e = c.finish.emissions[0];
+/// The only form of the result, at `out`.
+FinishView finish_of(const CudaConvolutionCall& call) {
+  FinishView f{};
+  f.activation = call.activation;
+  f.channels = int32_t(call.out_channels);
+  f.emission_count = 1;
+  EmissionView& e = f.emissions[0];
   e.type = call.round_output ? ElementType::kFloat16 : ElementType::kFloat32;
   e.rounds = call.round_output;
   e.stride = row_bytes(int32_t(call.out_channels), element_bytes(e.type));
   e.columns = e.stride / element_bytes(e.type);
   e.out = call.result;
+  return f;
+}
+
+ConvProblem problem_of(const CudaConvolutionCall& call, const FinishView& finish) {
+  ConvProblem p;
+  p.precision = call.precision;
+  p.in_channels = int32_t(call.in_channels);
+  p.out_channels = int32_t(call.out_channels);
+  p.offsets = int32_t(call.offsets);
+  // Layers in float32 read the caller's rows, which have no padding.
+  p.in_bytes = call.precision == ElementType::kFloat32 ? p.in_channels * int32_t(sizeof(float))
+                                                       : row_bytes(p.in_channels, element_bytes(p.precision));
+  p.capacity = int32_t(call.out_sites);
+  p.finish = finish_kind(call.precision, finish);
+  return p;
+}
+
+Convolution convolution_of(const CudaConvolutionCall& call, const DeviceLimits& limits) {
+  Convolution c{};
+  c.call.finish = finish_of(call);
+  c.config = choose(problem_of(call, c.call.finish), limits, call.layer);
+  Carver carver(call.scratch);
+  c.call.weights.packed = carver.take<char>(c.config.packed_bytes);
+  c.call.weights.scale = carver.take<float>(c.config.padded);
+  c.call.weights.bias = carver.take<float>(c.config.padded);
+  c.counts = carver.take<Counts>(1);
+  c.type = call.precision == ElementType::kInt8 ? ElementType::kInt8 : ElementType::kFloat16;
+  c.call.x = call.features;
+  if (call.precision != ElementType::kFloat32) {
+    c.rows = carver.take<char>((Size(call.in_sites) + 1) * c.config.problem.in_bytes);
+    c.call.x = c.rows;
+  }
+  MapView& map = c.call.map;
+  map.geometry.volume = int32_t(call.offsets);
+  map.input.capacity = int32_t(call.in_sites);
+  map.output.capacity = int32_t(call.out_sites);
+  map.tile_bytes = map_tile_bytes(map.geometry.volume);
+  const Size tiles = (call.out_sites + kTileRows - 1) / kTileRows;
+  // Rows in any order may be far from each other in each tile and at each offset.
+  const Size far = call.in_sites > kFarthest ? tiles * call.offsets : Size(0);
+  map.far_capacity = narrow(far.value(), "The number of far slots of a kernel map");
+  map.tiles = carver.take<char>(tiles * map.tile_bytes);
+  map.far = carver.take<int32_t>(far * kTileRows);
+  if (c.counts) {
+    map.input.count = &c.counts->inputs;
+    map.output.count = &c.counts->outputs;
+    map.far_count = &c.counts->far;
+    c.call.finish.overflow = c.counts->lost;
+  }
+  c.call.after_maps = true;
   c.bytes = carver.used().value();
   return c;
 }
 
 void form_rows(const CudaConvolutionCall& call, const Convolution& c, cudaStream_t stream) {
-  const int32_t row_chunks = c.weights.in_bytes / 16;
+  const int32_t row_chunks = c.config.problem.in_bytes / 16;
   const int64_t chunks = (Size(call.in_sites) * row_chunks).value();
   if (!chunks) return;
   const float factor = call.precision == ElementType::kInt8 ? int8_factor(float(call.input_amax)) : 0.0f;
@@ -182,7 +199,7 @@ CudaConvolutionSizes cuda_convolution_sizes(const CudaConvolutionCall& call) {
   CudaConvolutionCall measured = call;
   measured.scratch = nullptr;
   const Convolution c = convolution_of(measured, device_limits(call.place.device));
-  return {c.bytes, c.finish.emissions[0].columns};
+  return {c.bytes, c.call.finish.emissions[0].columns};
 }
 
 void cuda_convolve(const CudaConvolutionCall& call) {
@@ -190,19 +207,20 @@ void cuda_convolve(const CudaConvolutionCall& call) {
   const DeviceGuard guard(call.place.device);
   const cudaStream_t stream = cudaStream_t(call.place.stream);
   const DeviceLimits limits = device_limits(call.place.device);
-  const Convolution c = convolution_of(call, limits);
+  Convolution c = convolution_of(call, limits);
+  prepare(c.config, limits);
   begin_counts<<<1, 1, 0, stream>>>(c.counts, int32_t(call.in_sites), int32_t(call.out_sites));
-  pack_weights({int32_t(call.out_channels), int32_t(call.offsets), int32_t(call.in_channels), call.precision},
+  pack_weights(c.config,
                {call.weight, call.bias, float(call.input_amax), call.weight_amax,
                 call.precision == ElementType::kFloat32 ? nullptr : c.counts->beyond},
-               c.weights, stream);
-  if (!reads_given_rows(c.weights)) form_rows(call, c, stream);
+               c.call.weights, stream);
+  if (c.rows) form_rows(call, c, stream);
   const int64_t tiles = (call.out_sites + kTileRows - 1) / kTileRows;
   const dim3 grid(blocks_for(tiles, kWarps, kMostBlocks), uint32_t(std::min<int64_t>(call.offsets, 4)));
-  records_kernel<<<grid, kThreads, 0, stream>>>(c.map, call.map, int32_t(call.in_sites),
+  records_kernel<<<grid, kThreads, 0, stream>>>(c.call.map, call.map, int32_t(call.in_sites),
                                                 int32_t(call.out_sites));
   check_launch("preparing a kernel map");
-  convolve(c.map, c.x, c.weights, c.finish, true, limits, stream);
+  convolve(c.config, c.call, stream);
   if (call.precision == ElementType::kFloat32 && !call.round_output) return;  // it has every value
   const Counts found = read_back(c.counts, 1, stream)[0];
   for (int i = 0; i < 2; ++i) {

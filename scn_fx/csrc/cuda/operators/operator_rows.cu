@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Operators that work row by row.
 #include "core/failures.h"
-#include "cuda/convolution/finish.cuh"
+#include "cuda/convolution/lost.cuh"
+#include "cuda/convolution/quantise.cuh"
 #include "cuda/operators/operators.h"
 #include "cuda/runtime/device_guard.h"
 #include "cuda/runtime/launch.h"

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
-#include "cuda/convolution/finish.cuh"
+#include "core/types.h"
+#include "cuda/convolution/put.cuh"
+#include "cuda/convolution/value_finish.cuh"
 #include "cuda/rows/rows.h"
 #include "cuda/runtime/check.h"
 #include "cuda/runtime/device_code.cuh"

@@ -31,4 +31,19 @@ int32_t blocks_per_multiprocessor(const void* kernel, int32_t threads, int32_t s
   return std::max(1, blocks);
 }
 
+void launch_symbol(const void* kernel, dim3 grid, int32_t threads, int32_t shared_bytes, bool early,
+                   cudaStream_t stream, void** parameters) {
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = dim3(uint32_t(threads));
+  config.dynamicSmemBytes = size_t(shared_bytes);
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = early ? 1 : 0;
+  check(cudaLaunchKernelExC(&config, kernel, parameters), "launching a kernel");
+}
+
 }  // namespace scn::cuda

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "cuda/traits.h"
+#include "cuda/bounds.h"
 #include "cuda/views.h"
 
 namespace scn::cuda {

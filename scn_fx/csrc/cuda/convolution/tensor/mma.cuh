@@ -3,22 +3,11 @@
 // float16 values) times 32 bytes x 8 columns of weights: in bytes, both types have the same fragments.
 #pragma once
 
-#include <cuda_fp16.h>
-
 #include <cstdint>
 
-namespace scn::cuda {
+#include "cuda/convolution/accumulator.cuh"
 
-template <typename T>
-struct Accumulator;
-template <>
-struct Accumulator<int8_t> {
-  using type = int32_t;
-};
-template <>
-struct Accumulator<__half> {
-  using type = float;
-};
+namespace scn::cuda {
 
 __device__ __forceinline__ void multiply(int32_t (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
                                          int8_t) {

@@ -1,26 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Convolutions whose float32 sums have a specified order: a chain of fused multiply-adds, offsets ascending,
 // then channels. Input layers run here in float16 (bit-exact everywhere), and all layers in float32 mode.
-#pragma once
-
-#include "cuda/convolution/chain_finish.cuh"
-#include "cuda/convolution/convolution.h"
-#include "cuda/convolution/mma.cuh"
+#include "cuda/convolution/chain/chain_finish.cuh"
+#include "cuda/convolution/chain/chain_params.h"
 #include "cuda/runtime/device_code.cuh"
-#include "cuda/runtime/launch.h"
 #include "cuda/sites/lookup.cuh"
 
 namespace scn::cuda {
 
-constexpr int32_t kChainThreads = 128;
-
-struct ChainParams {
-  MapView map;
-  const char* x;
-  int32_t x_stride, in_channels, padded;
-  const float* weights;  // [offset, in channel, padded]
-  FinishView finish;
-};
+namespace {
 
 template <typename X>
 __device__ __forceinline__ float x_value(const char* row, int32_t c) {
@@ -72,7 +60,7 @@ __global__ __launch_bounds__(kChainThreads) void chain_convolution(const __grid_
 // shared memory serves two rows, and the warp leaves out an offset for either half of its rows that has no
 // neighbour there.
 
-constexpr int kInputColumns = 16, kInputRows = 32, kInputWarps = kChainThreads / 32;
+constexpr int kInputWarps = kChainThreads / 32;
 static_assert(kTileRows == 2 * kInputRows && kInputColumns == 2 * kChainColumns, "as above");
 
 /// Channel c of an input row. Of a word that ends with the last channel, the compiler would keep the used
@@ -220,46 +208,25 @@ __global__ __launch_bounds__(kChainThreads, input_blocks(kChannels)) void input_
   report_lost(p.finish, lost);
 }
 
-/// Whether input_convolution fits into shared memory; if so, launches it.
-template <int kChannels>
-bool launch_input(const ChainParams& p, const DeviceLimits& limits, cudaStream_t stream) {
-  const int64_t shared = int64_t(p.map.geometry.volume) * kChannels * kInputColumns * 4;
-  if (shared > limits.shared_bytes) return false;
-  const void* const kernel = reinterpret_cast<const void*>(&input_convolution<kChannels>);
-  allow_shared(kernel, int32_t(shared), limits);
-  const int32_t resident =
-      limits.multiprocessors * blocks_per_multiprocessor(kernel, kChainThreads, int32_t(shared));
-  const int32_t rows = kInputRows * kInputWarps, needed = (p.map.output.capacity + rows - 1) / rows;
-  const dim3 grid(uint32_t(std::max(1, std::min(needed, resident))), uint32_t(p.padded / kInputColumns));
-  launch_early(input_convolution<kChannels>, grid, kChainThreads, int32_t(shared), limits, stream, p);
-  return true;
+}  // namespace
+
+namespace chain {
+
+const void* kernel(ElementType rows) {
+  return rows == ElementType::kFloat32 ? reinterpret_cast<const void*>(&chain_convolution<float>)
+                                       : reinterpret_cast<const void*>(&chain_convolution<__half>);
 }
 
-inline void launch_chain(const MapView& map, const void* x, const WeightsView& w, const FinishView& finish,
-                         const DeviceLimits& limits, cudaStream_t stream) {
-  ChainParams p{};
-  p.map = map;
-  p.x = static_cast<const char*>(x);
-  p.x_stride = w.in_bytes;
-  p.in_channels = w.in_channels;
-  p.padded = w.padded;
-  p.weights = reinterpret_cast<const float*>(w.packed);
-  p.finish = finish;
-  if (w.product == Product::kChainHalf && w.in_channels <= kMostChainChannels && w.in_bytes == 16) {
-    const bool launched = w.in_channels <= 4   ? launch_input<4>(p, limits, stream)
-                          : w.in_channels == 5 ? launch_input<5>(p, limits, stream)
-                                               : launch_input<8>(p, limits, stream);
-    if (launched) return;
-  }
-  const int32_t tiles = (map.output.capacity + kTileRows - 1) / kTileRows;
-  const dim3 grid(uint32_t(std::max(1, std::min(tiles, limits.multiprocessors * 12))),
-                  uint32_t(w.padded / (2 * kChainColumns)));
-  if (w.product == Product::kChainFloat) {
-    chain_convolution<float><<<grid, kChainThreads, 0, stream>>>(p);
-  } else {
-    chain_convolution<__half><<<grid, kChainThreads, 0, stream>>>(p);
-  }
-  check_launch("chain convolution");
+}  // namespace chain
+
+namespace input_chain {
+
+const void* kernel(int32_t channels) {
+  return channels == 4   ? reinterpret_cast<const void*>(&input_convolution<4>)
+         : channels == 5 ? reinterpret_cast<const void*>(&input_convolution<5>)
+                         : reinterpret_cast<const void*>(&input_convolution<8>);
 }
+
+}  // namespace input_chain
 
 }  // namespace scn::cuda

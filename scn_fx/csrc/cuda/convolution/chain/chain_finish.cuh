@@ -3,7 +3,7 @@
 // once, loads and stores as wide as rows allow.
 #pragma once
 
-#include "cuda/convolution/finish.cuh"
+#include "cuda/convolution/value_finish.cuh"
 #include "cuda/views.h"
 
 namespace scn::cuda {

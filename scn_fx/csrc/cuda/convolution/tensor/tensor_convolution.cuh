@@ -7,28 +7,17 @@
 
 #include <type_traits>
 
-#include "cuda/convolution/fragment_finish.cuh"
 #include "cuda/convolution/gather.cuh"
-#include "cuda/convolution/mma.cuh"
+#include "cuda/convolution/lane_values.cuh"
+#include "cuda/convolution/lost.cuh"
+#include "cuda/convolution/tensor/mma.cuh"
+#include "cuda/convolution/tensor/tensor_shape.h"
+#include "cuda/convolution/tensor_params.h"
 #include "cuda/runtime/device_code.cuh"
 
 namespace scn::cuda {
 
-constexpr int32_t kWarpSites = 32, kEights = kWarpSites / 8;
-
-/// Shared memory of a block, in bytes from its start; weights come first.
-struct TensorLayout {
-  int32_t scale_at;            // scales, biases
-  int32_t map_at, map, bases;  // a warp's part of the kernel map: distances, then bases
-  int32_t total;
-};
-
-template <int N, int Parts>
-struct TensorShape {
-  // Two blocks fill a multiprocessor, so that one can begin while the other ends.
-  static constexpr int kThreads = N == 16 ? 320 : N == 32 ? 288 : 256, kBlocks = 2;
-  static constexpr int kDepth = tensor_depth(N, Parts), kBlock = tensor_block(N, Parts);
-};
+constexpr int32_t kEights = kWarpSites / 8;
 
 /// A lane's share of one unit for the sites of its warp: 16 bytes of the input row of site i of each eight.
 template <int Parts>
@@ -56,15 +45,15 @@ __device__ __forceinline__ void rotate(Unit (&units)[Count], std::integral_const
 }
 
 template <typename T, int N, int Offsets, int Parts, bool Resident, FinishKind Kind>
-__global__ __launch_bounds__(
-    TensorShape<N, Parts>::kThreads,
-    TensorShape<N, Parts>::kBlocks) void tensor_convolution(const __grid_constant__ TensorParams p,
-                                                            const __grid_constant__ TensorLayout layout) {
+__global__ __launch_bounds__(tensor_threads(N),
+                             2) void tensor_convolution(const __grid_constant__ TensorParams p,
+                                                        const __grid_constant__ TensorLayout layout) {
   using Sum = typename Accumulator<T>::type;
+  using Finish = LaneFinish<Kind>;
   constexpr int kSixteens = N / 16, kRun = N / 8, kSteps = Parts * kPartSteps;
-  constexpr int kDepth = TensorShape<N, Parts>::kDepth, kBlock = TensorShape<N, Parts>::kBlock;
+  constexpr int kDepth = tensor_depth(N, Parts), kBlock = tensor_block(N, Parts);
   constexpr int kUnitWeights = kSteps * kSixteens * 32;  // uint4
-  constexpr int kSpare = (Parts == 1 ? kBlock : 1) * Offsets;
+  constexpr int kSpare = tensor_spare(N, Offsets, Parts);
   extern __shared__ __align__(128) char shared[];
   const int32_t lane = threadIdx.x & 31, warp = uniform(int32_t(threadIdx.x >> 5)), warps = blockDim.x >> 5;
   const int32_t volume = p.map.geometry.volume;
@@ -206,7 +195,7 @@ __global__ __launch_bounds__(
         fetch_next(bytes, std::false_type{});
         multiply_unit(bytes);
       }
-      if (Kind != FinishKind::kHalfRows) fetch_residual<kRun>(residual, p.finish.residual, place);
+      Finish::template fetch<kRun>(residual, p.finish, p.map.output, place);
     } else {
       SiteBytes<Parts> ahead[kDepth];
 #pragma unroll
@@ -222,7 +211,7 @@ __global__ __launch_bounds__(
         if (decltype(more)::value) rotate(ahead, std::integral_constant<int, kBlock % kDepth>{});
       };
       for (int32_t left = units; left > kBlock; left -= kBlock) multiply_block(std::true_type{});
-      if (Kind != FinishKind::kHalfRows) fetch_residual<kRun>(residual, p.finish.residual, place);
+      Finish::template fetch<kRun>(residual, p.finish, p.map.output, place);
       multiply_block(std::false_type{});
     }
     __syncwarp();  // all lanes have read their map
@@ -233,10 +222,10 @@ __global__ __launch_bounds__(
 #pragma unroll
       for (int k = 0; k < kRun; ++k) ordered[i][k] = sums[k / 2][i / 2][k % 2 * 2 + i % 2];
     }
-    finish_tile<T, Kind, EightRows, kRun>(p.finish, ordered, scale, scale + N, residual, p.map.output, place,
-                                          lost);
+    Finish::template finish<T, EightRows, kRun>(p.finish, ordered, scale, scale + N, residual, p.map.output,
+                                                place, lost);
   }
-  if (Kind != FinishKind::kInt8Rows) report_lost(p.finish, lost);
+  if (Finish::kCounts) report_lost(p.finish, lost);
   wait_copies();
 }
 

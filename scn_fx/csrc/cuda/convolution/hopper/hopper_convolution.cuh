@@ -6,23 +6,16 @@
 
 #include <type_traits>
 
-#include "cuda/convolution/fragment_finish.cuh"
+#include "cuda/convolution/accumulator.cuh"
 #include "cuda/convolution/gather.cuh"
-#include "cuda/convolution/mma.cuh"
-#include "cuda/convolution/wgmma.cuh"
+#include "cuda/convolution/hopper/hopper_shape.h"
+#include "cuda/convolution/hopper/wgmma.cuh"
+#include "cuda/convolution/lane_values.cuh"
+#include "cuda/convolution/lost.cuh"
+#include "cuda/convolution/tensor_params.h"
 #include "cuda/runtime/device_code.cuh"
 
 namespace scn::cuda {
-
-/// Shared memory of a block, in bytes from its start; weights come first.
-struct HopperLayout {
-  int32_t groups;           // of Depth units: all of K
-  int32_t slots;            // for the weights of one group each; as many as there are groups, or a ring
-  int32_t table_at, table;  // a warpgroup's map: distances, then bases
-  int32_t bases;            // in the table
-  int32_t scale_at;         // scales, biases
-  int32_t barrier_at, total;
-};
 
 /// Units of so many offsets and parts; Block of them without a branch between.
 template <int Offsets, int Parts, int Block>
@@ -33,7 +26,6 @@ struct HopperShape {
   // Entries behind the map's last: of padding units, and of the one whose entry is read ahead.
   static constexpr int kSpare = Block * Offsets;
 };
-constexpr int32_t kWarpgroups = 4;  // of a block, at most: what registers allow
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL) || !defined(__CUDA_ARCH__)
 #define SCN_FX_HOPPER_CODE 1
@@ -110,6 +102,7 @@ __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
 #if SCN_FX_HOPPER_CODE
   using Shape = HopperShape<Offsets, Parts, Block>;
   using Sum = typename Accumulator<T>::type;
+  using Finish = LaneFinish<Kind>;
   constexpr int N = kLargestBlock, kFragments = N / 8, kRun = N / 4, Depth = kHopperDepth;
   extern __shared__ __align__(1024) char shared[];
   const int32_t thread = threadIdx.x, warpgroup = uniform(thread >> 7), lane = thread & 31;
@@ -273,13 +266,6 @@ __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
 #pragma unroll
       for (int i = 0; i < 4; ++i) sums[n][i] = 0;
 
-    const auto fetch_others = [&](auto& words) {
-      if constexpr (Kind == FinishKind::kHalfDense) {
-        fetch_cells<kRun>(words, p.finish.emissions[0], p.map.output, place);
-      } else if constexpr (Kind != FinishKind::kHalfRows) {
-        fetch_residual<kRun>(words, p.finish.residual, place);
-      }
-    };
     const auto multiply = [&](const PartFragment& a, uint32_t b) {
       hopper::product_fence();
 #pragma unroll
@@ -306,7 +292,7 @@ __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
         }
         release_weights();
       }
-      fetch_others(residual);
+      Finish::template fetch<kRun>(residual, p.finish, p.map.output, place);
     } else {
       // While the products of one part run, the next part's inputs are put into place and later units' are
       // fetched.
@@ -340,7 +326,7 @@ __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
       int32_t group = 0;
       for (; group + Shape::kGroups < groups; group += Shape::kGroups)
         multiply_block(group, std::true_type{});
-      fetch_others(residual);
+      Finish::template fetch<kRun>(residual, p.finish, p.map.output, place);
       multiply_block(group, std::false_type{});
     }
     if (tile_of(round + 1) < tiles) {
@@ -356,10 +342,10 @@ __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
       ordered[1][i] = sums[i / 2][2 + i % 2];
     }
     const float* const scale = scales + (lane & 3) * kRun;
-    finish_tile<T, Kind, TwoRows, kRun>(p.finish, ordered, scale, scale + N, residual, p.map.output, place,
-                                        lost);
+    Finish::template finish<T, TwoRows, kRun>(p.finish, ordered, scale, scale + N, residual, p.map.output,
+                                              place, lost);
   }
-  if (Kind != FinishKind::kInt8Rows) report_lost(p.finish, lost);
+  if (Finish::kCounts) report_lost(p.finish, lost);
 #endif
 }
 

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+// Hopper's convolution as the registry sees it, and the instances that its files have.
+#pragma once
+
+#include "cuda/convolution/convolution.h"
+#include "cuda/convolution/hopper/hopper_shape.h"
+
+namespace scn::cuda::hopper {
+
+bool suits_int8(const ConvProblem& problem, const DeviceLimits& limits, ConvConfig* config);
+bool suits_half(const ConvProblem& problem, const DeviceLimits& limits, ConvConfig* config);
+void launch(const ConvConfig& config, const ConvCall& call, cudaStream_t stream);
+
+}  // namespace scn::cuda::hopper

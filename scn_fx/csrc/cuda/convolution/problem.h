@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the kernel of a convolution is chosen by.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "core/element_type.h"
+#include "cuda/bounds.h"
+#include "cuda/convolution/finish_kind.h"
+
+namespace scn::cuda {
+
+struct ConvProblem {
+  ElementType precision = ElementType::kInt8;  // of the products
+  int32_t in_channels = 0, out_channels = 0, offsets = 0;
+  int32_t in_bytes = 0;  // from input row to input row
+  int32_t capacity = 0;  // output rows, at most
+  FinishKind finish = FinishKind::kAny;
+
+  /// In one line.
+  std::string text() const;
+};
+
+/// Output channels that kernels compute: every stored form of the result fits, that of one byte a channel
+/// too.
+inline int32_t padded_channels(const ConvProblem& problem) { return row_bytes(problem.out_channels, 1); }
+
+}  // namespace scn::cuda

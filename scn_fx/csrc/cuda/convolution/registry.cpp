@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cuda/convolution/registry.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "core/error.h"
+#include "cuda/convolution/chain/chain.h"
+#include "cuda/convolution/hopper/hopper.h"
+#include "cuda/convolution/tensor/tensor.h"
+#include "cuda/runtime/launch.h"
+
+namespace scn::cuda {
+namespace {
+
+// The first that suits is taken.
+constexpr ConvKernel kKernels[] = {
+    {"input-chain", 0, "threads", 1, input_chain::suits, pack_rows, input_chain::launch},
+    {"chain", 0, "threads", 1, chain::suits, pack_rows, chain::launch},
+    {"hopper-int8", 90, "warpgroups", 128, hopper::suits_int8, pack_columns, hopper::launch},
+    {"hopper-half", 90, "warpgroups", 128, hopper::suits_half, pack_columns, hopper::launch},
+    {"tensor-int8", 0, "threads", 1, tensor::suits_int8, pack_fragments, tensor::launch},
+    {"tensor-half", 0, "threads", 1, tensor::suits_half, pack_fragments, tensor::launch},
+};
+
+bool generic_kernels_wanted() {
+  const char* const text = std::getenv("SCN_FX_CUDA_KERNELS");
+  const std::string kernels = text ? text : "";
+  if (!kernels.empty() && kernels != "best" && kernels != "generic") {
+    fail(ErrorKind::kArgument, "SCN_FX_CUDA_KERNELS must be 'best' or 'generic', got '", kernels, "'.");
+  }
+  return kernels == "generic";
+}
+
+}  // namespace
+
+ConvConfig choose(const ConvProblem& problem, const DeviceLimits& limits, const std::string& layer) {
+  const bool generic = generic_kernels_wanted();
+  for (const ConvKernel& kernel : kKernels) {
+    if (kernel.architecture && (generic || kernel.architecture != limits.architecture)) continue;
+    ConvConfig config;
+    config.problem = problem;
+    config.kernel = &kernel;
+    config.early = limits.early_launch;
+    config.padded = padded_channels(problem);
+    if (kernel.suits(problem, limits, &config)) return config;
+  }
+  fail(ErrorKind::kArgument, layer, ": its kernel has ", problem.offsets,
+       " offsets, more than a device with ", limits.shared_bytes,
+       " bytes of shared memory for a block has room for. Run it on the CPU.");
+}
+
+void prepare(ConvConfig& config, const DeviceLimits& limits) {
+  if (config.shared_bytes) allow_shared(config.symbol, config.shared_bytes, limits);
+  int32_t together = config.together;
+  if (!together) together = blocks_per_multiprocessor(config.symbol, config.threads, config.shared_bytes);
+  together *= limits.multiprocessors;
+  if (!config.own_wave) together /= config.column_blocks();
+  const int32_t needed = (config.problem.capacity + config.block_rows - 1) / config.block_rows;
+  config.blocks = std::max(1, std::min(needed, together));
+}
+
+}  // namespace scn::cuda
