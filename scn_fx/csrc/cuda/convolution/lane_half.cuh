@@ -85,7 +85,7 @@ __device__ __forceinline__ void emit_half_rows(const FinishView& f, float (&y)[R
 template <int Run, typename Rows>
 __device__ __forceinline__ void fetch_cells(LaneResidual<Rows::kCount, Run>& words, const EmissionView& e,
                                             const SitesView& sites, const LanePlace<Rows>& place) {
-  static_assert(Run == 16, "room for a site");
+  static_assert(Run > 4, "room for a site");
 #pragma unroll
   for (int i = 0; i < Rows::kCount; ++i) {
     int4 site = make_int4(0, 0, 0, 0);
@@ -145,21 +145,31 @@ struct LaneFinish<FinishKind::kHalfRows> {
 template <>
 struct LaneFinish<FinishKind::kHalfDense> {
   static constexpr bool kCounts = true;
+  /// While products run, lanes of many rows have no registers left for where those go.
+  template <typename Rows>
+  static constexpr bool kAhead = Rows::kCount == 2;
 
   template <int Run, typename Rows>
   static __device__ __forceinline__ void fetch(LaneResidual<Rows::kCount, Run>& words, const FinishView& f,
                                                const SitesView& sites, const LanePlace<Rows>& place) {
-    fetch_cells<Run>(words, f.emissions[0], sites, place);
+    if constexpr (kAhead<Rows>) fetch_cells<Run>(words, f.emissions[0], sites, place);
   }
 
   template <typename T, typename Rows, int Run, typename Sum>
   static __device__ __forceinline__ void finish(const FinishView& f, const Sum (&sums)[Rows::kCount][Run],
                                                 const float* scale, const float* bias,
                                                 const LaneResidual<Rows::kCount, Run>& ahead,
-                                                const SitesView&, const LanePlace<Rows>& place, Lost& lost) {
+                                                const SitesView& sites, const LanePlace<Rows>& place,
+                                                Lost& lost) {
     float y[Rows::kCount][Run];
     scale_sums<T>(f, sums, y, scale, bias);
-    emit_half_dense<Rows, Run>(f, y, ahead, place, lost);
+    if constexpr (kAhead<Rows>) {
+      emit_half_dense<Rows, Run>(f, y, ahead, place, lost);
+    } else {
+      LaneResidual<Rows::kCount, Run> cells;
+      fetch_cells<Run>(cells, f.emissions[0], sites, place);
+      emit_half_dense<Rows, Run>(f, y, cells, place, lost);
+    }
   }
 };
 

@@ -9,9 +9,9 @@
 
 #include <cuda_fp16.h>
 
-#include "cuda/convolution/activations.cuh"
 #include "cuda/convolution/finish.h"
 #include "cuda/convolution/finish_kind.h"
+#include "cuda/convolution/floor.cuh"
 #include "cuda/views.h"
 
 namespace scn::cuda {

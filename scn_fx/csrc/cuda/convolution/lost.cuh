@@ -5,8 +5,8 @@
 #include <cuda_fp16.h>
 
 #include "core/numerics.h"
-#include "cuda/convolution/activations.cuh"
 #include "cuda/convolution/finish.h"
+#include "cuda/convolution/floor.cuh"
 
 namespace scn::cuda {
 

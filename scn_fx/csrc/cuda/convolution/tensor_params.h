@@ -16,7 +16,7 @@ struct TensorParams {
   int32_t x_stride;      // bytes
   bool after_maps;       // the kernels that make the map may not have ended
   int32_t units;         // of K, padded as weights are
-  const uint4* weights;  // in the order that the kernel reads (weight_orders.cuh)
+  const uint4* weights;  // in the order that the kernel reads (weights.h)
   FinishView finish;
 };
 

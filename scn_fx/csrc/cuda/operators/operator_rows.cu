@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Operators that work row by row.
 #include "core/failures.h"
+#include "cuda/convolution/activations.cuh"
 #include "cuda/convolution/lost.cuh"
 #include "cuda/convolution/quantise.cuh"
 #include "cuda/operators/operators.h"

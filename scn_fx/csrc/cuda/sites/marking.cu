@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which cells are sites: the caller's, then what strided and transposed convolutions reach from them.
+#include "core/error.h"
 #include "cuda/runtime/device_code.cuh"
 #include "cuda/runtime/launch.h"
 #include "cuda/sites/geometry.h"

@@ -8,17 +8,10 @@ namespace {
 
 template <typename T, int Offsets, int Parts>
 void list_any(const HopperVariant& v, const void*& found) {
-  constexpr int kFew = kHopperDepth, kMany = kHopperBlock;
-  constexpr FinishKind kAny = FinishKind::kAny;
-  list<T, Offsets, Parts, kFew, 0, kAny, true>(v, found);
-  list<T, Offsets, Parts, kMany, 0, kAny, true>(v, found);
-  list<T, Offsets, Parts, kMany, 3, kAny, true>(v, found);
-  if constexpr (Parts == 2) {
-    list<T, Offsets, Parts, kFew, 0, kAny, false>(v, found);
-    list<T, Offsets, Parts, kMany, 0, kAny, false>(v, found);
-    list<T, Offsets, Parts, kMany, 3, kAny, false>(v, found);
-    if constexpr (sizeof(T) == 2) list<T, Offsets, Parts, kMany, 4, kAny, true>(v, found);
-  }
+  constexpr bool kOnePass = Parts == 1;
+  list<T, Offsets, Parts, kHopperDepth, 0, FinishKind::kAny, kOnePass>(v, found);
+  list<T, Offsets, Parts, kHopperBlock, 0, FinishKind::kAny, kOnePass>(v, found);
+  list<T, Offsets, Parts, kHopperBlock, 3, FinishKind::kAny, kOnePass>(v, found);
 }
 
 template <int Offsets, int Parts>

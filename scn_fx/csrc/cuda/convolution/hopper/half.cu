@@ -13,6 +13,7 @@ struct Listed {
     constexpr FinishKind kUsual = FinishKind::kHalfRows, kDense = FinishKind::kHalfDense;
     hopper::list<__half, Offsets, Parts, kMany, 0, kUsual, true>(v, found);
     hopper::list<__half, Offsets, Parts, kMany, 3, kUsual, true>(v, found);
+    hopper::list<__half, Offsets, Parts, kFew, 0, kUsual, Parts == 1>(v, found);
     hopper::list<__half, Offsets, Parts, kFew, 0, kDense, true>(v, found);
     // Large layers with one block of columns mostly have more tiles than three on each multiprocessor: four
     // warpgroups, though registers spill.
@@ -20,7 +21,7 @@ struct Listed {
     if constexpr (Parts == 2) {  // rows may be several units
       hopper::list<__half, Offsets, Parts, kMany, 0, kUsual, false>(v, found);
       hopper::list<__half, Offsets, Parts, kMany, 3, kUsual, false>(v, found);
-      hopper::list<__half, Offsets, Parts, kFew, 0, kDense, false>(v, found);
+      hopper::list<__half, Offsets, Parts, kMany, 0, kDense, false>(v, found);
     }
   }
 };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Instances with any finish.
+// Instances with any finish. Few, since they are seldom needed: weights come through the first-level cache.
 #include "cuda/convolution/lane_any.cuh"
 #include "cuda/convolution/tensor/instances.cuh"
 
@@ -8,9 +8,7 @@ namespace {
 
 template <typename T, int Offsets, int Parts>
 void list_any(const TensorVariant& v, const void*& found) {
-  list<T, 16, Offsets, Parts, true, FinishKind::kAny>(v, found);
   list<T, 16, Offsets, Parts, false, FinishKind::kAny>(v, found);
-  list<T, 32, Offsets, Parts, true, FinishKind::kAny>(v, found);
   list<T, 32, Offsets, Parts, false, FinishKind::kAny>(v, found);
   list<T, kLargestBlock, Offsets, Parts, false, FinishKind::kAny>(v, found);
 }

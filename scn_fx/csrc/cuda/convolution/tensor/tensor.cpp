@@ -18,8 +18,8 @@ bool take(FindKernel find, const TensorVariant& v, const KOrder& order, const De
   const void* const symbol = find(v);
   if (!symbol) return false;
   const auto up = [](int64_t n) { return (n + 127) / 128 * 128; };
-  const int32_t units = order.units(tensor_block(v.block, v.parts));
-  const int32_t entries = order.volume + tensor_spare(v.block, v.offsets, v.parts);
+  const int32_t units = order.units(tensor_block(v.block, v.parts, v.finish));
+  const int32_t entries = order.volume + tensor_spare(v.block, v.offsets, v.parts, v.finish);
   const int64_t weights = v.resident ? int64_t(units) * order.unit_bytes() * v.block : 0;
   const int64_t map_at = up(weights) + up(2 * v.block * 4), map = up(int64_t(entries) * (kWarpSites * 2 + 4));
   int32_t threads = tensor_threads(v.block);

@@ -51,9 +51,9 @@ __global__ __launch_bounds__(tensor_threads(N),
   using Sum = typename Accumulator<T>::type;
   using Finish = LaneFinish<Kind>;
   constexpr int kSixteens = N / 16, kRun = N / 8, kSteps = Parts * kPartSteps;
-  constexpr int kDepth = tensor_depth(N, Parts), kBlock = tensor_block(N, Parts);
+  constexpr int kDepth = tensor_depth(N, Parts), kBlock = tensor_block(N, Parts, Kind);
   constexpr int kUnitWeights = kSteps * kSixteens * 32;  // uint4
-  constexpr int kSpare = tensor_spare(N, Offsets, Parts);
+  constexpr int kSpare = tensor_spare(N, Offsets, Parts, Kind);
   extern __shared__ __align__(128) char shared[];
   const int32_t lane = threadIdx.x & 31, warp = uniform(int32_t(threadIdx.x >> 5)), warps = blockDim.x >> 5;
   const int32_t volume = p.map.geometry.volume;

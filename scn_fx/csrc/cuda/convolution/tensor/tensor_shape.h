@@ -23,17 +23,18 @@ struct TensorVariant {
 SCN_FX_BOTH constexpr int32_t tensor_depth(int32_t block, int32_t parts) {
   return parts == 2 || block > 32 ? 1 : block == 16 ? 3 : 2;
 }
-/// Units that it takes without a branch between them.
-SCN_FX_BOTH constexpr int32_t tensor_block(int32_t block, int32_t parts) {
-  return tensor_depth(block, parts) > 1 ? 7 : 1;
+/// Units that it takes without a branch between them: fewer of them are less code for the seldom used finish.
+SCN_FX_BOTH constexpr int32_t tensor_block(int32_t block, int32_t parts, FinishKind finish) {
+  const int32_t depth = tensor_depth(block, parts);
+  return depth > 1 && finish != FinishKind::kAny ? 7 : depth;
 }
 /// Threads of a block, at most. Two blocks fill a multiprocessor, so that one can begin while the other ends.
 SCN_FX_BOTH constexpr int32_t tensor_threads(int32_t block) {
   return block == 16 ? 320 : block == 32 ? 288 : 256;
 }
 /// Entries behind a map's last: of padding units.
-SCN_FX_BOTH constexpr int32_t tensor_spare(int32_t block, int32_t offsets, int32_t parts) {
-  return (parts == 1 ? tensor_block(block, parts) : 1) * offsets;
+SCN_FX_BOTH constexpr int32_t tensor_spare(int32_t block, int32_t offsets, int32_t parts, FinishKind finish) {
+  return (parts == 1 ? tensor_block(block, parts, finish) : 1) * offsets;
 }
 
 /// Shared memory of a block, in bytes from its start; weights come first.
