@@ -50,13 +50,14 @@ class NodeTrace:
 
 @dataclass(frozen=True)
 class StageTime:
-    """Time of one stage of a frame: its kind, the layer's name, seconds, and the multiply-accumulates of its
-    active pairs (convolutions only)."""
+    """Time of one stage of a frame: its kind, the layer's name, seconds, and of convolutions the
+    multiply-accumulates of their active pairs and, on a GPU, the kernel that ran with its configuration."""
 
     kind: str
     name: str
     seconds: float
     macs: int
+    kernel: str = ""
 
 
 class Engine:

@@ -211,3 +211,6 @@ def test_the_engine_says_what_it_is(encoder: tuple[Frame, bytes]) -> None:
     names = {stage.name for stage in stages if stage.kind == "convolution"}
     assert names == {step["name"] for step in plan["steps"] if step["kind"] == "convolution"}
     assert sum(stage.seconds for stage in stages) > 0
+    kernels = {step["name"]: step.get("kernel", "") for step in plan["steps"]}
+    ran = {stage.name: stage.kernel for stage in stages if stage.kind == "convolution"}
+    assert all(ran.values()) and ran == {name: kernels[name] for name in ran}

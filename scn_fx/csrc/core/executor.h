@@ -20,6 +20,8 @@ class Executor {
   virtual int threads() const = 0;
   /// What computes, as "avx512vnni" or "cuda:0".
   virtual std::string backend() const = 0;
+  /// The kernel that a step of the plan runs, and its configuration; empty where there is nothing to choose.
+  virtual std::string kernel_of(size_t step) const = 0;
   /// Leaves the memory of earlier frames alone, the next one takes new: in the child of a fork, a thread that
   /// was not copied may have been changing it. False where a backend cannot go on there.
   virtual bool abandon_frames() noexcept = 0;

@@ -15,7 +15,7 @@ class StageTimer {
   explicit StageTimer(std::vector<StageTime>* times) : times_(times), last_(Clock::now()) {}
   void stop(const char* kind, const char* name) {
     if (!times_) return;
-    times_->push_back({kind, name, std::chrono::duration<double>(Clock::now() - last_).count(), 0});
+    times_->push_back({kind, name, std::chrono::duration<double>(Clock::now() - last_).count(), 0, {}});
     last_ = Clock::now();
   }
 

@@ -53,6 +53,7 @@ class CpuExecutor final : public Executor {
   BufferBytes buffer_bytes() const override;
   int threads() const override { return pool_.size(); }
   std::string backend() const override { return kernels_.name; }
+  std::string kernel_of(size_t) const override { return {}; }
   bool abandon_frames() noexcept override {
     static_cast<void>(held_.release());
     return true;

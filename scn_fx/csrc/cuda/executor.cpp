@@ -73,7 +73,7 @@ class Executor final : public DeviceExecutor {
     Stages stages;
     check(cudaStreamWaitEvent(stream, done_, 0), "waiting for the last frame");
     begin(frame, stream);
-    stages.stop("begin", "input", stream);
+    stages.stop("begin", "input", "", stream);
     launch(stream, &stages);
     unfinished_ = false;
     check(cudaEventRecord(done_, stream), "recording an event");
@@ -86,6 +86,7 @@ class Executor final : public DeviceExecutor {
   int device() const override { return options_.device; }
   int threads() const override { return 0; }
   std::string backend() const override { return "cuda:" + std::to_string(options_.device); }
+  std::string kernel_of(size_t step) const override { return device_.kernel_of(step); }
   bool abandon_frames() noexcept override { return false; }
 
   std::vector<Result> run(const FrameView& frame, std::vector<StageTime>* times) override {
@@ -109,7 +110,7 @@ class Executor final : public DeviceExecutor {
   std::vector<Result> fetch() override {
     synchronize();
     // The frame has ended, and with it perhaps the caller's stream.
-    void* const stream = cudaStream_t(load_);
+    void* const stream = cudaStream_t(own_);
     std::vector<Result> out;
     for (const DeviceResult& from : results()) {
       Result to;
@@ -214,13 +215,12 @@ class Executor final : public DeviceExecutor {
   /// Everything behind begin(): into a capture, or at once. The sites and maps of later levels are made
   /// beside the layers on the input's sites. With `stages`, nothing runs side by side.
   void launch(cudaStream_t stream, Stages* stages) {
-    const auto stop = [&](const char* kind, const std::string& name) {
-      if (stages) stages->stop(kind, name, stream);
+    const auto stop = [&](const char* kind, const std::string& name, const std::string& kernel = "") {
+      if (stages) stages->stop(kind, name, kernel, stream);
     };
     const bool beside = stages == nullptr;
     const std::vector<SitesView>& sets = device_.sets();
-    const cudaStream_t side = beside ? cudaStream_t(side_) : stream,
-                       loading = beside ? cudaStream_t(load_) : stream;
+    const cudaStream_t side = beside ? cudaStream_t(side_) : stream;
     if (beside) wait_for(side, stream, forked_);
     device_.clear_dense(side);
     stop("clear_dense", "output");
@@ -229,10 +229,9 @@ class Executor final : public DeviceExecutor {
     rank_sites({sets[0]}, device_.status(), stream);
     stop("rank_sites", "input");
     if (beside) check(cudaEventRecord(ranked_, stream), "recording an event");
-    if (beside) check(cudaStreamWaitEvent(loading, ranked_, 0), "waiting for an event");
-    device_.run_step(0, false, loading);
+    // Between the ranks and the maps, not beside them: a branch of its own costs more than it hides.
+    device_.run_step(0, false, stream);
     stop("load", "input");
-    if (beside) check(cudaEventRecord(loaded_, loading), "recording an event");
     if (beside) check(cudaStreamWaitEvent(side, ranked_, 0), "waiting for an event");
     mark_outputs(sets, device_.growths(), side);
     stop("mark_sites", "later");
@@ -243,7 +242,6 @@ class Executor final : public DeviceExecutor {
     if (beside) check(cudaEventRecord(mapped_, side), "recording an event");
     if (!device_.first_maps().empty()) build_maps(device_.first_maps(), stream);
     stop("kernel_maps", "input");
-    if (beside) check(cudaStreamWaitEvent(stream, loaded_, 0), "waiting for an event");
     // Nobody looks at the bitmaps from here on: what follows has kernel maps.
     if (beside) wait_for(side, stream, placed_);
     clear_sites(sets, device_.status(), side);
@@ -258,7 +256,7 @@ class Executor final : public DeviceExecutor {
       }
       device_.run_step(i, after_maps, stream);
       after_maps = after_maps && step.kind != Step::Kind::kConvolution;
-      stop(step_kind(step), plan_.node_of(step).name);
+      stop(step_kind(step), plan_.node_of(step).name, device_.kernel_of(i));
     }
     if (beside) check(cudaStreamWaitEvent(stream, cleared_, 0), "waiting for an event");
     device_.pack_results(stream);
@@ -285,8 +283,8 @@ class Executor final : public DeviceExecutor {
   DevicePlan device_;
   Staging staging_;
   MappedArray<char> failure_;
-  const Stream side_, load_;
-  const Event forked_, ranked_, loaded_, mapped_, placed_, cleared_, done_;
+  const Stream side_, own_;
+  const Event forked_, ranked_, mapped_, placed_, cleared_, done_;
   cudaGraphExec_t graph_ = nullptr;
   bool captured_by_caller_ = false;
   bool unfinished_ = false;  // a frame began and could not be enqueued to its end

@@ -39,6 +39,7 @@ class Session {
   BufferBytes buffer_bytes() const;
   int threads() const { return executor_->threads(); }
   std::string backend() const { return executor_->backend(); }
+  std::string kernel_of(size_t step) const { return executor_->kernel_of(step); }
   /// In the child of a fork, see ForkHandler.
   void after_fork() noexcept;
 

@@ -143,7 +143,7 @@ class PyCudaEngine {
     cuda_order(device(), to_stream(earlier), to_stream(later));
   }
 
-  nb::dict describe() const { return plan_dict(engine_->plan(), buffer_bytes_of(*engine_)); }
+  nb::dict describe() const { return engine_dict(*engine_); }
   int device() const { return engine_->device().device(); }
 
  private:

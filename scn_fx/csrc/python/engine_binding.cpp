@@ -104,7 +104,7 @@ class PyEngine {
     return stages_list(times);
   }
 
-  nb::dict describe() const { return plan_dict(engine_->plan(), buffer_bytes_of(*engine_)); }
+  nb::dict describe() const { return engine_dict(*engine_); }
 
   int threads() const { return engine_->threads(); }
   std::string isa() const { return engine_->backend(); }

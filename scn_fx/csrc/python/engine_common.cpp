@@ -97,6 +97,7 @@ nb::list stages_list(const std::vector<StageTime>& times) {
     d["name"] = t.name;
     d["seconds"] = t.seconds;
     d["macs"] = t.macs;
+    d["kernel"] = t.kernel;
     out.append(d);
   }
   return out;
@@ -125,6 +126,16 @@ nb::dict form_dict(const Plan& plan, const Emission& e) {
 BufferBytes buffer_bytes_of(const Session& engine) {
   const GilRelease release;
   return engine.buffer_bytes();
+}
+
+nb::dict engine_dict(const Session& engine) {
+  nb::dict out = plan_dict(engine.plan(), buffer_bytes_of(engine));
+  const nb::list steps = nb::cast<nb::list>(out["steps"]);
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const std::string kernel = engine.kernel_of(i);
+    if (!kernel.empty()) steps[i]["kernel"] = kernel;
+  }
+  return out;
 }
 
 nb::dict plan_dict(const Plan& plan, const BufferBytes& bytes) {

@@ -55,6 +55,9 @@ nb::list stages_list(const std::vector<StageTime>& times);
 /// Waits for a frame that runs, without the interpreter's lock.
 BufferBytes buffer_bytes_of(const Session& engine);
 
+/// The plan of an engine as plain data, with the kernels that its steps run.
+nb::dict engine_dict(const Session& engine);
+
 /// The plan as plain data.
 nb::dict plan_dict(const Plan& plan, const BufferBytes& bytes);
 

@@ -46,7 +46,7 @@ inline void wait_for(cudaStream_t later, cudaStream_t earlier, cudaEvent_t event
 class Stages {
  public:
   Stages() { events_.emplace_back(cudaEventDefault); }
-  void stop(const char* kind, const std::string& name, cudaStream_t stream) {
+  void stop(const char* kind, const std::string& name, const std::string& kernel, cudaStream_t stream) {
     if (names_.empty() && !started_) {
       check(cudaEventRecord(events_[0], stream), "recording an event");
       started_ = true;
@@ -54,7 +54,7 @@ class Stages {
     }
     events_.emplace_back(cudaEventDefault);
     check(cudaEventRecord(events_.back(), stream), "recording an event");
-    names_.push_back({kind, name, 0.0, 0});
+    names_.push_back({kind, name, 0.0, 0, kernel});
   }
   std::vector<StageTime> times() {
     for (size_t i = 0; i < names_.size(); ++i) {

@@ -34,7 +34,8 @@ struct DeviceResult {
 struct StageTime {
   std::string kind, name;
   double seconds = 0.0;
-  int64_t macs = 0;  // multiply-accumulates of active pairs, convolutions only
+  int64_t macs = 0;    // multiply-accumulates of active pairs, convolutions only
+  std::string kernel;  // which one ran, and its configuration; empty where there is nothing to choose
 };
 
 /// Memory that an engine holds between frames, in bytes.
