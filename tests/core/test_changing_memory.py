@@ -13,11 +13,11 @@ CALLS = {
     "subm_map": "c.subm_map(sites, 1, (16, 16, 16), (3, 3, 3), (1, 1, 1))",
     "conv_map": "c.conv_map(sites, 1, *numbers, False, 4096)",
     "inverse_map": "c.inverse_map(rows, 2000)",
-    "convolution fp32": "c.convolution(x, weight, bias, rows, 'fp32', 'fp32', True, 0.0, None)",
-    "convolution fp16": "c.convolution(x, weight, bias, rows, 'fp16', 'fp16', True, 0.0, None)",
-    "convolution int8": "c.convolution(x, weight, bias, rows, 'int8', 'int8', True, 3.0, ranges)",
-    "add int8": "c.add(x, x2, 'int8', 'int8', False, 3.0, 3.0)",
-    "add fp16": "c.add(x, x2, 'fp16', 'fp16', False, 0.0, 0.0)",
+    "convolution fp32": "c.convolution(x, weight, bias, rows, 'fp32', 'fp32', ('ReLU', 0.0), 0.0, None)",
+    "convolution fp16": "c.convolution(x, weight, bias, rows, 'fp16', 'fp16', ('ReLU', 0.0), 0.0, None)",
+    "convolution int8": "c.convolution(x, weight, bias, rows, 'int8', 'int8', ('ReLU', 0.0), 3.0, ranges)",
+    "add int8": "c.add(x, x2, 'int8', 'int8', ('None', 0.0), 3.0, 3.0)",
+    "add fp16": "c.add(x, x2, 'fp16', 'fp16', ('None', 0.0), 0.0, 0.0)",
 }
 
 CODE = """
