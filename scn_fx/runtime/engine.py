@@ -51,7 +51,7 @@ class NodeTrace:
 @dataclass(frozen=True)
 class StageTime:
     """Time of one stage of a frame: its kind, the layer's name, seconds, and of convolutions the
-    multiply-accumulates of their active pairs and, on a GPU, the kernel that ran with its configuration."""
+    multiply-accumulates of their active pairs and the kernel that ran, on a GPU with its configuration."""
 
     kind: str
     name: str

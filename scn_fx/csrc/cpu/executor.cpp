@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/failures.h"
+#include "core/kernel_log.h"
 #include "scn_fx/half.h"
 
 namespace scn {
@@ -50,6 +51,7 @@ CpuExecutor::FrameMemory::FrameMemory(const Plan& plan)
 CpuExecutor::CpuExecutor(const Plan& plan, int threads, const MemoryLimits& limits)
     : plan_(plan), kernels_(select_kernels()), pool_(threads), budget_(limits.all) {
   load_network(limits);
+  choose_kernels();
   count_smallest_frame();
 }
 
@@ -80,6 +82,24 @@ void CpuExecutor::load_network(const MemoryLimits& limits) {
   budget_.take(budget.taken(), kInput, "the weights of its layers");
   budget_.take(scratch, widest, "the sums of its output channels");
   loaded_ = budget_.taken();
+}
+
+void CpuExecutor::choose_kernels() {
+  const bool prints = print_kernels_wanted();
+  for (const Step& step : plan_.steps) {
+    configs_.emplace_back();
+    if (step.kind != Step::Kind::kConvolution) continue;
+    const NodeSpec& n = plan_.node_of(step);
+    const Storage& x = plan_.storage_of(step.input);
+    const ConvProblem problem{n.precision,
+                              n.in_channels,
+                              n.out_channels,
+                              plan_.network.maps[size_t(n.map)].geometry.volume(),
+                              x.type == ElementType::kInt8 && x.nonnegative,
+                              x.type == ElementType::kFloat16};
+    configs_.back() = choose(problem, kernels_);
+    if (prints) log_kernel(n.name, problem.text(), configs_.back().name);
+  }
 }
 
 /// Refuses networks that no frame can run: what grids and dense maps take depends on the batch alone.
@@ -117,7 +137,10 @@ std::vector<Result> CpuExecutor::run(const FrameView& frame, std::vector<StageTi
   for (const Step& step : plan_.steps) {
     run_step(step, frame);
     watch.stop(step_kind(step), step.node < 0 ? "input" : plan_.node_of(step).name.c_str());
-    if (times && step.kind == Step::Kind::kConvolution) times->back().macs = active_macs(step);
+    if (times && step.kind == Step::Kind::kConvolution) {
+      times->back().macs = active_macs(step);
+      times->back().kernel = kernel_of(size_t(&step - plan_.steps.data()));
+    }
   }
   std::vector<Result> results;
   results.reserve(plan_.outputs.size());
@@ -240,7 +263,7 @@ void CpuExecutor::convolution(const Step& step) {
   const bool int8 = n.precision == ElementType::kInt8;
   const void* const data = int8 ? x.int8() : x.is_half() ? static_cast<const void*>(x.half()) : x.floats();
   const Overflow lost = run_convolution(
-      kernels_, weights_[size_t(step.node)],
+      kernels_, configs_[size_t(&step - plan_.steps.data())], weights_[size_t(step.node)],
       {data, x.stride(), plan_.storage_of(step.input).nonnegative, x.is_half()},
       held_->maps[size_t(n.map)].view(), held_->sets[size_t(set)].size(), finish_of(step.epilogue), pool_);
   check_overflow(step, lost);

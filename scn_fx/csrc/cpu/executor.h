@@ -53,7 +53,7 @@ class CpuExecutor final : public Executor {
   BufferBytes buffer_bytes() const override;
   int threads() const override { return pool_.size(); }
   std::string backend() const override { return kernels_.name; }
-  std::string kernel_of(size_t) const override { return {}; }
+  std::string kernel_of(size_t step) const override { return configs_[step].name; }
   bool abandon_frames() noexcept override {
     static_cast<void>(held_.release());
     return true;
@@ -61,6 +61,7 @@ class CpuExecutor final : public Executor {
 
  private:
   void load_network(const MemoryLimits& limits);
+  void choose_kernels();
   void count_smallest_frame();
   void check_frame(const FrameView& frame) const;
   [[noreturn]] void fail_non_finite(const FrameView& frame, int64_t count) const;
@@ -88,6 +89,7 @@ class CpuExecutor final : public Executor {
   const Kernels& kernels_;
   ThreadPool pool_;
   std::vector<PreparedWeights> weights_;  // by node
+  std::vector<ConvConfig> configs_;       // by step
   std::vector<Reach> reach_;              // by map
   MemoryBudget budget_;
   Size loaded_ = 0;  // counted by the budget before any frame

@@ -108,8 +108,9 @@ Size convolution_scratch(int32_t out_channels, int32_t offsets, int32_t in_chann
          gemm_scratch_bytes(kTileRows, offsets, round_up(in_channels, kInputQuad));
 }
 
-Overflow run_convolution(const Kernels& kernels, const PreparedWeights& w, const FeatureRows& x,
-                         const MapView& map, int64_t rows, Finish finish, ThreadPool& pool) {
+Overflow run_convolution(const Kernels& kernels, const ConvConfig& config, const PreparedWeights& w,
+                         const FeatureRows& x, const MapView& map, int64_t rows, Finish finish,
+                         ThreadPool& pool) {
   const bool int8 = w.precision == ElementType::kInt8;
   // Only input layers have a specified order of sums; elsewhere a processor without fma may round twice.
   const bool fused = w.in_channels <= kMostChainChannels;
@@ -140,11 +141,11 @@ Overflow run_convolution(const Kernels& kernels, const PreparedWeights& w, const
       const int64_t end = std::min(chunk_end, begin + kTileRows);
       if (int8) {
         int32_t* int_sums = static_cast<int32_t*>(sums);
-        kernels.gemm_int8(g, begin, end, int_sums, scratch);
+        config.int8(g, begin, end, int_sums, scratch);
         f.int_sums = int_sums;
       } else {
         float* float_sums = static_cast<float*>(sums);
-        kernels.gemm_float(g, begin, end, float_sums, scratch, fused);
+        config.floats(g, begin, end, float_sums, scratch, fused);
         f.float_sums = float_sums;
       }
       const Overflow tile_lost = kernels.finish(f, begin, end);

@@ -10,6 +10,7 @@
 #include "core/parallel.h"
 #include "core/sizes.h"
 #include "core/types.h"
+#include "cpu/convolution/config.h"
 #include "cpu/kernels/kernels.h"
 
 namespace scn {
@@ -57,8 +58,9 @@ struct FeatureRows {
 
 /// Runs the gathering product and `finish` (whose sources, scale, bias and scratch are filled in here) over
 /// all `rows` of a map.
-Overflow run_convolution(const Kernels& kernels, const PreparedWeights& weights, const FeatureRows& x,
-                         const MapView& map, int64_t rows, Finish finish, ThreadPool& pool);
+Overflow run_convolution(const Kernels& kernels, const ConvConfig& config, const PreparedWeights& weights,
+                         const FeatureRows& x, const MapView& map, int64_t rows, Finish finish,
+                         ThreadPool& pool);
 
 /// Runs `finish` (its source set, its scratch filled in here) over `rows` rows.
 Overflow run_finish(const Kernels& kernels, Finish finish, int64_t rows, ThreadPool& pool);

@@ -88,15 +88,23 @@ struct Finish {
   int32_t store_count;
 };
 
+/// acc [end - begin, out_channels] for output rows [begin, end), with room for that many rows rounded up to
+/// kAccRows. `scratch` holds gemm_scratch_bytes(...) bytes.
+using Int8Gemm = void (*)(const GatherGemm&, int64_t begin, int64_t end, int32_t* acc, void* scratch);
+/// The same in float32: a chain of fused multiply-adds, offsets ascending, then channels. `fused` may be
+/// ignored where the hardware has no such instruction and the layer's order is not specified.
+using FloatGemm = void (*)(const GatherGemm&, int64_t begin, int64_t end, float* acc, void* scratch,
+                           bool fused);
+
+/// What an instruction set has. Which of the products serves a layer is decided in
+/// cpu/convolution/config.cpp.
 struct Kernels {
   const char* name;
 
-  /// acc [end - begin, out_channels] for output rows [begin, end), with room for that many rows rounded up to
-  /// kAccRows. `scratch` holds gemm_scratch_bytes(...) bytes.
-  void (*gemm_int8)(const GatherGemm&, int64_t begin, int64_t end, int32_t* acc, void* scratch);
-  /// The same in float32: a chain of fused multiply-adds, offsets ascending, then channels. `fused` may be
-  /// ignored where the hardware has no such instruction and the layer's order is not specified.
-  void (*gemm_float)(const GatherGemm&, int64_t begin, int64_t end, float* acc, void* scratch, bool fused);
+  Int8Gemm blocks_int8;  // of any shape, but for AMX: see tiles_suit()
+  Int8Gemm rows_int8;    // of few channels, row by row; null: none
+  FloatGemm blocks_float;
+  FloatGemm rows_float;
 
   /// sums [outs, width] += Σ over pairs of rows [pairs, outs] ⊗ columns [pairs, width]; outs is a multiple of
   /// 4, width of 16.
@@ -118,6 +126,13 @@ struct Kernels {
 
 /// Input channels of all offsets together, up to which AMX kernels gather whole rows.
 constexpr int64_t kMostPanelDepth = 16384;
+
+/// Whether AMX tiles serve a layer of so many (padded) input channels: gathering costs the same for each
+/// offset however few channels it has, so below 32 the vector instructions win (16 channels on Sapphire
+/// Rapids: 3.1 ms against 6.6).
+static inline bool tiles_suit(int32_t in_channels, int32_t offsets) {
+  return in_channels >= 32 && in_channels % 16 == 0 && int64_t(offsets) * in_channels <= kMostPanelDepth;
+}
 
 /// Room for the pairs of a tile by offset.
 static inline int64_t pair_list_bytes(int64_t tile_rows, int32_t offsets) {

@@ -21,11 +21,8 @@ const Kernels& kOthers = kAvx512VnniKernels;
 // output row are one long row of `offsets * in_channels` bytes, zero where there is no neighbour, and a step
 // is 64 bytes of it: half an offset of 128 channels, or two of 32. The sums of 32 rows x 32 outputs stay in
 // four tiles over all steps. Products with zeros cost less than sums that leave the tiles: a tile product
-// takes 16 cycles, the vector instructions for as many products 128. Gathering costs the same for each offset
-// however few channels it has: below 32 the vector instructions win (16 channels on Sapphire Rapids: 3.1 ms
-// against 6.6).
+// takes 16 cycles, the vector instructions for as many products 128.
 constexpr int32_t kTileRows = 16, kStep = 64, kPanelRows = 2 * kTileRows;
-constexpr int32_t kFewestChannels = 32;
 
 /// The scratch of a call: the rows of a panel, and which parts of them are in use.
 struct Panel {
@@ -192,10 +189,6 @@ inline void all_outputs(const GatherGemm& g, const Panel& p, int32_t* acc) {
 }
 
 void gemm_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* acc, void* scratch) {
-  const int64_t depth = int64_t(g.map.offsets) * g.in_channels;
-  if (g.in_channels < kFewestChannels || g.in_channels % 16 != 0 || depth > kMostPanelDepth) {
-    return kOthers.gemm_int8(g, begin, end, acc, scratch);
-  }
   Panel p = lay_out(g, scratch);
   const TileScope tiles;
   for (int64_t row = begin; row < end; row += kPanelRows, acc += int64_t(kPanelRows) * g.out_channels) {
@@ -227,7 +220,7 @@ int64_t int8_loop(int64_t rounds) {
 }
 
 void gemm_float(const GatherGemm& g, int64_t begin, int64_t end, float* acc, void* scratch, bool fused) {
-  kOthers.gemm_float(g, begin, end, acc, scratch, fused);
+  kOthers.blocks_float(g, begin, end, acc, scratch, fused);
 }
 void add_outer(const float* rows, int32_t outs, const float* columns, int32_t width, int64_t pairs,
                float* sums) {
@@ -244,8 +237,8 @@ int64_t float_loop(int64_t rounds) { return kOthers.float_loop(rounds); }
 
 }  // namespace
 
-const Kernels kAmxKernels = {"amx",           gemm_int8,  gemm_float, add_outer, finish, convert_from_half,
-                             convert_to_half, float_loop, int8_loop};
+const Kernels kAmxKernels = {"amx",  gemm_int8,         nullptr,         gemm_float, nullptr,  add_outer,
+                             finish, convert_from_half, convert_to_half, float_loop, int8_loop};
 
 }  // namespace scn
 #endif

@@ -180,10 +180,16 @@ struct FloatBlock {
   }
 };
 
+/// Of features in [0, 127], up to 64 offsets.
+void rows_any_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* acc, void*) {
+  g.out_channels == 16 ? rows_u8<1>(g, begin, end, acc) : rows_u8<2>(g, begin, end, acc);
+}
+
+void rows_any_float(const GatherGemm& g, int64_t begin, int64_t end, float* acc, void*, bool) {
+  rows_float(g, begin, end, acc);
+}
+
 void gemm_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* acc, void* scratch) {
-  if (g.x_nonnegative && g.in_channels <= 32 && g.out_channels <= 32 && g.map.mask_words == 1) {
-    return g.out_channels == 16 ? rows_u8<1>(g, begin, end, acc) : rows_u8<2>(g, begin, end, acc);
-  }
   std::memset(acc, 0, size_t(end - begin) * size_t(g.out_channels) * sizeof(int32_t));
   const TilePairs tile = list_pairs(g.map, begin, end, scratch);
   g.x_nonnegative ? walk<UnsignedBlock>(g, tile, acc, 0, g.out_channels)
@@ -191,7 +197,6 @@ void gemm_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* acc, vo
 }
 
 void gemm_float(const GatherGemm& g, int64_t begin, int64_t end, float* acc, void* scratch, bool) {
-  if (!g.x_half && g.in_channels <= 8 && g.out_channels == 16) return rows_float(g, begin, end, acc);
   std::memset(acc, 0, size_t(end - begin) * size_t(g.out_channels) * sizeof(float));
   const TilePairs tile = list_pairs(g.map, begin, end, scratch);
   g.x_half ? walk_half<FloatBlock>(g, tile, end - begin, scratch, acc, 0, g.out_channels)

@@ -5,8 +5,9 @@
 
 namespace scn {
 
-const Kernels kAvxVnniKernels = {"avxvnni",         gemm_int8,       gemm_float, add_outer<true>, finish_rows,
-                                 convert_from_half, convert_to_half, float_loop, int8_loop};
+const Kernels kAvxVnniKernels = {"avxvnni",       gemm_int8,       rows_any_int8, gemm_float,
+                                 rows_any_float,  add_outer<true>, finish_rows,   convert_from_half,
+                                 convert_to_half, float_loop,      int8_loop};
 
 }  // namespace scn
 #endif

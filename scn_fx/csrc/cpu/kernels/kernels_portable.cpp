@@ -94,8 +94,8 @@ int64_t int8_loop(int64_t rounds) {
 
 }  // namespace
 
-const Kernels kPortableKernels = {"portable",       gemm_int8,   gemm_float,
-                                  add_outer<false>, finish_rows, convert_from_half,
-                                  convert_to_half,  float_loop,  int8_loop};
+const Kernels kPortableKernels = {"portable",      gemm_int8,        nullptr,     gemm_float,
+                                  nullptr,         add_outer<false>, finish_rows, convert_from_half,
+                                  convert_to_half, float_loop,       int8_loop};
 
 }  // namespace scn

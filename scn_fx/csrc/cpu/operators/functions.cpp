@@ -145,7 +145,10 @@ std::unique_ptr<float[]> convolve(const ConvCall& call, ThreadPool& pool, Memory
   f.activation = call.activation;
   f.stores = &e;
   f.store_count = 1;
-  fail_if_lost(run_convolution(kernels, weights, x, map.view(), call.out_sites, f, pool), layer);
+  fail_if_lost(
+      run_convolution(kernels, choose({call.precision, in, out, offsets, x.nonnegative, x.half}, kernels),
+                      weights, x, map.view(), call.out_sites, f, pool),
+      layer);
   return y;
 }
 
