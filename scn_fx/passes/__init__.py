@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""torch.fx passes from an exported program to the fused graph, one rule a file.
+"""torch.fx passes from an exported program to the fused graph, one pass a file.
 
 Order matters: in-place operators must be gone before values are replaced and before dead code is looked for,
 constants before BatchNorms are folded, and BatchNorms before activations are fused. What cannot be captured

@@ -31,7 +31,7 @@ class PassResult:
 
 
 class GraphPass(ABC):
-    """One rewrite of a graph; a small class with one rule, in a file of its own.
+    """One rewrite of a graph; a small class in a file of its own, with one rule or a few of a kind.
 
     `requires` raises `CaptureError` for a graph that the rule cannot start from. A place where the rule does
     not apply is not an error: the pass calls `refuse` there and goes on. Instances hold no state beyond one

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The one file that faces Python: numpy arrays in and out, errors as the exceptions of scn_fx.errors.
+// The module that Python loads: errors become the exceptions of scn_fx.errors; the *_binding.cpp files beside
+// this add its parts.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
