@@ -133,7 +133,7 @@ def frame_milliseconds(
 
 def engine_of(graph: GraphModule, precisions: Mapping[str, str], device: str) -> Engine:
     """An engine of the graph in these precisions; the graph itself keeps its own."""
-    from scn_fx.cli.exporting import export_onnx
+    from scn_fx.exporting import export_onnx
     from scn_fx.files.onnx_models import ONNX_FILE
     from scn_fx.files.reading import read_file
     from scn_fx.runtime import Engine

@@ -161,7 +161,7 @@ class CudaEngine:
     @property
     def device(self) -> int: ...
 
-# Operators on a GPU (csrc/cuda/operators.h). Arrays are addresses, which scn_fx.ops.on_cuda has checked.
+# Operators on a GPU (csrc/cuda/operators/operators.h). Arrays are addresses; scn_fx.ops.on_cuda has checked them.
 
 class CudaMap:
     def __init__(

@@ -27,7 +27,7 @@ UNDERNEATH = ("scn_fx.files", "scn_fx.lidar", "scn_fx.ops", "scn_fx.passes")
 
 LOOKS_AHEAD = {
     ("quant.layer_times", "scn_fx.runtime"),  # times engines
-    ("quant.layer_times", "scn_fx.cli"),
+    ("quant.layer_times", "scn_fx.exporting"),
     ("quant.layer_times", "scn_fx.bench"),
     ("quant.retrofitting", "scn_fx.runtime"),  # ranges for a file
 }

@@ -34,7 +34,7 @@ from scn_fx.runtime.engine import Engine
 
 __all__ = ["FileGraph", "file_graph", "node_label"]
 
-_DEFAULT_BOUND = 200_000  # csrc/plan/network.cpp has the same defaults
+_DEFAULT_BOUND = 200_000  # csrc/plan/read_convolution.cpp has the same defaults
 
 
 @dataclass(frozen=True)

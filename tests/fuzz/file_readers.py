@@ -18,9 +18,9 @@ import torch
 import quant
 from quant.weights import load_weights
 from scn_fx.cli.arrays import read_result, write_result
-from scn_fx.cli.exporting import export_onnx
 from scn_fx.cli.inspect import _cells, node_rows
 from scn_fx.errors import ArgumentError
+from scn_fx.exporting import export_onnx
 from scn_fx.files.arrays import open_npz
 from scn_fx.files.onnx_models import read_model
 from scn_fx.lidar import CENTERPOINT_GRID, KITTI_GRID, read_grid, read_points, read_tensor, write_tensor

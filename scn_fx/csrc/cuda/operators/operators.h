@@ -48,7 +48,8 @@ void cuda_conv_map(const CudaMapCall& call, int64_t outputs, Site* sites, int32_
 void cuda_inverse_map(const CudaPlace& place, const int32_t* map, int64_t outputs, int64_t offsets,
                       int64_t input_sites, const std::string& layer, int32_t* checks, int32_t* inverse);
 
-/// One convolution with the arithmetic of its precision; as ConvCall (cpu/functions.h), but of the device.
+/// One convolution with the arithmetic of its precision; as ConvCall (cpu/operators/functions.h), but of the
+/// device.
 struct CudaConvolutionCall {
   CudaPlace place;
   const void* features;  // [in_sites, in_channels] float32, or float16 if half_features; at 16 bytes
@@ -80,7 +81,7 @@ CudaConvolutionSizes cuda_convolution_sizes(const CudaConvolutionCall& call);
 /// does for values that its precision does not have.
 void cuda_convolve(const CudaConvolutionCall& call);
 
-/// act(a + b) of float32 arrays, as AddCall (cpu/functions.h).
+/// act(a + b) of float32 arrays, as AddCall (cpu/operators/functions.h).
 struct CudaAddCall {
   CudaPlace place;
   const float *a, *b;

@@ -34,7 +34,7 @@ void rank_sites(const std::vector<SitesView>& sets, int32_t* status, cudaStream_
 void mark_outputs(const std::vector<SitesView>& sets, const std::vector<Growth>& growths,
                   cudaStream_t stream);
 
-/// Step 5, see maps/kernel_maps.h.
+/// Step 5, see cuda/maps/kernel_maps.h.
 
 /// Last step: words of some sets are zero again.
 void clear_sites(const std::vector<SitesView>& sets, const int32_t* status, cudaStream_t stream);

@@ -95,8 +95,8 @@ __global__ __launch_bounds__(kMarkThreads) void mark_kernel(const __grid_constan
     return at < kQueue;
   };
   const auto expand_deep = [&](int32_t set, const Site& site) {
-    // Cells wait in a ring of local memory; a full ring would lose cells, so each visit expands the deepest
-    // first.
+    // Cells wait on a stack in local memory: each visit goes on with the deepest level first, so that one
+    // entry a level is enough.
     struct Entry {
       Site site;
       int32_t set, growth, offset;
