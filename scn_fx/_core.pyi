@@ -161,7 +161,7 @@ class CudaEngine:
     @property
     def device(self) -> int: ...
 
-# Operators on a GPU (csrc/cuda/operators/operators.h). Arrays are addresses; scn_fx.ops.on_cuda has checked them.
+# Operators on a GPU (csrc/cuda/operators/operators.h). Arrays are addresses, checked by scn_fx.ops.
 
 class CudaMap:
     def __init__(
