@@ -136,6 +136,7 @@ def engine_of(graph: GraphModule, precisions: Mapping[str, str], device: str) ->
     from scn_fx.exporting import export_onnx
     from scn_fx.files.onnx_models import ONNX_FILE
     from scn_fx.files.reading import read_file
+    from scn_fx.operators.dialects import SCN_FX
     from scn_fx.runtime import Engine
 
     variant = copy.deepcopy(graph)
@@ -143,7 +144,7 @@ def engine_of(graph: GraphModule, precisions: Mapping[str, str], device: str) ->
     with TemporaryDirectory(prefix="scn_fx_") as folder:
         path = Path(folder) / "layers.onnx"
         # The exporter that takes a fraction of a second; nobody keeps the file.
-        export_onnx(variant, path, "torchscript")
+        export_onnx(variant, path, "torchscript", SCN_FX)
         return Engine(read_file(path, ONNX_FILE), device)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from scn_fx.files.atomic import replaced
 from scn_fx.files.onnx_models import read_model
+from scn_fx.operators.dialects import LIBSPCONV
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -21,7 +22,7 @@ __all__ = ["EXPORTERS", "export_onnx", "quiet"]
 EXPORTERS = ("dynamo", "torchscript")
 
 
-def export_onnx(graph: GraphModule, path: Path, exporter: str = "dynamo") -> int:
+def export_onnx(graph: GraphModule, path: Path, exporter: str = "dynamo", dialect: str = LIBSPCONV) -> int:
     """Write `graph` to `path` with one of torch's exporters; returns the number of nodes in the file.
 
     The file appears complete, and after the engine's reader has taken it, or not at all. Raises WriteError
@@ -34,15 +35,15 @@ def export_onnx(graph: GraphModule, path: Path, exporter: str = "dynamo") -> int
     from quant.frames import input_spec
     from scn_fx.onnx import export_options, onnx_view, write_metadata
 
-    view = onnx_view(graph)
+    view = onnx_view(graph, dialect)
     # The number of voxels stays free; values do not matter, for nothing of them ends up in the file.
     features = torch.zeros(8, input_spec(graph).channels or 1)
-    options = export_options(graph, exporter=exporter)
+    options = export_options(graph, exporter=exporter, dialect=dialect)
     with replaced(path) as partial:
         with quiet(), torch.no_grad():
             torch.onnx.export(view, (features,), partial, dynamo=exporter == "dynamo", **options)
         if exporter == "torchscript":
-            write_metadata(partial, graph)
+            write_metadata(partial, graph, dialect)
         return len(read_model(partial)["nodes"])
 
 

@@ -23,6 +23,7 @@ from scn_fx.cli.options import (
 from scn_fx.cli.output import check_output, file_size, json_option, megabytes, print_json, working
 from scn_fx.exporting import EXPORTERS
 from scn_fx.lidar import VoxelGrid
+from scn_fx.operators.dialects import DIALECTS, LIBSPCONV
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -42,6 +43,12 @@ __all__ = ["command"]
 @checkpoint_options
 @grid_option
 @click.option("--exporter", default="dynamo", type=click.Choice(EXPORTERS), help="Exporter of torch.onnx.")
+@click.option(
+    "--dialect",
+    default=LIBSPCONV,
+    type=click.Choice(sorted(DIALECTS)),
+    help="libspconv: for NVIDIA's libspconv and this engine. scn_fx: also holds what only this engine has.",
+)
 @click.option(
     "--precision",
     "precisions",
@@ -66,6 +73,7 @@ def command(
     checkpoint_layout: str | None,
     grid: VoxelGrid | None,
     exporter: str,
+    dialect: str,
     precisions: tuple[str, ...],
     budget: str | None,
     frames: Path | None,
@@ -103,11 +111,12 @@ def command(
             say("choosing precisions")
             choice = _choose(graph, automatic, frames_of(frames, graph, grid, point_format, limit), device)
         say("exporting")
-        nodes = export_onnx(graph, output, exporter)
+        nodes = export_onnx(graph, output, exporter, dialect)
     seconds, size = time.perf_counter() - began, file_size(output)
     if as_json:
         kind = "float" if as_float else "calibrated"
-        facts = {"file": str(output), "bytes": size, "nodes": nodes, "exporter": exporter, "graph": kind}
+        facts = {"file": str(output), "bytes": size, "nodes": nodes, "exporter": exporter}
+        facts |= {"dialect": dialect, "graph": kind}
         print_json({**facts, "seconds": seconds, "choice": None if choice is None else choice.to_dict()})
         return
     if choice is not None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from scn_fx.operators.activations import ACTIVATIONS, NO_ACTIVATION
 from scn_fx.operators.dialects import LIBSPCONV
 from scn_fx.operators.onnx_form import OnnxForm, half_result
 from scn_fx.operators.spec import Kind, OperatorSpec
@@ -65,6 +66,11 @@ class DialectOperator:
             if operand.kind not in (Kind.SITES, Kind.MAP):
                 found += value if isinstance(value, list | tuple) else [value]
         return found
+
+    def belongs(self, dialect: str, keywords: Mapping[str, Any]) -> bool:
+        """Whether `dialect` has such a node, with its activation."""
+        fused = ACTIVATIONS[keywords.get("activation") or NO_ACTIVATION]
+        return dialect in self.form.dialects and dialect in fused.attribute_in
 
     def attributes(self, keywords: Mapping[str, Any]) -> dict[str, Any]:
         """The node's attributes, in the order in which they are written; absent ones left out."""

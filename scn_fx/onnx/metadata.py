@@ -13,6 +13,7 @@ from scn_fx.files.atomic import write_file
 from scn_fx.files.onnx_models import ONNX_FILE, read_model
 from scn_fx.files.reading import read_file
 from scn_fx.lidar.grids import VoxelGrid
+from scn_fx.operators.dialects import LIBSPCONV, check_dialect
 
 if TYPE_CHECKING:
     from torch import fx
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
 __all__ = ["metadata_entries", "write_metadata"]
 
 
-def metadata_entries(meta: Mapping[str, Any]) -> dict[str, str]:
+def metadata_entries(meta: Mapping[str, Any], dialect: str) -> dict[str, str]:
     """The ``metadata_props`` of a file, from the "scn_fx" metadata of the captured graph.
 
     Keys: scn_fx.version, scn_fx.dialect, scn_fx.axes ("zyx" or "xyz"); for a calibrated graph,
     scn_fx.calibration.method and scn_fx.calibration.frames; for a graph that knows its voxel grid, those of
     `scn_fx.lidar.VoxelGrid.to_text`.
     """
-    entries = {"scn_fx.version": __version__, "scn_fx.dialect": "libspconv", "scn_fx.axes": str(meta["axes"])}
+    entries = {"scn_fx.version": __version__, "scn_fx.dialect": dialect, "scn_fx.axes": str(meta["axes"])}
     calibration = meta.get("calibration")
     if calibration:
         entries["scn_fx.calibration.method"] = str(calibration["method"])
@@ -38,8 +39,10 @@ def metadata_entries(meta: Mapping[str, Any]) -> dict[str, str]:
     return entries
 
 
-def write_metadata(path: str | Path, graph: fx.GraphModule) -> None:
+def write_metadata(path: str | Path, graph: fx.GraphModule, dialect: str = LIBSPCONV) -> None:
     """Add the metadata of `graph` to the ONNX file at `path` that was exported from it, in place.
+
+    `dialect` is the one that it was exported in.
 
     For files of ``torch.onnx.export(dynamo=False)``, which has no place for metadata; those of the dynamo
     exporter have it already. Everything else in the file stays the same, byte for byte: a protobuf message
@@ -54,9 +57,10 @@ def write_metadata(path: str | Path, graph: fx.GraphModule) -> None:
 
     from scn_fx.graph import metadata
 
+    check_dialect(dialect)
     data = read_file(path, ONNX_FILE)
     there: Mapping[str, str] = read_model(data, path)["metadata"]
-    entries = metadata_entries(metadata(graph))
+    entries = metadata_entries(metadata(graph), dialect)
     wrong = [key for key, value in entries.items() if there.get(key, value) != value]
     if wrong:
         raise ExportError(

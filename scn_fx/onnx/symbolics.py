@@ -11,6 +11,7 @@ import torch
 
 from scn_fx.errors import ExportError
 from scn_fx.onnx.dialect import DOMAIN, NAMESPACE, OPSET, DialectOperator, dialect_operators
+from scn_fx.operators.dialects import SCN_FX
 from scn_fx.operators.spec import OperatorSpec
 from scn_fx.operators.table import OPERATORS
 
@@ -89,7 +90,7 @@ def _implicit(spec: OperatorSpec) -> Callable[..., Any]:
 @cache
 def register_symbolics() -> None:
     """Register the symbolic functions with torch.onnx; once per process, again does nothing."""
-    for name, operator in dialect_operators().items():
+    for name, operator in dialect_operators(SCN_FX).items():  # which has those of every dialect
         torch.onnx.register_custom_op_symbolic(f"{NAMESPACE}::{name}", _node(operator), OPSET)
     for spec in OPERATORS.values():
         if not spec.layer:

@@ -13,6 +13,7 @@ from onnxscript import evaluator, values
 from scn_fx.errors import ExportError
 from scn_fx.onnx.dialect import DOMAIN, DOMAIN_VERSION, DialectOperator, dialect_operators
 from scn_fx.onnx.metadata import metadata_entries
+from scn_fx.operators.dialects import SCN_FX
 from scn_fx.operators.maps import INPUT_SITES
 from scn_fx.operators.onnx_form import Attributes
 from scn_fx.operators.spec import OperatorSpec
@@ -80,8 +81,13 @@ def _nothing() -> Operand:
     return ir.Value(name="implicit")
 
 
-def _node(operator: DialectOperator) -> Callable[..., Operand]:
+def _node(operator: DialectOperator, dialect: str) -> Callable[..., Operand]:
     def translation(*operands: Operand, **keywords: Any) -> Operand:
+        if not operator.belongs(dialect, keywords):
+            raise ExportError(
+                f"Layer {keywords['name']!r}: the view is of another dialect than the options, which are of "
+                f"{dialect}. Give onnx_view and export_options the same dialect."
+            )
         attributes = operator.attributes(keywords)
         return _emit(keywords["name"], operator.form.op_type, operator.written(operands), attributes)
 
@@ -106,9 +112,9 @@ def _refused(spec: OperatorSpec) -> Callable[..., Any]:
     return translation
 
 
-def translation_table(meta: Mapping[str, Any]) -> dict[Callable[..., Any], Callable[..., Any]]:
+def translation_table(meta: Mapping[str, Any], dialect: str) -> dict[Callable[..., Any], Callable[..., Any]]:
     """The ``custom_translation_table`` for a graph whose "scn_fx" metadata is `meta`."""
-    entries = metadata_entries(meta)
+    entries = metadata_entries(meta, dialect)
 
     def input_sites(features: Operand, *, spatial_shape: Sequence[int] = ()) -> Operand:
         # The one translation that runs once in each export and sees a value that belongs to the graph.
@@ -120,7 +126,8 @@ def translation_table(meta: Mapping[str, Any]) -> dict[Callable[..., Any], Calla
         return _nothing()
 
     table: dict[Callable[..., Any], Callable[..., Any]] = {
-        operator.overload: _node(operator) for operator in dialect_operators().values()
+        operator.overload: _node(operator, dialect)
+        for operator in dialect_operators(SCN_FX).values()  # which has those of every dialect
     }
     for spec in OPERATORS.values():
         overload = getattr(torch.ops.scn_fx, spec.name).default

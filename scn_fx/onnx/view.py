@@ -23,7 +23,7 @@ from scn_fx.input_grid import input_shape
 from scn_fx.names import activation_nodes, unique
 from scn_fx.onnx.dialect import dialect_operators
 from scn_fx.operators.activations import NO_ACTIVATION, Activation
-from scn_fx.operators.dialects import LIBSPCONV
+from scn_fx.operators.dialects import DIALECTS, LIBSPCONV, check_dialect
 from scn_fx.operators.maps import INPUT_SITES
 from scn_fx.operators.spec import Kind
 from scn_fx.operators.table import activation_operator
@@ -54,7 +54,7 @@ class OnnxView(nn.Module):
 
 
 def check_exportable(graph: fx.GraphModule) -> list[Layer]:
-    """The layers of `graph`, after checking that the libspconv dialect can hold it.
+    """The layers of `graph`, after checking what every dialect asks of them.
 
     Raises:
         CalibrationError: an int8 node without usable ranges.
@@ -65,7 +65,7 @@ def check_exportable(graph: fx.GraphModule) -> list[Layer]:
             node.op == "call_function" and operator_name(node) is None and node.target is not operator.getitem
         ):
             raise ExportError(
-                f"Node {node.name!r} calls {node.target}, which has no form in the libspconv dialect: only "
+                f"Node {node.name!r} calls {node.target}, which has no form in a file: only "
                 "scn_fx operators have. Export the graph as scn_fx.capture returned it."
             )
     found = layers(graph)
@@ -239,9 +239,15 @@ class Builder:
         """
         found = dialect_operators(self.dialect).get(kind)
         if found is None:
+            others = [each for each in sorted(DIALECTS) if kind in dialect_operators(each)]
+            also = (
+                f'Export with dialect="{others[0]}", which only this engine reads, or capture'
+                if others
+                else ""
+            )
             raise ExportError(
-                f"Layer {name!r}: the dialect {self.dialect} has no form of {kind}. Leave the layer out: "
-                "capture a part of the model that ends before it."
+                f"Layer {name!r}: the dialect {self.dialect} has no form of {kind}. {also or 'Capture'} a "
+                "part of the model that ends before it."
             )
         keywords = {"name": name, **attributes}
         return self.graph.create_node("call_function", found.overload, operands, keywords, value)
@@ -288,8 +294,11 @@ def output_names(graph: fx.GraphModule) -> tuple[str, ...]:
     return ("output",) if count == 1 else tuple(f"output{i}" for i in range(count))
 
 
-def onnx_view(graph: fx.GraphModule) -> OnnxView:
+def onnx_view(graph: fx.GraphModule, dialect: str = LIBSPCONV) -> OnnxView:
     """A module of the features alone, for ``torch.onnx.export`` with ``**export_options(graph)``.
+
+    `dialect` is "libspconv", or "scn_fx" for the superset that only this engine reads; `export_options` takes
+    the same.
 
     The view holds float16 copies of the weights ([out, kz, ky, kx, in]) and a zero bias where a layer has
     none; `graph` is left as it is. A sparse output is represented by its features.
@@ -298,5 +307,6 @@ def onnx_view(graph: fx.GraphModule) -> OnnxView:
         CalibrationError: an int8 node has no usable ranges.
         ExportError: a weight does not fit in float16, or the graph holds what the dialect cannot.
     """
+    check_dialect(dialect)
     found = check_exportable(graph)
-    return OnnxView(Builder(graph, found).build()).eval()
+    return OnnxView(Builder(graph, found, dialect).build()).eval()

@@ -3,10 +3,18 @@
 
 from __future__ import annotations
 
-__all__ = ["DIALECTS", "LIBSPCONV", "SCN_FX"]
+from scn_fx.errors import ExportError
+
+__all__ = ["DIALECTS", "LIBSPCONV", "SCN_FX", "check_dialect"]
 
 LIBSPCONV = "libspconv"
 """What NVIDIA's libspconv reads; the engine too."""
 SCN_FX = "scn_fx"
-"""Its superset, for the engine alone. Nothing writes it yet."""
+"""Its superset, for the engine alone."""
 DIALECTS = frozenset({LIBSPCONV, SCN_FX})
+
+
+def check_dialect(dialect: str) -> None:
+    """ExportError unless there is such a dialect."""
+    if dialect not in DIALECTS:
+        raise ExportError(f"dialect must be '{LIBSPCONV}' or '{SCN_FX}', got {dialect!r}.")

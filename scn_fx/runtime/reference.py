@@ -18,7 +18,7 @@ from scn_fx.graph_outputs import graph_results, listed
 from scn_fx.input_grid import network_grid
 from scn_fx.names import activation_nodes
 from scn_fx.operators.activations import NO_ACTIVATION
-from scn_fx.operators.dialects import LIBSPCONV
+from scn_fx.operators.dialects import SCN_FX
 from scn_fx.operators.spec import Kind, Sites
 from scn_fx.passes import nodes
 from scn_fx.runtime.array_kinds import FEATURES, INDICES
@@ -51,7 +51,7 @@ class Reference(fx.Interpreter):
         self.extra_traceback = False  # torch.fx would append the node's text to messages of our own errors
         self._observe: Observer | None = None
         self._layers = {layer.node: layer for layer in layers(graph)}
-        self._activations = activation_nodes(self._layers.values(), LIBSPCONV)
+        self._activations = activation_nodes(self._layers.values(), SCN_FX)
         self._meta = metadata(graph)
         self._sites: dict[fx.Node, npt.NDArray[np.int32]] = {}
         self._results = graph_results(graph)
