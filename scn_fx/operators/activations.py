@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from scn_fx.operators.dialects import DIALECTS
+from scn_fx.operators.dialects import DIALECTS, SCN_FX
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +22,7 @@ __all__ = [
     "ACTIVATIONS",
     "NO_ACTIVATION",
     "Activation",
+    "Before",
     "Parameter",
     "activation_of_spconv",
     "real_activations",
@@ -29,6 +30,9 @@ __all__ = [
 
 Given = Callable[[str], Any]
 """The value of an argument of an aten call, by its name in the schema."""
+
+Before = Callable[[], "torch.Tensor"]
+"""Gives the argument of an activation whose result is known."""
 
 NO_ACTIVATION = "None"
 """The name of doing nothing, as files have it."""
@@ -59,7 +63,9 @@ class Activation:
         onnx_type: ONNX type of its own node.
         doc: the formula, for that node's schema.
         compute: float tensor and parameter to a tensor of the same shape and dtype; NaN stays NaN.
-        gradient: gradient behind it, its result and the parameter to the gradient before it.
+        gradient: gradient behind it, its result, a function that gives its argument (by computing it anew,
+            so that it is asked only where the result does not tell enough) and the parameter to the
+            gradient before it.
         parameter: the number that it takes, if any.
         aten: by name of an aten operator, which of its calls are this activation: the parameter, or None.
         modules: classes of modules that are this activation.
@@ -70,7 +76,7 @@ class Activation:
 
     name: str
     compute: Callable[[torch.Tensor, float], torch.Tensor]
-    gradient: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
+    gradient: Callable[[torch.Tensor, torch.Tensor, Before, float], torch.Tensor]
     operator: str = ""
     onnx_type: str = ""
     doc: str = ""
@@ -99,6 +105,11 @@ def _where(condition: bool, parameter: float = 0.0) -> float | None:
     return parameter if condition else None
 
 
+def _finite(value: Any) -> float | None:
+    """A number of float32, or None."""
+    return float(value) if isinstance(value, int | float) and abs(value) < 2.0**128 else None
+
+
 def _clamp(given: Given) -> float | None:
     return _where(_is(given("min"), 0) and (given("max") is None or _is(given("max"), math.inf)))
 
@@ -107,7 +118,7 @@ def _nothing(x: torch.Tensor, parameter: float) -> torch.Tensor:
     return x
 
 
-def _same(grad: torch.Tensor, output: torch.Tensor, parameter: float) -> torch.Tensor:
+def _same(grad: torch.Tensor, output: torch.Tensor, before: Before, parameter: float) -> torch.Tensor:
     return grad
 
 
@@ -116,11 +127,60 @@ def _relu(x: torch.Tensor, parameter: float) -> torch.Tensor:
     return x.masked_fill(x <= 0, 0.0)
 
 
-def _relu_gradient(grad: torch.Tensor, output: torch.Tensor, parameter: float) -> torch.Tensor:
+def _relu_gradient(
+    grad: torch.Tensor, output: torch.Tensor, before: Before, parameter: float
+) -> torch.Tensor:
     """Zero where the result is, as torch has it; NaN passes."""
     import torch
 
     return torch.ops.aten.threshold_backward(grad, output, 0)
+
+
+def _leaky_relu(x: torch.Tensor, slope: float) -> torch.Tensor:
+    import torch
+
+    wide = x.float()
+    return torch.where(wide > 0, wide, wide * slope).to(x.dtype)
+
+
+def _leaky_relu_gradient(
+    grad: torch.Tensor, output: torch.Tensor, before: Before, slope: float
+) -> torch.Tensor:
+    """The result has the sign of its argument unless the slope is negative."""
+    import torch
+
+    return torch.ops.aten.leaky_relu_backward(grad, output if slope > 0 else before(), slope, False)
+
+
+def _exponential(z: torch.Tensor) -> torch.Tensor:
+    """e^z in float32, the bits of csrc/core/activations-inl.h: no operation is fused with another."""
+    import torch
+
+    rounder = 12582912.0  # 1.5 · 2^23: leaves no bits for a fraction
+    z = z.clamp(-86.0, 89.0)
+    shifted = z * 1.4426950216293335 + rounder
+    n = shifted - rounder
+    r = z - n * 0.693359375
+    r = r + n * 0.00021219444170128554
+    power = torch.full_like(r, 1 / 5040)
+    for factorial in (720, 120, 24, 6, 2, 1, 1):
+        power = power * r + 1 / factorial
+    half = ((shifted.view(torch.int32) + 126) << 23).view(torch.float32)
+    return power * half * 2.0
+
+
+def _silu(x: torch.Tensor, parameter: float) -> torch.Tensor:
+    wide = x.float()
+    return (wide / (_exponential(-wide) + 1.0)).to(x.dtype)
+
+
+def _silu_gradient(
+    grad: torch.Tensor, output: torch.Tensor, before: Before, parameter: float
+) -> torch.Tensor:
+    """It falls and rises: two arguments may have one result."""
+    import torch
+
+    return torch.ops.aten.silu_backward(grad, before().to(grad.dtype))
 
 
 _ALL = (
@@ -146,6 +206,32 @@ _ALL = (
         homogeneous=True,
         attribute_in=DIALECTS,
         node_in=DIALECTS,
+    ),
+    Activation(
+        name="LeakyReLU",
+        operator="leaky_relu",
+        onnx_type="LeakyRelu",
+        doc="x, or alpha x where x is not positive.",
+        compute=_leaky_relu,
+        gradient=_leaky_relu_gradient,
+        parameter=Parameter("negative_slope", 0.01, "alpha"),
+        aten={"leaky_relu": lambda given: _finite(given("negative_slope"))},
+        modules=("LeakyReLU",),
+        homogeneous=True,
+        attribute_in=frozenset({SCN_FX}),
+        node_in=frozenset({SCN_FX}),
+    ),
+    Activation(
+        name="SiLU",
+        operator="silu",
+        onnx_type="Silu",
+        doc="x / (1 + exp(-x)).",
+        compute=_silu,
+        gradient=_silu_gradient,
+        aten={"silu": lambda given: 0.0},
+        modules=("SiLU",),
+        attribute_in=frozenset({SCN_FX}),
+        node_in=frozenset({SCN_FX}),
     ),
 )
 

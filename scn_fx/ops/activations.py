@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from scn_fx.errors import ScnError, SiteError
-from scn_fx.operators.activations import ACTIVATIONS, Activation, real_activations
+from scn_fx.operators.activations import ACTIVATIONS, Activation, Before, real_activations
 from scn_fx.operators.table import activation_operator
 from scn_fx.ops.checks import FLOATS, FLOATS_TEXT, shape_text
 from scn_fx.ops.dispatch import Operator, define, fake
@@ -17,19 +17,24 @@ from scn_fx.ops.dispatch import Operator, define, fake
 __all__ = ["OPERATORS", "before_activation", "check_activation"]
 
 
-def check_activation(name: str, activation: str) -> None:
-    """`activation` must be one that the table has."""
+def check_activation(name: str, activation: str, parameter: float) -> None:
+    """`activation` must be one that the table has, with a finite number if it takes one."""
     if activation not in ACTIVATIONS:
         raise ScnError(
             f"Layer {name!r}: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}."
         )
+    number = ACTIVATIONS[activation].parameter
+    if number is not None and not abs(parameter) < 2.0**128:
+        raise ScnError(
+            f"Layer {name!r}: {number.name} of {activation} must be a finite float32, got {parameter!r}."
+        )
 
 
 def before_activation(
-    grad: torch.Tensor, output: torch.Tensor, activation: str, parameter: float
+    grad: torch.Tensor, output: torch.Tensor, before: Before, activation: str, parameter: float
 ) -> torch.Tensor:
-    """The gradient before an activation, from `grad` behind it and its result `output`."""
-    return ACTIVATIONS[activation].gradient(grad, output, parameter)
+    """The gradient before an activation, from `grad` behind it and its result; see `Activation.gradient`."""
+    return ACTIVATIONS[activation].gradient(grad, output, before, parameter)
 
 
 def _check(x: torch.Tensor, name: str) -> None:
@@ -48,6 +53,7 @@ def _defined(activation: Activation) -> Operator:
     def operator(x: torch.Tensor, *, name: str, activation_parameter: float = default) -> torch.Tensor:
         """The activation of `x`, same shape and dtype; NaN stays NaN."""
         _check(x, name)
+        check_activation(name, activation.name, activation_parameter)
         made = activation.compute(x, activation_parameter)
         return made.clone() if made is x else made
 
@@ -59,12 +65,12 @@ def _defined(activation: Activation) -> Operator:
     def save(
         ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: torch.Tensor
     ) -> None:
-        ctx.save_for_backward(output)
+        ctx.save_for_backward(inputs[0], output)
         ctx.parameter = keyword_only_inputs.get("activation_parameter", default)
 
     def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
-        (output,) = ctx.saved_tensors
-        return activation.gradient(grad, output, ctx.parameter)
+        x, output = ctx.saved_tensors
+        return activation.gradient(grad, output, lambda: x, ctx.parameter)
 
     operator.register_autograd(backward, setup_context=save)
     return operator

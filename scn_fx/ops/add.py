@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from scn_fx.errors import SiteError
-from scn_fx.operators.activations import ACTIVATIONS
+from scn_fx.operators.activations import ACTIVATIONS, NO_ACTIVATION
 from scn_fx.operators.add import ADD
 from scn_fx.ops.activations import before_activation, check_activation
 from scn_fx.ops.checks import (
@@ -29,7 +29,7 @@ def _check(
     a: torch.Tensor,
     b: torch.Tensor,
     name: str,
-    activation: str,
+    activation: tuple[str, float],
     precision: str,
     output_precision: str,
     input0_dynamic_range: float | None,
@@ -42,7 +42,7 @@ def _check(
             f"Layer {name!r}: both operands must have the same channels, got {shape_text(a)} and "
             f"{shape_text(b)}."
         )
-    check_activation(name, activation)
+    check_activation(name, *activation)
     check_precisions(name, precision, output_precision)
     if precision == "int8":
         check_range(name, "input0_dynamic_range", input0_dynamic_range)
@@ -69,7 +69,10 @@ def add(
     output_precision "fp16", else float32. `activation_name` is the module path of the activation, for export.
     Gradients go straight through the rounding of float16 and int8 (see `straight_through`).
     """
-    _check(a, b, name, activation, precision, output_precision, input0_dynamic_range, input1_dynamic_range)
+    _check(
+        a, b, name, (activation, activation_parameter), precision, output_precision, input0_dynamic_range,
+        input1_dynamic_range,
+    )  # fmt: skip
     if only_shapes_matter():
         return torch.zeros_like(a, dtype=result_dtype(output_precision))
     if a.shape[0] != b.shape[0]:
@@ -97,7 +100,10 @@ def _(
     input0_dynamic_range: float | None = None,
     input1_dynamic_range: float | None = None,
 ) -> torch.Tensor:
-    _check(a, b, name, activation, precision, output_precision, input0_dynamic_range, input1_dynamic_range)
+    _check(
+        a, b, name, (activation, activation_parameter), precision, output_precision, input0_dynamic_range,
+        input1_dynamic_range,
+    )  # fmt: skip
     return a.new_empty(a.shape, dtype=result_dtype(output_precision))
 
 
@@ -105,24 +111,28 @@ def _save(
     ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: torch.Tensor
 ) -> None:
     ctx.dtypes = (inputs[0].dtype, inputs[1].dtype)
-    ctx.activation = keyword_only_inputs["activation"], keyword_only_inputs["activation_parameter"]
-    fuses = bool(ACTIVATIONS[ctx.activation[0]].operator)
-    ctx.int8 = keyword_only_inputs["precision"] == "int8"
-    ctx.ranges = (
-        keyword_only_inputs["input0_dynamic_range"],
-        keyword_only_inputs["input1_dynamic_range"],
-    )
-    ctx.save_for_backward(output if fuses else None, *(inputs if ctx.int8 else ()))
+    ctx.keywords = keyword_only_inputs
+    fuses = bool(ACTIVATIONS[keyword_only_inputs["activation"]].operator)
+    int8 = keyword_only_inputs["precision"] == "int8"
+    ctx.save_for_backward(output if fuses else None, *(inputs if int8 or fuses else ()))
 
 
 def _backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The gradient of both operands; straight through what float16 and int8 round."""
     output, *operands = ctx.saved_tensors
+    given = ctx.keywords
+
+    def before() -> torch.Tensor:
+        """The sum, unrounded."""
+        with torch.no_grad():
+            return add(*operands, **{**given, "activation": NO_ACTIVATION, "output_precision": "int8"})
+
     if output is not None:
-        grad = before_activation(grad, output, *ctx.activation)
+        grad = before_activation(grad, output, before, given["activation"], given["activation_parameter"])
     both = [grad, grad]
-    if ctx.int8:
-        used = (as_used(x, "int8", amax) for x, amax in zip(operands, ctx.ranges, strict=True))
+    if given["precision"] == "int8":
+        ranges = (given["input0_dynamic_range"], given["input1_dynamic_range"])
+        used = (as_used(x, "int8", amax) for x, amax in zip(operands, ranges, strict=True))
         both = [operand.masked(grad) for operand in used]
     return both[0].to(ctx.dtypes[0]), both[1].to(ctx.dtypes[1])
 

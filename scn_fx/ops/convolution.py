@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from scn_fx.errors import ScnError, SiteError
+from scn_fx.operators.activations import NO_ACTIVATION
 from scn_fx.operators.convolution import CONVOLUTION
 from scn_fx.ops.activations import before_activation, check_activation
 from scn_fx.ops.checks import (
@@ -43,7 +44,7 @@ def _check(
     bias: torch.Tensor | None,
     kernel_map: torch.Tensor,
     name: str,
-    activation: str,
+    activation: tuple[str, float],
     precision: str,
     output_precision: str,
     input_dynamic_range: float | None,
@@ -62,7 +63,7 @@ def _check(
         )
     check_features(name, features, channels=in_channels)
     check_kernel_map(name, kernel_map, prod(weight.shape[1:4]))
-    check_activation(name, activation)
+    check_activation(name, *activation)
     check_precisions(name, precision, output_precision)
     if precision == "int8":
         amax = check_range(name, "input_dynamic_range", input_dynamic_range)
@@ -97,8 +98,8 @@ def convolution(
     `straight_through`). They need a map that has an inverse, as each map of the operators has.
     """
     _check(
-        features, weight, bias, kernel_map, name, activation, precision, output_precision,
-        input_dynamic_range, weight_dynamic_ranges,
+        features, weight, bias, kernel_map, name, (activation, activation_parameter), precision,
+        output_precision, input_dynamic_range, weight_dynamic_ranges,
     )  # fmt: skip
     rows = kernel_map.shape[0]
     if only_shapes_matter():
@@ -140,8 +141,8 @@ def _(
     weight_dynamic_ranges: Sequence[float] | None = None,
 ) -> torch.Tensor:
     _check(
-        features, weight, bias, kernel_map, name, activation, precision, output_precision,
-        input_dynamic_range, weight_dynamic_ranges,
+        features, weight, bias, kernel_map, name, (activation, activation_parameter), precision,
+        output_precision, input_dynamic_range, weight_dynamic_ranges,
     )  # fmt: skip
     return features.new_empty((kernel_map.shape[0], weight.shape[0]), dtype=result_dtype(output_precision))
 
@@ -150,34 +151,41 @@ def _save(
     ctx: Any, inputs: tuple[Any, ...], keyword_only_inputs: dict[str, Any], output: torch.Tensor
 ) -> None:
     features, weight, bias, kernel_map = inputs
-    ctx.save_for_backward(features, weight, kernel_map, output)
-    ctx.bias_dtype = None if bias is None else bias.dtype
-    ctx.name = keyword_only_inputs["name"]
-    ctx.activation = keyword_only_inputs["activation"], keyword_only_inputs["activation_parameter"]
-    ctx.precision = keyword_only_inputs["precision"]
-    ctx.input_range = keyword_only_inputs["input_dynamic_range"]
-    ctx.weight_ranges = keyword_only_inputs["weight_dynamic_ranges"]
+    ctx.save_for_backward(features, weight, bias, kernel_map, output)
+    ctx.keywords = keyword_only_inputs
 
 
 def _backward(
     ctx: Any, grad: torch.Tensor
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None, None]:
     """Gradients of features, weight and bias; straight through what float16 and int8 round."""
-    features, weight, kernel_map, output = ctx.saved_tensors
-    grad = before_activation(grad, output, *ctx.activation).float()
+    features, weight, bias, kernel_map, output = ctx.saved_tensors
+    given = ctx.keywords
+    name, precision = given["name"], given["precision"]
+
+    def before() -> torch.Tensor:
+        """The sums, unrounded."""
+        sums = {**given, "activation": NO_ACTIVATION, "output_precision": "int8"}
+        with torch.no_grad():
+            return convolution(features, weight, bias, kernel_map, **sums)
+
+    activation = given["activation"], given["activation_parameter"]
+    grad = before_activation(grad, output, before, *activation).float()
     rows, channels = features.shape
-    x = as_used(features, ctx.precision, ctx.input_range)
-    w = weight_as_used(weight.reshape(weight.shape[0], -1, channels), ctx.precision, ctx.weight_ranges)
+    x = as_used(features, precision, given["input_dynamic_range"])
+    w = weight_as_used(
+        weight.reshape(weight.shape[0], -1, channels), precision, given["weight_dynamic_ranges"]
+    )
     needs_features, needs_weight, needs_bias = ctx.needs_input_grad[:3]
     grad_features = grad_weight = grad_bias = None
     if needs_features:
-        made = transposed_product(grad, w.values, kernel_map, rows, ctx.name)
+        made = transposed_product(grad, w.values, kernel_map, rows, name)
         grad_features = x.masked(made).to(features.dtype)
     if needs_weight:
-        made = weight_gradient(grad, x.values, kernel_map, name=ctx.name)
+        made = weight_gradient(grad, x.values, kernel_map, name=name)
         grad_weight = w.masked(made).reshape(weight.shape).to(weight.dtype)
-    if needs_bias and ctx.bias_dtype is not None:
-        grad_bias = grad.sum(0).to(ctx.bias_dtype)
+    if needs_bias and bias is not None:
+        grad_bias = grad.sum(0).to(bias.dtype)
     return grad_features, grad_weight, grad_bias, None
 
 

@@ -33,7 +33,7 @@ _ADVICE = {
     **{name: spec.advice for spec in OPERATORS.values() for name in spec.aten if spec.advice},
     "to": "A graph is float32; its precisions are chosen by quant.calibrate. Leave casts out of the forward.",
 }
-_ACTIVATIONS = frozenset(
+_OTHER_ACTIVATIONS = frozenset(
     {
         "celu",
         "clamp",
@@ -45,17 +45,16 @@ _ACTIVATIONS = frozenset(
         "hardsigmoid",
         "hardswish",
         "hardtanh",
-        "leaky_relu",
         "mish",
         "prelu",
         "relu6",
         "selu",
         "sigmoid",
-        "silu",
         "softplus",
         "tanh",
     }
 )
+_ACTIVATIONS = _OTHER_ACTIVATIONS.union(*(each.aten for each in real_activations()))
 
 
 def _activation_advice() -> str:

@@ -44,8 +44,8 @@ SEQUENCES: dict[str, tuple[Callable[[], list[Any]], str]] = {
         r"'1' \(SparseMaxPool3d\).*strided SparseConv3d",
     ),
     "2D": (lambda: [spconv.SparseConv2d(4, 4, 3)], r"'0' \(SparseConv2d\)"),
-    "sigmoid": (lambda: [subm(), nn.Sigmoid()], r"sigmoid in module '1' \(Sigmoid\).*only activation"),
-    "leaky relu": (lambda: [subm(), nn.LeakyReLU()], r"leaky_relu in module '1' \(LeakyReLU\)"),
+    "sigmoid": (lambda: [subm(), nn.Sigmoid()], r"sigmoid in module '1' \(Sigmoid\).*are the activations"),
+    "elu": (lambda: [subm(), nn.ELU()], r"elu in module '1' \(ELU\)"),
     "linear": (
         lambda: [subm(), nn.Linear(4, 4)],
         r"linear in module '1' \(Linear\).*SubMConv3d\(in, out, 1\)",

@@ -3,10 +3,24 @@
 
 from __future__ import annotations
 
-__all__ = ["NONE", "RELU", "relu_if"]
+from hypothesis import strategies as st
+
+__all__ = ["EVERY", "NONE", "RELU", "Named", "activations", "relu_if"]
+
+Named = tuple[str, float]
 
 NONE, RELU = ("None", 0.0), ("ReLU", 0.0)
+EVERY: tuple[Named, ...] = (
+    NONE,
+    RELU,
+    ("LeakyReLU", 0.1),
+    ("LeakyReLU", 1.5),
+    ("LeakyReLU", -0.5),
+    ("SiLU", 0.0),
+)
+
+activations = st.sampled_from(EVERY)
 
 
-def relu_if(relu: bool) -> tuple[str, float]:
+def relu_if(relu: bool) -> Named:
     return RELU if relu else NONE

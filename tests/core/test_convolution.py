@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from scn_fx import _core
 from scn_fx.errors import OverflowedError, ScnError, SiteError
-from tests.core.activations import NONE, RELU, relu_if
+from tests.core.activations import NONE, RELU, Named, activations
 from tests.core.instruction_sets import SUPPORTED, instruction_set
 from tests.oracle import numerics, strategies
 from tests.oracle.compare import assert_same_bits, assert_within
@@ -37,8 +37,8 @@ def _operands(case: Case) -> tuple[Array, Array, Array, npt.NDArray[np.int32]]:
     return features, weight, bias, kernel_map
 
 
-def _finished(y: Array, output_precision: str, relu: bool) -> Array:
-    y = numerics.relu(y) if relu else y
+def _finished(y: Array, output_precision: str, activation: Named) -> Array:
+    y = numerics.activate(y.astype(np.float32), *activation)
     return round_to_float16(y).values if output_precision == "fp16" else y.astype(np.float32)
 
 
@@ -48,7 +48,11 @@ def _weight_ranges(weight: Array) -> npt.NDArray[np.float32]:
 
 
 def _convolve(
-    operands: tuple[Array, ...], precision: str, output_precision: str, relu: bool = False, **options: Any
+    operands: tuple[Array, ...],
+    precision: str,
+    output_precision: str,
+    activation: Named = NONE,
+    **options: Any,
 ) -> Array:
     x, weight, bias, kernel_map = operands
     ranges = options.pop("ranges", _weight_ranges(weight) if precision == "int8" else None)
@@ -56,43 +60,46 @@ def _convolve(
     weight, bias = weight.astype(np.float32), None if bias is None else bias.astype(np.float32)
     amax = options.pop("amax", AMAX)
     return _core.convolution(
-        x, weight, bias, kernel_map, precision, output_precision, relu_if(relu), amax, ranges, **options
+        x, weight, bias, kernel_map, precision, output_precision, activation, amax, ranges, **options
     )
 
 
 @every_isa
-@given(cases(), outputs, st.booleans())
-def test_int8_has_the_bits_of_the_oracle(isa: str, case: Case, output_precision: str, relu: bool) -> None:
+@given(cases(), outputs, activations)
+def test_int8_has_the_bits_of_the_oracle(
+    isa: str, case: Case, output_precision: str, activation: Named
+) -> None:
     operands = _operands(case)
     ranges = _weight_ranges(operands[1])
-    y = _finished(numerics.convolution_int8(*operands, AMAX, ranges), output_precision, relu)
+    y = _finished(numerics.convolution_int8(*operands, AMAX, ranges), output_precision, activation)
     with instruction_set(isa):
         for threads in (1, 2):
-            assert_same_bits(_convolve(operands, "int8", output_precision, relu, threads=threads), y)
+            assert_same_bits(_convolve(operands, "int8", output_precision, activation, threads=threads), y)
 
 
 @every_isa
 @given(cases(max_channels=8).map(lambda c: replace(c, channels=(c.channels[0], 3 * c.channels[1]))), outputs)
 def test_fp16_input_layers_have_the_bits_of_the_oracle(isa: str, case: Case, output_precision: str) -> None:
     operands = _operands(case)
-    y = _finished(numerics.convolution_fixed_order(*operands), output_precision, False)
+    y = _finished(numerics.convolution_fixed_order(*operands), output_precision, NONE)
     with instruction_set(isa):
         for threads in (1, 2):
             assert_same_bits(_convolve(operands, "fp16", output_precision, threads=threads), y)
 
 
 @every_isa
-@given(cases(), outputs, st.booleans())
-def test_fp16_stays_within_the_derived_bound(isa: str, case: Case, output: str, relu: bool) -> None:
+@given(cases(), outputs, activations)
+def test_fp16_stays_within_the_derived_bound(isa: str, case: Case, output: str, activation: Named) -> None:
     operands = _operands(case)
     y = numerics.convolution_float64(*operands)
-    y = numerics.relu(y) if relu else y
     terms = case.volume * case.channels[0]
     bound = numerics.gamma(terms) * numerics.convolution_magnitude(*operands)
+    bound = numerics.activation_error(y, bound, *activation)
+    y = numerics.activate(y.astype(np.float32), *activation)
     if output == "fp16":
         bound = bound + numerics.float16_half_ulp(np.abs(y) + bound)
     with instruction_set(isa):
-        one, two = (_convolve(operands, "fp16", output, relu, threads=n) for n in (1, 2))
+        one, two = (_convolve(operands, "fp16", output, activation, threads=n) for n in (1, 2))
     assert_within(one, y, bound)
     assert_same_bits(two, one, "two threads against one")
 

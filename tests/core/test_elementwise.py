@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from scn_fx import _core
 from scn_fx.errors import OverflowedError, ScnError, SiteError
-from tests.core.activations import relu_if
+from tests.core.activations import NONE, Named, activations
 from tests.core.instruction_sets import SUPPORTED, instruction_set
 from tests.oracle import numerics, strategies
 from tests.oracle.compare import assert_same_bits
@@ -31,51 +31,51 @@ def _pair(seed: int, size: tuple[int, int]) -> tuple[npt.NDArray[np.float32], np
     return rng.normal(0, 2, size).astype(np.float32), rng.normal(0, 2, size).astype(np.float32)
 
 
-def _finished(y: Array, output_precision: str, relu: bool) -> Array:
-    y = numerics.relu(y) if relu else y
+def _finished(y: Array, output_precision: str, activation: Named) -> Array:
+    y = numerics.activate(y, *activation)
     return round_to_float16(y).values if output_precision == "fp16" else y
 
 
-def _add(a: Array, b: Array, precision: str, output: str, relu: bool = False, *amax: float) -> Array:
-    return _core.add(a, b, precision, output, relu_if(relu), *(amax or (0.0, 0.0)), name="block.add")
+def _add(a: Array, b: Array, precision: str, output: str, activation: Named = NONE, *amax: float) -> Array:
+    return _core.add(a, b, precision, output, activation, *(amax or (0.0, 0.0)), name="block.add")
 
 
 @every_isa
-@given(strategies.seeds, sizes, amaxes, amaxes, st.sampled_from(["int8", "fp16"]), st.booleans())
+@given(strategies.seeds, sizes, amaxes, amaxes, st.sampled_from(["int8", "fp16"]), activations)
 def test_int8_add(
-    isa: str, seed: int, size: tuple[int, int], amax0: float, amax1: float, output: str, relu: bool
+    isa: str, seed: int, size: tuple[int, int], amax0: float, amax1: float, output: str, activation: Named
 ) -> None:
     a, b = _pair(seed, size)
-    expected = _finished(numerics.add_int8(a, b, amax0, amax1), output, relu)
+    expected = _finished(numerics.add_int8(a, b, amax0, amax1), output, activation)
     with instruction_set(isa):
-        assert_same_bits(_add(a, b, "int8", output, relu, amax0, amax1), expected)
+        assert_same_bits(_add(a, b, "int8", output, activation, amax0, amax1), expected)
 
 
 @every_isa
-@given(strategies.seeds, sizes, st.sampled_from(["int8", "fp16"]), st.booleans())
+@given(strategies.seeds, sizes, st.sampled_from(["int8", "fp16"]), activations)
 def test_fp16_add_rounds_its_operands(
-    isa: str, seed: int, size: tuple[int, int], output: str, relu: bool
+    isa: str, seed: int, size: tuple[int, int], output: str, activation: Named
 ) -> None:
     a, b = _pair(seed, size)
     sixteen = round_to_float16(a).values, round_to_float16(b).values
-    expected = _finished(numerics.add_fp16(*sixteen), output, relu)
+    expected = _finished(numerics.add_fp16(*sixteen), output, activation)
     with instruction_set(isa):
-        assert_same_bits(_add(a, b, "fp16", output, relu), expected, "float32 operands")
-        assert_same_bits(_add(*sixteen, "fp16", output, relu), expected, "float16 operands")
+        assert_same_bits(_add(a, b, "fp16", output, activation), expected, "float32 operands")
+        assert_same_bits(_add(*sixteen, "fp16", output, activation), expected, "float16 operands")
 
 
 @every_isa
-@given(strategies.seeds, sizes, st.booleans())
-def test_fp32_add(isa: str, seed: int, size: tuple[int, int], relu: bool) -> None:
+@given(strategies.seeds, sizes, activations)
+def test_fp32_add(isa: str, seed: int, size: tuple[int, int], activation: Named) -> None:
     a, b = _pair(seed, size)
     with instruction_set(isa):
-        assert_same_bits(_add(a, b, "fp32", "fp32", relu), _finished(a + b, "fp32", relu))
+        assert_same_bits(_add(a, b, "fp32", "fp32", activation), _finished(a + b, "fp32", activation))
 
 
 def test_the_two_inputs_of_an_int8_add_are_not_interchangeable() -> None:
     """fma(q_a, s_a, q_b * s_b) rounds b's product, not a's: swapping them shows in some last bits."""
     a, b = _pair(0, (200, 16))
-    first, second = _add(a, b, "int8", "int8", False, 3.0, 1.7), _add(b, a, "int8", "int8", False, 1.7, 3.0)
+    first, second = _add(a, b, "int8", "int8", NONE, 3.0, 1.7), _add(b, a, "int8", "int8", NONE, 1.7, 3.0)
     assert (first != second).any() and np.allclose(first, second, rtol=1e-6, atol=1e-6)
 
 
@@ -88,7 +88,7 @@ def test_overflow_of_a_float16_sum_names_the_node(a: float, b: float) -> None:
 @pytest.mark.parametrize("amax", [(0.0, 1.0), (1.0, 0.0), (-1.0, 1.0), (1.0, np.nan), (np.inf, 1.0)])
 def test_int8_add_needs_positive_finite_ranges(amax: tuple[float, float]) -> None:
     with pytest.raises((ScnError, ValueError), match=r"block\.add"):
-        _add(np.ones((2, 2), np.float32), np.ones((2, 2), np.float32), "int8", "int8", False, *amax)
+        _add(np.ones((2, 2), np.float32), np.ones((2, 2), np.float32), "int8", "int8", NONE, *amax)
 
 
 def test_shapes_of_the_inputs_must_agree() -> None:

@@ -93,7 +93,7 @@ def test_every_node_is_right_in_fp32(network: RandomNetwork) -> None:
 @given(networks(exact=False))
 def test_fused_and_traced_runs_agree_bit_by_bit(network: RandomNetwork) -> None:
     """Fusion changes where values are kept, never what they are; nor do threads or a second run."""
-    nodes = read_network(network.onnx)
+    nodes = read_network(network.onnx, "scn_fx")
     traced = _traced(network)
     made = {node.output: traced[node.name] for node in nodes.nodes}
     for threads in (1, 2):

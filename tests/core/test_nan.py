@@ -10,7 +10,7 @@ import torch
 from scn_fx import Engine, _core
 from scn_fx import ops as operators
 from scn_fx.errors import ArgumentError, NonFiniteError, OnnxError, OverflowedError, ScnError
-from tests.core.activations import NONE, RELU, relu_if
+from tests.core.activations import EVERY, NONE, RELU, Named, relu_if
 from tests.core.instruction_sets import SUPPORTED, instruction_set
 from tests.oracle import builder, numerics
 from tests.oracle.nan_networks import assert_same_values, nan_network
@@ -43,19 +43,19 @@ def test_in_the_precisions_of_the_file_it_is_reported(isa: str) -> None:
 
 
 @every_isa
-@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("activation", EVERY)
 @pytest.mark.parametrize("columns", [1, 8, 16, 19])
-def test_operators_in_float32(isa: str, relu: bool, columns: int) -> None:
+def test_operators_in_float32(isa: str, activation: Named, columns: int) -> None:
     a = np.resize(SPECIAL, (8, columns)).copy()
     b = np.zeros_like(a)
     weight = np.eye(columns, dtype=np.float32).reshape(columns, 1, 1, 1, columns)
     rows = np.arange(8, dtype=np.int32)[:, None]
     with np.errstate(invalid="ignore"):
         product = numerics.convolution_float64(a, weight, np.zeros(columns), rows).astype(np.float32)
-        expected = [numerics.relu(y) if relu else y for y in (a + b, product)]
+        expected = [numerics.activate(y, *activation) for y in (a + b, product)]
     with instruction_set(isa):
-        added = _core.add(a, b, "fp32", "fp32", relu_if(relu), 0.0, 0.0)
-        multiplied = _core.convolution(a, weight, None, rows, "fp32", "fp32", relu_if(relu), 0.0, None)
+        added = _core.add(a, b, "fp32", "fp32", activation, 0.0, 0.0)
+        multiplied = _core.convolution(a, weight, None, rows, "fp32", "fp32", activation, 0.0, None)
     assert_same_values(added, expected[0], "add")
     assert_same_values(multiplied, expected[1], "convolution")
 

@@ -58,7 +58,16 @@ class _Growing:
         z, y, x = (int(n) for n in self.rng.integers(low, high + 1, 3))
         return z, y, x
 
-    def convolution(self, kind: str, out: int | None = None, relu: bool = True) -> None:
+    def activation(self, active: bool) -> dict[str, Any]:
+        """Mostly ReLU: the kernels that finish other activations are few, and one for all layers."""
+        if not active:
+            return {"activation": "None"}
+        number = int(self.rng.integers(8))
+        if number > 1:
+            return {"activation": "ReLU"}
+        return {"activation": "LeakyReLU", "alpha": 0.25} if number else {"activation": "SiLU"}
+
+    def convolution(self, kind: str, out: int | None = None, active: bool = True) -> None:
         """Appends a convolution; one that would leave the grid too small or too large becomes submanifold."""
         kernel, dilation = self.triple(1, 5), self.triple(1, 2)
         stride = (1, 1, 1) if kind == "subm" else self.triple(1, 3)
@@ -80,7 +89,7 @@ class _Growing:
             builder.convolution(
                 name, self.tensor, name, weight, bias, input_shape=self.shape, output_shape=shape,
                 stride=stride, padding=padding, dilation=dilation, subm=kind == "subm",
-                transposed=kind == "transposed", activation="ReLU" if relu else "None", output_bound=120_000,
+                transposed=kind == "transposed", output_bound=120_000, **self.activation(active),
                 **options,
             )
         )  # fmt: skip
@@ -90,7 +99,7 @@ class _Growing:
     def residual(self) -> None:
         """Appends a submanifold convolution and the sum of its two ends."""
         before = self.tensor
-        self.convolution("subm", out=self.channels, relu=False)
+        self.convolution("subm", out=self.channels, active=False)
         name = f"add{len(self.pieces)}"
         options: dict[str, Any] = {"precision": self.precision, "output_precision": self.output_precision()}
         if self.precision == "int8":

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import scn_fx.ops  # noqa: F401  (registers the operators)
 from scn_fx.errors import BoundError, NonFiniteError, OverflowedError, SiteError
+from tests.core.activations import EVERY, Named, activations
 from tests.gpu.test_cuda_kernel_maps import SHAPE as FAR_SHAPE
 from tests.gpu.test_cuda_kernel_maps import far_sites
 from tests.ops.samples import conv_arguments, random_sites, random_tensor, strided_arguments, subm_arguments
@@ -92,7 +93,7 @@ def test_convolutions_and_their_gradients(call: Call, data: st.DataObject) -> No
     c_in, c_out = data.draw(widths), data.draw(widths)
     precision = data.draw(st.sampled_from(["fp32", "fp16", "int8"]))
     output = data.draw(st.sampled_from(["fp16", "fp32" if precision == "fp32" else "int8"]))
-    relu, biased = data.draw(st.booleans()), data.draw(st.booleans())
+    (activation, parameter), biased = data.draw(activations), data.draw(st.booleans())
     volume = kernel_map.shape[1]
     operands = [
         random_tensor(len(sites), c_in, seed=1),
@@ -101,7 +102,7 @@ def test_convolutions_and_their_gradients(call: Call, data: st.DataObject) -> No
     ]
     ranges = {"input_dynamic_range": 2.5, "weight_dynamic_ranges": [0.2] * c_out}
     options = conv_arguments(
-        activation="ReLU" if relu else "None", precision=precision, output_precision=output,
+        activation=activation, activation_parameter=parameter, precision=precision, output_precision=output,
         **(ranges if precision == "int8" else {}),
     )  # fmt: skip
     direction = random_tensor(len(kernel_map), c_out, seed=4)
@@ -119,12 +120,12 @@ def test_convolutions_and_their_gradients(call: Call, data: st.DataObject) -> No
         bound = 1e-4
     else:
         torch.testing.assert_close(found, y, rtol=2e-3, atol=2e-3)
-        bound = None  # a ReLU may see the other side of zero
+        bound = None  # an activation may see the other side of zero
     for one, other in zip(grads, expected, strict=True):
         if bound and other.numel():
             scale = float(other.abs().max())
             torch.testing.assert_close(one, other, rtol=bound, atol=bound * max(scale, 1.0))
-        elif not relu and other.numel():
+        elif activation == "None" and other.numel():
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * max(float(other.abs().max()), 1.0))
 
 
@@ -179,10 +180,12 @@ def test_rows_far_from_each_other(channels: int, precision: str) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("output", ["fp16", "int8"])
-@pytest.mark.parametrize("activation", ["None", "ReLU"])
-def test_add(precision: str, output: str, activation: str) -> None:
+@pytest.mark.parametrize("activation", EVERY)
+def test_add(precision: str, output: str, activation: Named) -> None:
     a, b = random_tensor(100, 7, seed=1), random_tensor(100, 7, seed=2)
-    options = {"name": "sum", "activation": activation, "precision": precision, "output_precision": output,
+    name, parameter = activation
+    options = {"name": "sum", "activation": name, "activation_parameter": parameter,
+               "precision": precision, "output_precision": output,
                "input0_dynamic_range": 1.5, "input1_dynamic_range": 0.7}  # fmt: skip
     expected = OPS.add(a, b, **options)
     found = OPS.add(a.cuda(), b.cuda(), **options).cpu()

@@ -8,16 +8,15 @@ import sys
 
 ENTRY = """
     Activation(
-        name="LeakyReLU",
-        operator="leaky_relu",
-        onnx_type="LeakyRelu",
-        doc="x, or alpha x where x is negative.",
-        compute=lambda x, slope: x.where(x > 0, slope * x),
-        gradient=lambda grad, output, slope: grad.where(output > 0, slope * grad),
-        parameter=Parameter("negative_slope", 0.01, "alpha"),
-        aten={"leaky_relu": lambda given: float(given("negative_slope"))},
-        modules=("LeakyReLU",),
-        homogeneous=True,
+        name="ELU",
+        operator="elu",
+        onnx_type="Elu",
+        doc="x, or alpha (exp(x) - 1) where x is negative.",
+        compute=lambda x, alpha: x.where(x > 0, alpha * x.expm1()),
+        gradient=lambda grad, output, before, alpha: grad.where(output > 0, grad * alpha * before().exp()),
+        parameter=Parameter("alpha", 1.0, "alpha"),
+        aten={"elu": lambda given: float(given("alpha"))},
+        modules=("ELU",),
         attribute_in=frozenset({"scn_fx"}),
         node_in=frozenset({"scn_fx"}),
     ),
@@ -54,17 +53,17 @@ class Model(nn.Module):
     def __init__(self):
         super().__init__()
         self.first = spconv.SubMConv3d(4, 4, 3)
-        self.leaky = nn.LeakyReLU(0.25)
+        self.elu = nn.ELU(0.25)
         self.second = spconv.SubMConv3d(4, 4, 3)
         self.zero = nn.LeakyReLU(0.0, inplace=True)
-        self.alone = nn.LeakyReLU()
+        self.alone = nn.ELU()
         self.last = spconv.SubMConv3d(4, 4, 3)
 
     def forward(self, x):
         a = self.first(x)
-        a = a.replace_feature(self.leaky(a.features))
+        a = a.replace_feature(self.elu(a.features))
         b = self.second(a)
-        b = b.replace_feature(torch.nn.functional.leaky_relu_(b.features + a.features, 0.5))
+        b = b.replace_feature(torch.nn.functional.elu_(b.features + a.features, 0.5))
         c = self.last(b)
         c = c.replace_feature(self.zero(c.features))
         return c.replace_feature(self.alone(c.features) + c.features)
@@ -74,15 +73,15 @@ assert not any("not supported" in note for note in graph.meta["scn_fx"]["notes"]
 found = layers(graph)
 print([(l.name, l.kind, l.fused.name) for l in found])
 first, second, add, last, alone, total = found
-assert (first.activation, first.activation_parameter) == ("LeakyReLU", 0.25)
-assert (add.activation, add.activation_parameter, add.activation_name) == ("LeakyReLU", 0.5, "leaky_relu")
+assert (first.activation, first.activation_parameter) == ("ELU", 0.25)
+assert (add.activation, add.activation_parameter, add.activation_name) == ("ELU", 0.5, "elu")
 assert last.activation == "ReLU" and "activation_parameter" not in last.node.kwargs
-assert (alone.kind, alone.activation_parameter, alone.name) == ("leaky_relu", 0.01, "alone")
+assert (alone.kind, alone.activation_parameter, alone.name) == ("elu", 1.0, "alone")
 x = torch.randn(6, 4, requires_grad=True)
-y = torch.ops.scn_fx.leaky_relu(x, name="a", activation_parameter=0.5)
-assert torch.equal(y, nn.functional.leaky_relu(x, 0.5))
+y = torch.ops.scn_fx.elu(x, name="a", activation_parameter=0.5)
+assert torch.equal(y, x.where(x > 0, 0.5 * x.expm1()))
 y.sum().backward()
-assert torch.equal(x.grad, torch.where(x > 0, 1.0, 0.5))
+assert torch.allclose(x.grad, (0.5 * x.exp()).where(x < 0, torch.ones(())))
 try:
     graph(*frame())
 except ScnError as error:
@@ -94,15 +93,15 @@ register_schemas()
 try:
     onnx_view(graph)
 except ExportError as error:
-    assert "dialect libspconv has no form of leaky_relu" in str(error)
+    assert "dialect libspconv has no form of elu" in str(error)
 else:
-    raise AssertionError("libspconv has no LeakyReLU")
-assert list(activation_nodes(found, "scn_fx").values()) == ["leaky_relu"]
+    raise AssertionError("libspconv has no ELU")
+assert list(activation_nodes(found, "scn_fx").values()) == ["elu"]
 built = Builder(graph, check_exportable(graph), "scn_fx").build()
 calls = {n.kwargs["name"]: n for n in built.graph.nodes if str(n.target).startswith("scn_fx_onnx")}
-assert list(calls) == ["first", "second", "add", "leaky_relu", "last", "alone", "add_1"]
-assert (calls["first"].kwargs["activation"], calls["first"].kwargs["alpha"]) == ("LeakyReLU", 0.25)
-assert calls["leaky_relu"].kwargs["alpha"] == 0.5 and calls["alone"].kwargs["alpha"] == 0.01
+assert list(calls) == ["first", "second", "add", "elu", "last", "alone", "add_1"]
+assert (calls["first"].kwargs["activation"], calls["first"].kwargs["alpha"]) == ("ELU", 0.25)
+assert calls["elu"].kwargs["alpha"] == 0.5 and calls["alone"].kwargs["alpha"] == 1.0
 assert "alpha" not in calls["last"].kwargs
 assert scale_groups(graph) is not None
 print("done")

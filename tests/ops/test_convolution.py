@@ -80,15 +80,27 @@ def test_inverse_returns_to_the_partners_sites() -> None:
     torch.testing.assert_close(y, at_sites(dense, sites), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("activation", ["None", "ReLU"])
-def test_gradients_equal_those_of_a_dense_convolution(activation: str) -> None:
+ACTIVATIONS: dict[tuple[str, float], Any] = {
+    ("None", 0.0): lambda y: y,
+    ("ReLU", 0.0): F.relu,
+    ("LeakyReLU", 0.1): lambda y: F.leaky_relu(y, 0.1),
+    ("LeakyReLU", -0.5): lambda y: F.leaky_relu(y, -0.5),
+    ("SiLU", 0.0): F.silu,
+}
+
+
+@pytest.mark.parametrize(("activation", "parameter"), list(ACTIVATIONS))
+def test_gradients_equal_those_of_a_dense_convolution(activation: str, parameter: float) -> None:
     operands = [t.requires_grad_() for t in _operands()]
     sites = random_sites()
     direction = random_tensor(40, 8, seed=5)
-    found = torch.autograd.grad((_submanifold(*operands, activation=activation) * direction).sum(), operands)
+    found = torch.autograd.grad(
+        (_submanifold(*operands, activation=activation, activation_parameter=parameter) * direction).sum(),
+        operands,
+    )
     x, w, b = operands
     y = at_sites(F.conv3d(to_dense(x, sites), torch_weight(w), b, padding=1), sites)
-    y = y.relu() if activation == "ReLU" else y
+    y = ACTIVATIONS[activation, parameter](y)
     expected = torch.autograd.grad((y * direction).sum(), operands)
     for name, one, other in zip(("features", "weight", "bias"), found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
@@ -264,7 +276,7 @@ def test_operands_that_do_not_fit(make: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"activation": "GELU"}, "activation must be one of None, ReLU, got 'GELU'"),
+        ({"activation": "GELU"}, "activation must be one of None, ReLU, LeakyReLU, SiLU, got 'GELU'"),
         ({"precision": "int4"}, "precision must be one of fp32, fp16, int8, got 'int4'"),
         ({"precision": "fp16", "output_precision": "fp32"}, "output_precision 'fp32' needs precision 'fp32'"),
     ],

@@ -39,6 +39,11 @@ def _cases() -> dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]]:
         "inverse_map": (OPS.inverse_map, (strided, sites), {"name": "up"}),
         "convolution": (OPS.convolution, (x, weight, bias, kernel_map), conv_arguments()),
         "convolution ReLU": (OPS.convolution, (x, weight, bias, kernel_map), inverse),
+        "convolution SiLU": (
+            OPS.convolution,
+            (x, weight, bias, kernel_map),
+            {**inverse, "activation": "SiLU"},
+        ),
         "convolution without bias": (OPS.convolution, (x, weight, None, kernel_map), conv_arguments()),
         "convolution int8": (
             OPS.convolution,
@@ -47,9 +52,16 @@ def _cases() -> dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]]:
         ),
         "add": (OPS.add, (x, other), {"name": "add"}),
         "add ReLU": (OPS.add, (x, other), {"name": "add", "activation": "ReLU"}),
+        "add LeakyReLU": (
+            OPS.add,
+            (x, other),
+            {"name": "add", "activation": "LeakyReLU", "activation_parameter": -0.3},
+        ),
         "product": (OPS.product, (x, weight.detach().reshape(8, 27, 6), kernel_map), {"name": "p"}),
         "weight_gradient": (OPS.weight_gradient, (other, x, kernel_map), {"name": "w"}),
         "relu": (OPS.relu, (x,), {"name": "relu"}),
+        "leaky_relu": (OPS.leaky_relu, (x,), {"name": "leaky", "activation_parameter": -0.3}),
+        "silu": (OPS.silu, (x,), {"name": "silu"}),
         "scatter_dense": (
             OPS.scatter_dense,
             (x, sites),

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Add, ReLU, dense map, reshapes, kernel maps and placeholder sites."""
+"""Add, activations, dense map, reshapes, kernel maps and placeholder sites."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+import torch.nn.functional as F
 
 import scn_fx.ops  # noqa: F401  (registers the operators)
 from scn_fx.errors import BoundError, CalibrationError, OverflowedError, ScnError, SiteError
@@ -25,12 +29,34 @@ DENSE = {"name": "dense", "format": "zyx", "batch_size": BATCH, "spatial_shape":
 def test_add_in_float32_and_its_gradients() -> None:
     a, b = (random_tensor(40, 6, seed=seed).requires_grad_() for seed in (1, 2))
     assert torch.equal(OPS.add(a, b, name="add"), a + b)
-    y = OPS.add(a, b, name="add", activation="ReLU")
-    assert torch.equal(y, (a + b).relu())
+
+
+@pytest.mark.parametrize(
+    ("activation", "parameter", "function"),
+    [
+        ("ReLU", 0.0, F.relu),
+        ("LeakyReLU", 0.1, lambda y: F.leaky_relu(y, 0.1)),
+        ("LeakyReLU", -0.5, lambda y: F.leaky_relu(y, -0.5)),
+        ("SiLU", 0.0, F.silu),
+    ],
+)
+def test_add_with_an_activation_and_its_gradients(
+    activation: str, parameter: float, function: Callable[[Any], Any]
+) -> None:
+    a, b = (random_tensor(40, 6, seed=seed).requires_grad_() for seed in (1, 2))
+    y = OPS.add(a, b, name="add", activation=activation, activation_parameter=parameter)
+    torch.testing.assert_close(y, function(a + b), rtol=1e-6, atol=1e-7)
     direction = random_tensor(40, 6, seed=3)
     found = torch.autograd.grad((y * direction).sum(), (a, b))
-    expected = torch.autograd.grad(((a + b).relu() * direction).sum(), (a, b))
+    expected = torch.autograd.grad((function(a + b) * direction).sum(), (a, b))
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_activations_take_finite_numbers_only() -> None:
+    x = random_tensor(40, 6)
+    for call in (OPS.leaky_relu, lambda x, **given: OPS.add(x, x, activation="LeakyReLU", **given)):
+        with pytest.raises(ScnError, match="'leaky': negative_slope of LeakyReLU must be a finite float32"):
+            call(x, name="leaky", activation_parameter=float("nan"))
 
 
 def test_add_in_int8_quantises_both_operands() -> None:

@@ -19,12 +19,13 @@ import numpy.typing as npt
 import onnx
 from onnx import AttributeProto, TensorProto
 
-__all__ = ["ATTRIBUTES", "Network", "Node", "read_network"]
+__all__ = ["ACTIVATION_NODES", "ATTRIBUTES", "MISSING_ALPHA", "Network", "Node", "read_network"]
 
 INT, FLOAT, STRING = AttributeProto.INT, AttributeProto.FLOAT, AttributeProto.STRING
 INTS, FLOATS = AttributeProto.INTS, AttributeProto.FLOATS
 
 _CONVOLUTION = {
+    "alpha": FLOAT,
     **dict.fromkeys(("activation", "rulebook", "precision", "output_precision"), STRING),
     **dict.fromkeys(("kernel_size", "stride", "padding", "dilation"), INTS),
     **dict.fromkeys(("subm", "inverse", "output_bound"), INT),
@@ -43,11 +44,25 @@ ATTRIBUTES: dict[str, dict[str, int]] = {
     "Add": _ADD,
     "QuantAdd": _ADD,
     "Relu": {},
+    "LeakyRelu": {"alpha": FLOAT},
+    "Silu": {},
     "ScatterDense": {"format": STRING, "input_spatial_shape": INTS, "output_shape": INTS},
     "Reshape": {"dims": INTS},
     "Transpose": {"dims": INTS},
 }
 """ONNX attribute types of every operator of the dialect."""
+
+ACTIVATION_NODES = {"Relu": "ReLU", "LeakyRelu": "LeakyReLU", "Silu": "SiLU"}
+"""Nodes that are an activation alone, and its name. libspconv has the first."""
+MISSING_ALPHA = 0.01
+"""The slope of a LeakyReLU that names none."""
+_ACTIVATIONS = ("None", *ACTIVATION_NODES.values())
+_FOREIGN = {
+    "LeakyReLU",
+    "LeakyRelu",
+    "SiLU",
+    "Silu",
+}  # names of activations and nodes that only the engine reads
 
 _REQUIRED = {
     "SparseConvolution": (
@@ -145,7 +160,7 @@ def _check_convolution(node: Node) -> None:
         assert len(a[name]) == 3, f"{node.name}: {name} has {len(a[name])} entries, must have 3"
     for name in ("input_spatial_shape", "output_spatial_shape"):
         assert len(a[name]) == 3, f"{node.name}: {name} has {len(a[name])} entries, must have 3"
-    assert a["activation"] in ("ReLU", "None"), f"{node.name}: activation {a['activation']!r}"
+    assert a["activation"] in _ACTIVATIONS, f"{node.name}: activation {a['activation']!r}"
     assert a["subm"] in (0, 1) and a["inverse"] in (0, 1) and a["output_bound"] > 0, node.name
     for name, size in (("in_channels", weight.shape[4]), ("out_channels", weight.shape[0])):
         assert a.get(name, size) == size, f"{node.name}: {name} is {a[name]}, the weight says {size}"
@@ -172,8 +187,11 @@ def _node(proto: onnx.NodeProto, initialisers: dict[str, TensorProto], used: set
     return node
 
 
-def read_network(source: str | Path | bytes) -> Network:
-    """Parse and check; raises AssertionError with the node and attribute that breaks a rule."""
+def read_network(source: str | Path | bytes, dialect: str = "libspconv") -> Network:
+    """Parse and check; raises AssertionError with the node and attribute that breaks a rule.
+
+    `dialect` "scn_fx" allows what only the engine reads, too.
+    """
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
     graph = onnx.load_model_from_string(data).graph
     assert len(graph.input) == 1, f"{len(graph.input)} graph inputs; libspconv wants the features alone"
@@ -183,6 +201,10 @@ def read_network(source: str | Path | bytes) -> Network:
     known, used, nodes = {graph.input[0].name}, set(), []
     for proto in graph.node:
         node = _node(proto, initialisers, used)
+        if dialect == "libspconv":
+            foreign = {node.op_type, node.attributes.get("activation")} & _FOREIGN
+            assert not foreign, f"{node.name}: libspconv has no {foreign}"
+            assert "alpha" not in node.attributes, f"{node.name}: libspconv has no attribute alpha"
         for name in node.inputs:
             assert name in known, f"{node.name}: its input {name} comes from no earlier node"
         assert node.output not in known, f"{node.name}: its output {node.output} exists already"

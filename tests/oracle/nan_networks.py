@@ -35,8 +35,8 @@ def _diagonal(channels: int, value: float, size: int = 1) -> npt.NDArray[np.floa
 
 
 def nan_network(channels: int, seed: int = 0) -> NanNetwork:
-    """Nine layers that grow by 2^15 each; then infinity less infinity, a sum with a ReLU, a ReLU of its own,
-    and convolutions with a ReLU; dense and sparse outputs.
+    """Nine layers that grow by 2^15 each; then infinity less infinity, a sum with several activations, a
+    ReLU of its own, and convolutions with activations; dense and sparse outputs.
 
     A third of the sites holds zeros, and stays finite where it has no other neighbours.
     """
@@ -52,9 +52,15 @@ def nan_network(channels: int, seed: int = 0) -> NanNetwork:
         builder.convolution("turn", x, "turn", _diagonal(channels, -1.0), rulebook="one", **same),
         builder.add("sum", x, "turn", "sum"),
         builder.node("Relu", "sum.relu", ["sum"], "sum.relu"),
+        builder.node("LeakyRelu", "sum.leaky", ["sum"], "sum.leaky", alpha=0.25),
+        builder.node("Silu", "sum.silu", ["sum"], "sum.silu"),
         builder.convolution(
             "near", "sum.relu", "near", _diagonal(channels, 0.5, 3), padding=(1, 1, 1), activation="ReLU",
             **same,
+        ),
+        builder.convolution(
+            "smooth", "sum.leaky", "smooth", _diagonal(channels, 0.5, 3), padding=(1, 1, 1),
+            activation="SiLU", **same,
         ),
         builder.node("Relu", "turn.relu", ["turn"], "turn.relu"),
         builder.add("again", "near", "turn.relu", "again"),
@@ -64,7 +70,7 @@ def nan_network(channels: int, seed: int = 0) -> NanNetwork:
             output_shape=[1, channels, *GRID],
         ),
     ]  # fmt: skip
-    outputs = ["dense", "sum.relu", "near", "end"]
+    outputs = ["dense", "sum.relu", "sum.silu", "near", "smooth", "end"]
     data = builder.build_onnx(*pieces, outputs=outputs, channels=channels)
     rng = np.random.default_rng(seed)
     sites = random_sites(rng, 60, GRID)

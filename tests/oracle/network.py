@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tests.oracle import geometry, numerics
-from tests.oracle.dialect import Network, Node, read_network
+from tests.oracle.dialect import ACTIVATION_NODES, MISSING_ALPHA, Network, Node, read_network
 from tests.oracle.exact import round_to_float16
 
 __all__ = ["NodeValue", "Result", "Runner", "run_network"]
@@ -103,8 +103,13 @@ class Runner:
             return self._convolution(node, x)
         if node.op_type in ("Add", "QuantAdd"):
             return self._add(node, *inputs)
-        if node.op_type == "Relu":
-            return NodeValue(node.name, node.op_type, numerics.relu(x.values), x.sites)
+        if node.op_type in ACTIVATION_NODES:
+            kind, alpha = ACTIVATION_NODES[node.op_type], a.get("alpha", MISSING_ALPHA)
+            y = numerics.activate(x.values.astype(np.float32), kind, alpha)
+            if x.values.dtype != np.float16:
+                return NodeValue(node.name, node.op_type, y, x.sites)
+            rounded = round_to_float16(y)
+            return NodeValue(node.name, node.op_type, rounded.values, x.sites, None, rounded.overflowed)
         if node.op_type == "ScatterDense":
             assert x.sites is not None, f"{node.name}: its input is dense already"
             shape = tuple(a["input_spatial_shape"])
@@ -125,8 +130,11 @@ class Runner:
 
     def _emit(self, node: Node, y: Array, sites: Ints, error: Error | None, lost: int) -> NodeValue:
         """Applies the activation and the output precision to the unrounded result."""
-        if node.attributes.get("activation") == "ReLU":
-            y = numerics.relu(y)
+        kind, alpha = node.attributes.get("activation", "None"), node.attributes.get("alpha", MISSING_ALPHA)
+        if error is not None:
+            error = numerics.activation_error(y, error, kind, alpha)
+        # a float64 sum is rounded once, behind everything else, where nothing but its sign matters
+        y = numerics.activate(y if kind in ("None", "ReLU") else y.astype(np.float32), kind, alpha)
         if self._precisions(node)[1] != "fp16":
             return NodeValue(node.name, node.op_type, y.astype(np.float32), sites, error, lost)
         rounded = round_to_float16(y)
@@ -228,7 +236,7 @@ def run_network(
     bounds: bool = False,
 ) -> Result:
     """Read (unless read already) and run a network on one frame; see `Runner` for the options."""
-    network = source if isinstance(source, Network) else read_network(source)
+    network = source if isinstance(source, Network) else read_network(source, "scn_fx")
     if batch_size is None:
         batch_size = 1 + int(sites[:, 0].max(initial=0))
     return Runner(network, batch_size, precision, given or {}, bounds).run(features, sites)

@@ -8,6 +8,7 @@ return the *unrounded* float32 result y: before the activation, and before round
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import factorial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,8 @@ from tests.oracle.exact import fma32
 
 __all__ = [
     "FIXED_ORDER_CHANNELS",
+    "activate",
+    "activation_error",
     "add_fp16",
     "add_int8",
     "convolution_fixed_order",
@@ -153,6 +156,61 @@ def add_fp16(a: Array, b: Array) -> Float32:
 def relu(x: Array) -> Array:
     """`max(x, 0)`, keeping the dtype; NaN stays NaN, a negative zero becomes a positive one."""
     return np.where(x <= 0, x.dtype.type(0), x)
+
+
+def leaky_relu(x: Float32, slope: float) -> Float32:
+    """`x` where it is positive, elsewhere `x` times the float32 slope, rounded."""
+    below = (x * np.float32(slope)).astype(np.float32)
+    return np.asarray(np.where(x > 0, x, below), np.float32)
+
+
+def _exp(z: Float32) -> Float32:
+    """e^z = 2^n e^(z - n ln 2), n the integer nearest to z / ln 2, each operation rounded to float32.
+
+    ln 2 is 355/512 less 0x1.bd0106p-13; the series of e^r ends with r^7. z is taken between -86 and 89.
+    """
+    z = np.clip(z, np.float32(-86), np.float32(89))
+    n = np.rint(z * np.float32(float.fromhex("0x1.715476p+0")))
+    r = (z - n * np.float32(355 / 512)) + n * np.float32(float.fromhex("0x1.bd0106p-13"))
+    total = np.full_like(r, np.float32(1) / np.float32(5040))
+    for k in range(6, -1, -1):
+        total = total * r + np.float32(1) / np.float32(factorial(k))
+    whole = np.where(np.isnan(n), np.float32(0), n).astype(np.int32)
+    with np.errstate(over="ignore"):
+        return np.asarray(np.ldexp(total, whole), np.float32)
+
+
+def silu(x: Float32) -> Float32:
+    """`x / (1 + e^-x)`."""
+    with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+        return np.asarray(x / (np.float32(1) + _exp(-x)), np.float32)
+
+
+def activate(x: Array, kind: str, parameter: float = 0.0) -> Array:
+    """An activation by its name in files, in float32; the dtype of `x` stays."""
+    wide = np.asarray(x, np.float32)
+    if kind == "None":
+        return x
+    if kind == "ReLU":
+        return relu(x)
+    if kind == "LeakyReLU":
+        return leaky_relu(wide, parameter).astype(x.dtype)
+    assert kind == "SiLU", f"no activation is called {kind!r}"
+    return silu(wide).astype(x.dtype)
+
+
+def activation_error(
+    x: Array, error: npt.NDArray[np.float64], kind: str, parameter: float
+) -> npt.NDArray[np.float64]:
+    """How far results may be apart whose arguments are `x`, give or take `error`.
+
+    The largest slope times that, and rounding errors of the function itself (ReLU and nothing have none).
+    """
+    if kind in ("None", "ReLU"):
+        return error
+    steepest = max(1.0, abs(parameter)) if kind == "LeakyReLU" else 1.1  # of SiLU 1.0998
+    own = 2.0**-21 * (np.abs(np.asarray(x, np.float64)) * steepest + 1e-30)
+    return np.asarray(error * steepest + own, np.float64)
 
 
 def scatter_dense(features: Array, sites: Ints, batch_size: int, shape: tuple[int, ...]) -> Array:

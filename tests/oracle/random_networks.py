@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random small networks of the libspconv dialect as ONNX files, with a frame for each."""
+"""Random small networks as ONNX files of the engine's own dialect, with a frame for each."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from hypothesis import strategies as st
 
 from tests.oracle import builder, strategies
+from tests.oracle.dialect import ACTIVATION_NODES
 from tests.oracle.frames import random_sites
 from tests.oracle.geometry import output_shape
 from tests.oracle.numerics import FIXED_ORDER_CHANNELS
@@ -18,7 +19,9 @@ from tests.oracle.numerics import FIXED_ORDER_CHANNELS
 __all__ = ["RandomNetwork", "networks"]
 
 Triple = tuple[int, int, int]
-BLOCKS = ("subm", "residual", "residual", "strided", "transposed", "inverse", "relu")
+BLOCKS = ("subm", "residual", "residual", "strided", "transposed", "inverse", "activation")
+ACTIVATIONS = ("ReLU", "ReLU", "LeakyReLU", "SiLU")
+SLOPES = (0.01, 0.25, 1.5, -0.5)
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,12 @@ class _Drawing:
         precision = self.draw(st.sampled_from(allowed))
         return {"precision": precision, "output_precision": self.draw(st.sampled_from(["int8", "fp16"]))}
 
-    def convolution(self, x: _Sparse, kind: str, relu: bool, out: int | None = None) -> _Sparse:
+    def _activation(self) -> tuple[str, dict[str, float]]:
+        """An activation and the attributes of its node."""
+        name = self.draw(st.sampled_from(ACTIVATIONS))
+        return name, {"alpha": self.draw(st.sampled_from(SLOPES))} if name == "LeakyReLU" else {}
+
+    def convolution(self, x: _Sparse, kind: str, active: bool, out: int | None = None) -> _Sparse:
         """Appends a convolution of this kind with a drawn geometry."""
         kernel = self.draw(strategies.triples(1, 3))
         dilation: Triple = self.draw(st.sampled_from([(1, 1, 1), (1, 2, 1)]))
@@ -97,15 +105,15 @@ class _Drawing:
         # submanifold layers of equal geometry on one site set share a rulebook, as an indice_key does
         rulebook = f"{x.sites}_{kernel}_{dilation}" if kind == "subm" and self.draw(st.booleans()) else name
         y = _Sparse(name, out or self.draw(st.integers(1, 24)), shape, x.sites if kind == "subm" else name)
-        self._append(name, x, y, kernel, numbers, kind, relu, rulebook)
+        self._append(name, x, y, kernel, numbers, kind, active, rulebook)
         if kind == "strided":
             self.partners.append((rulebook, x, y, {"kernel": kernel, **numbers}))
         return y
 
-    def inverse(self, x: _Sparse, relu: bool) -> _Sparse:
+    def inverse(self, x: _Sparse, active: bool) -> _Sparse:
         """Appends the inverse of the strided convolution that made x's site set, and that one if need be."""
         if all(p[2].sites != x.sites for p in self.partners):
-            x = self.convolution(self.convolution(x, "strided", True), "subm", relu)
+            x = self.convolution(self.convolution(x, "strided", True), "subm", active)
         made = [p for p in self.partners if p[2].sites == x.sites]
         if not made:
             return x  # the strided layer would have left no output
@@ -114,7 +122,7 @@ class _Drawing:
         kernel = numbers.pop("kernel")
         name = self._name("inverse")
         y = _Sparse(name, self.draw(st.integers(1, 24)), before.shape, before.sites)
-        self._append(name, x, y, kernel, numbers, "inverse", relu, rulebook)
+        self._append(name, x, y, kernel, numbers, "inverse", active, rulebook)
         return y
 
     def _append(
@@ -125,7 +133,7 @@ class _Drawing:
         kernel: Triple,
         numbers: dict[str, Triple],
         kind: str,
-        relu: bool,
+        active: bool,
         rulebook: str,
     ) -> None:
         weight, bias = strategies.weights_for(self.rng, y.channels, kernel, x.channels)
@@ -133,6 +141,7 @@ class _Drawing:
         if ranges:
             peak = np.abs(weight).max(axis=(1, 2, 3, 4)).astype(np.float32)
             ranges |= {"input_range": self._amax(), "weight_ranges": np.maximum(peak, 1e-3).tolist()}
+        activation, attributes = self._activation() if active else ("None", {})
         self.pieces.append(
             builder.convolution(
                 name,
@@ -143,7 +152,8 @@ class _Drawing:
                 input_shape=x.shape,
                 output_shape=y.shape,
                 rulebook=rulebook,
-                activation="ReLU" if relu else "None",
+                activation=activation,
+                **attributes,
                 **{k: kind == k for k in ("subm", "inverse", "transposed")},
                 **numbers,
                 **ranges,
@@ -151,18 +161,20 @@ class _Drawing:
         )
 
     def residual(self, x: _Sparse) -> _Sparse:
-        """Convolution, ReLU, convolution, Add with x, Relu: the residual block of CenterPoint."""
+        """Convolution, activation, convolution, Add with x, activation: the block of CenterPoint."""
         inner = self.convolution(self.convolution(x, "subm", True), "subm", False, out=x.channels)
         name = self._name("add")
         ranges = (self._amax(), self._amax()) if self.quantised else None
         precisions = self._precisions(0)
         self.pieces.append(builder.add(name, inner.tensor, x.tensor, name, ranges=ranges, **precisions))
-        return self.relu(_Sparse(name, x.channels, x.shape, x.sites))
+        return self.activation(_Sparse(name, x.channels, x.shape, x.sites))
 
-    def relu(self, x: _Sparse) -> _Sparse:
-        """A Relu node of its own."""
-        name = self._name("relu")
-        self.pieces.append(builder.node("Relu", name, [x.tensor], name))
+    def activation(self, x: _Sparse) -> _Sparse:
+        """The node of an activation."""
+        kind, attributes = self._activation()
+        op_type = {name: op_type for op_type, name in ACTIVATION_NODES.items()}[kind]
+        name = self._name(op_type.lower())
+        self.pieces.append(builder.node(op_type, name, [x.tensor], name, **attributes))
         return _Sparse(name, x.channels, x.shape, x.sites)
 
     def dense(self, x: _Sparse, batch_size: int) -> str:
@@ -203,8 +215,8 @@ def networks(draw: st.DrawFn, *, exact: bool, max_sites: int = 150, max_blocks: 
         block = draw(st.sampled_from(BLOCKS))
         if block == "residual":
             x = drawing.residual(x)
-        elif block == "relu":
-            x = drawing.relu(x)
+        elif block == "activation":
+            x = drawing.activation(x)
         elif block == "inverse":
             x = drawing.inverse(x, draw(st.booleans()))
         else:

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which function follows a sum. Each backend has one header with what they compute: cpu/kernels/
-// activations-inl.h and cuda/convolution/activations.cuh.
+// Which function follows a sum; core/activations-inl.h has what they compute.
 #pragma once
 
 #include <cstdint>
 
 namespace scn {
 
-enum class ActivationKind : int32_t { kNone, kRelu };
+enum class ActivationKind : int32_t { kNone, kRelu, kLeakyRelu, kSilu };
 
 struct Activation {
   ActivationKind kind = ActivationKind::kNone;

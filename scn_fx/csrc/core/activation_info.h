@@ -11,6 +11,7 @@ namespace scn {
 struct ActivationInfo {
   ActivationKind kind;
   const char* name;       // as in files and in Python
+  const char* node;       // op_type of a node that is nothing else; null where there is none
   const char* parameter;  // attribute of its parameter in files; null without one
   float missing_parameter;
   bool nonnegative;  // no result is below zero
@@ -18,8 +19,10 @@ struct ActivationInfo {
   bool commutes;     // rounding to float16 before it, besides behind it, changes nothing
 };
 constexpr ActivationInfo kActivations[] = {
-    {ActivationKind::kNone, "None", nullptr, 0.0f, false, true, true},
-    {ActivationKind::kRelu, "ReLU", nullptr, 0.0f, true, true, true},
+    {ActivationKind::kNone, "None", nullptr, nullptr, 0.0f, false, true, true},
+    {ActivationKind::kRelu, "ReLU", "Relu", nullptr, 0.0f, true, true, true},
+    {ActivationKind::kLeakyRelu, "LeakyReLU", "LeakyRelu", "alpha", 0.01f, false, false, false},
+    {ActivationKind::kSilu, "SiLU", "Silu", nullptr, 0.0f, false, false, false},
 };
 
 constexpr const ActivationInfo& info_of(ActivationKind kind) { return kActivations[int32_t(kind)]; }

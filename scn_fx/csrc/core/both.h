@@ -4,6 +4,9 @@
 
 #if defined(__CUDACC__)
 #define SCN_FX_BOTH __host__ __device__
+/// Functions of values that lie in registers: of a thread of a GPU, or of a processor's lanes.
+#define SCN_FX_LANES __device__ __forceinline__
 #else
 #define SCN_FX_BOTH
+#define SCN_FX_LANES inline
 #endif

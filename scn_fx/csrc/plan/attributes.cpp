@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "plan/attributes.h"
 
+#include <cmath>
 #include <limits>
 
-#include "core/activation_info.h"
 #include "core/error.h"
 
 namespace scn {
@@ -72,11 +72,19 @@ Activation Attributes::activation() const {
   const std::string name = text("activation", "None");
   std::string known;
   for (const ActivationInfo& info : kActivations) {
-    if (name == info.name)
-      return {info.kind, info.parameter ? number(info.parameter, info.missing_parameter) : 0.0f};
+    if (name == info.name) return activation(info);
     known += (known.empty() ? "'" : " or '") + std::string(info.name) + "'";
   }
   fail(ErrorKind::kOnnx, label_, ": activation must be ", known, ", the file says '", name, "'.");
+}
+
+Activation Attributes::activation(const ActivationInfo& info) const {
+  const float value = info.parameter ? number(info.parameter, info.missing_parameter) : 0.0f;
+  if (!std::isfinite(value)) {
+    fail(ErrorKind::kOnnx, label_, ": ", info.parameter, " of ", info.name,
+         " must be a finite number, the file has ", value, ".");
+  }
+  return {info.kind, value};
 }
 
 }  // namespace scn

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "core/activation.h"
+#include "core/activation_info.h"
 #include "core/types.h"
 #include "onnx/model.h"
 
@@ -25,8 +25,10 @@ class Attributes {
   std::vector<float> numbers(const char* name) const;     // empty when missing
   Triple triple(const char* name, const Triple* missing, int32_t least) const;
   ElementType precision(const char* name, ElementType missing) const;
-  /// The function behind a layer, with its parameter.
+  /// The function behind a layer, by the attribute `activation`, with its parameter.
   Activation activation() const;
+  /// That function with its parameter.
+  Activation activation(const ActivationInfo& info) const;
 
  private:
   const OnnxAttribute* typed(const char* name, AttributeType type, const char* type_name) const;

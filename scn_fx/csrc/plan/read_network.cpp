@@ -17,18 +17,33 @@ struct OperatorReader {
   void (NetworkReader::*read)(const OnnxNode&, const Attributes&, NodeSpec&, ValueSpec&);
 };
 
-}  // namespace
-
-/// The operators of the dialect.
+/// The operators of the dialect; each activation that has a node is one, besides.
 const OperatorReader kOperators[] = {
     {"SparseConvolution", NodeKind::kConvolution, &NetworkReader::read_convolution},
     {"Add", NodeKind::kAdd, &NetworkReader::read_add},
     {"QuantAdd", NodeKind::kAdd, &NetworkReader::read_add},
-    {"Relu", NodeKind::kActivation, &NetworkReader::read_relu},
     {"ScatterDense", NodeKind::kScatterDense, &NetworkReader::read_scatter},
     {"Reshape", NodeKind::kReshape, &NetworkReader::read_reshape},
     {"Transpose", NodeKind::kTranspose, &NetworkReader::read_transpose},
 };
+
+OperatorReader reader_of(const OnnxNode& node, const std::string& label) {
+  std::string known;
+  for (const OperatorReader& candidate : kOperators) {
+    if (node.op_type == candidate.op_type) return candidate;
+    known += std::string(candidate.op_type) + ", ";
+  }
+  for (const ActivationInfo& info : kActivations) {
+    if (!info.node) continue;
+    if (node.op_type == info.node) return {info.node, NodeKind::kActivation, &NetworkReader::read_activation};
+    known += std::string(info.node) + ", ";
+  }
+  known.resize(known.size() - 2);
+  fail(ErrorKind::kOnnx, label, ": operator '", node.op_type,
+       "' is not part of the dialect. This engine runs ", known, ".");
+}
+
+}  // namespace
 
 std::string NetworkReader::dims_text(const std::vector<int64_t>& dims) {
   std::string out = "[";
@@ -75,22 +90,13 @@ void NetworkReader::read_node(const OnnxNode& node) {
   if (node.outputs.size() != 1) {
     fail(ErrorKind::kOnnx, label_, ": expected one output, the file has ", node.outputs.size(), ".");
   }
-  const OperatorReader* reader = nullptr;
-  std::string known;
-  for (const OperatorReader& candidate : kOperators) {
-    if (node.op_type == candidate.op_type) reader = &candidate;
-    known += (known.empty() ? "" : ", ") + std::string(candidate.op_type);
-  }
-  if (!reader) {
-    fail(ErrorKind::kOnnx, label_, ": operator '", node.op_type,
-         "' is not part of the libspconv dialect. This engine runs ", known, ".");
-  }
+  const OperatorReader reader = reader_of(node, label_);
   NodeSpec spec;
-  spec.kind = reader->kind;
-  spec.op_type = reader->op_type;
+  spec.kind = reader.kind;
+  spec.op_type = reader.op_type;
   spec.name = node.name.empty() ? node.outputs[0] : node.name;
   ValueSpec out;
-  (this->*reader->read)(node, Attributes(node, label_), spec, out);
+  (this->*reader.read)(node, Attributes(node, label_), spec, out);
   if (options_.float32) {
     spec.precision = spec.output_precision = ElementType::kFloat32;
     out.half = false;

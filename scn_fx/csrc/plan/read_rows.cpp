@@ -24,10 +24,13 @@ void NetworkReader::read_add(const OnnxNode& node, const Attributes& a, NodeSpec
   out.set = x.set;
 }
 
-void NetworkReader::read_relu(const OnnxNode& node, const Attributes&, NodeSpec& spec, ValueSpec& out) {
+void NetworkReader::read_activation(const OnnxNode& node, const Attributes& a, NodeSpec& spec,
+                                    ValueSpec& out) {
   spec.inputs = {value_id(node, 0)};
   const ValueSpec& x = sparse(spec.inputs[0]);
-  spec.activation = {ActivationKind::kRelu, 0.0f};
+  for (const ActivationInfo& info : kActivations) {
+    if (info.node && node.op_type == info.node) spec.activation = a.activation(info);
+  }
   out.channels = x.channels;
   out.set = x.set;
   out.half = x.half;

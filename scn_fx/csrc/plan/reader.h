@@ -24,7 +24,7 @@ class NetworkReader {
   // in.
   void read_convolution(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_add(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
-  void read_relu(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
+  void read_activation(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_scatter(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_reshape(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_transpose(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);

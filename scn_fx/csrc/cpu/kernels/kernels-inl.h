@@ -6,7 +6,7 @@
 
 #include <cstring>
 
-#include "cpu/kernels/activations-inl.h"
+#include "core/activations-inl.h"
 #include "cpu/kernels/kernels.h"
 
 namespace scn {

@@ -47,6 +47,31 @@ inline __m256 relu8(__m256 v) {
 }
 inline Vec16 relu(const Vec16& v) { return {relu8(v.lo), relu8(v.hi)}; }
 
+inline Vec16 divide(const Vec16& a, const Vec16& b) {
+  return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)};
+}
+inline Vec16 splat_as(const Vec16&, float f) { return splat16(f); }
+// The second operand where one of both is NaN.
+inline Vec16 at_least(const Vec16& v, float f) {
+  return {_mm256_max_ps(_mm256_set1_ps(f), v.lo), _mm256_max_ps(_mm256_set1_ps(f), v.hi)};
+}
+inline Vec16 at_most(const Vec16& v, float f) {
+  return {_mm256_min_ps(_mm256_set1_ps(f), v.lo), _mm256_min_ps(_mm256_set1_ps(f), v.hi)};
+}
+inline __m256 where_positive8(__m256 v, __m256 yes, __m256 no) {
+  return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(v, _mm256_setzero_ps(), _CMP_GT_OQ));
+}
+inline Vec16 where_positive(const Vec16& v, const Vec16& yes, const Vec16& no) {
+  return {where_positive8(v.lo, yes.lo, no.lo), where_positive8(v.hi, yes.hi, no.hi)};
+}
+inline __m256 half_power_of_two8(__m256 v) {
+  const __m256i biased = _mm256_add_epi32(_mm256_castps_si256(v), _mm256_set1_epi32(126));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23));
+}
+inline Vec16 half_power_of_two(const Vec16& v) {
+  return {half_power_of_two8(v.lo), half_power_of_two8(v.hi)};
+}
+
 inline __m256 to_q8(__m256 v) {
   v = _mm256_min_ps(_mm256_max_ps(v, _mm256_set1_ps(-128.0f)), _mm256_set1_ps(127.0f));
   return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);

@@ -30,6 +30,19 @@ inline Vec16 relu(Vec16 v) {
   return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_NLE_UQ), v);
 }
 
+inline Vec16 divide(Vec16 a, Vec16 b) { return _mm512_div_ps(a, b); }
+inline Vec16 splat_as(Vec16, float f) { return splat16(f); }
+// The second operand where one of both is NaN.
+inline Vec16 at_least(Vec16 v, float f) { return _mm512_max_ps(_mm512_set1_ps(f), v); }
+inline Vec16 at_most(Vec16 v, float f) { return _mm512_min_ps(_mm512_set1_ps(f), v); }
+inline Vec16 where_positive(Vec16 v, Vec16 yes, Vec16 no) {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_GT_OQ), no, yes);
+}
+inline Vec16 half_power_of_two(Vec16 v) {
+  const __m512i biased = _mm512_add_epi32(_mm512_castps_si512(v), _mm512_set1_epi32(126));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(biased, 23));
+}
+
 inline Vec16 to_q(Vec16 v) {
   v = _mm512_min_ps(_mm512_max_ps(v, _mm512_set1_ps(-128.0f)), _mm512_set1_ps(127.0f));
   return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);

@@ -53,6 +53,30 @@ inline Vec16 relu(const Vec16& v) {
   return each_lane([&](int i) { return v.lane[i] <= 0.0f ? 0.0f : v.lane[i]; });
 }
 
+inline Vec16 divide(const Vec16& a, const Vec16& b) {
+  return each_lane([&](int i) { return a.lane[i] / b.lane[i]; });
+}
+inline Vec16 splat_as(const Vec16&, float f) { return splat16(f); }
+inline Vec16 at_least(const Vec16& v, float f) {
+  return each_lane([&](int i) { return v.lane[i] < f ? f : v.lane[i]; });
+}
+inline Vec16 at_most(const Vec16& v, float f) {
+  return each_lane([&](int i) { return v.lane[i] > f ? f : v.lane[i]; });
+}
+inline Vec16 where_positive(const Vec16& v, const Vec16& yes, const Vec16& no) {
+  return each_lane([&](int i) { return v.lane[i] > 0.0f ? yes.lane[i] : no.lane[i]; });
+}
+inline Vec16 half_power_of_two(const Vec16& v) {
+  return each_lane([&](int i) {
+    uint32_t bits;
+    std::memcpy(&bits, &v.lane[i], sizeof(bits));
+    bits = (bits + 126) << 23;
+    float power;
+    std::memcpy(&power, &bits, sizeof(power));
+    return power;
+  });
+}
+
 /// clamp(round_half_even(v), -128, 127). Clamping first gives the same integers, because the bounds are
 /// integers; the rounder then rounds to the nearest integer, ties to even.
 inline Vec16 to_q(const Vec16& v) {
