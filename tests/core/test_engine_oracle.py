@@ -10,10 +10,11 @@ from hypothesis import given
 
 from scn_fx import _core
 from tests.core.instruction_sets import SUPPORTED, instruction_set
+from tests.oracle import builder, strategies
 from tests.oracle.centerpoint import centerpoint_onnx
 from tests.oracle.compare import assert_same_bits, assert_within, cosine
 from tests.oracle.dialect import read_network
-from tests.oracle.frames import Frame
+from tests.oracle.frames import Frame, random_sites
 from tests.oracle.geometry import align
 from tests.oracle.network import NodeValue, Result, run_network
 from tests.oracle.random_networks import RandomNetwork, networks
@@ -166,3 +167,36 @@ def test_every_instruction_set_gives_the_same_encoder(encoder: tuple[Frame, byte
         with instruction_set(isa):
             (dense,) = _core.Engine(data).run(frame.features, frame.indices)
             assert_same_bits(dense, expected.dense, isa)
+
+
+@every_isa
+@pytest.mark.parametrize("precision", ["int8", None])
+def test_sums_of_sums(isa: str, precision: str | None) -> None:
+    """Additions whose operands are additions, in every nesting of four values."""
+    rng = np.random.default_rng(5)
+    shape, sites = (4, 5, 6), random_sites(rng, 60, (4, 5, 6))
+    same = {"input_shape": shape, "output_shape": shape, "subm": True, "padding": (1, 1, 1), "rulebook": "a"}
+    for order in ([("0", "1"), ("2", "3"), ("s0", "s1")], [("0", "1"), ("s0", "2"), ("3", "s1")]):
+        pieces = []
+        for i in range(4):
+            weight, bias = strategies.weights_for(rng, 8, (3, 3, 3), 4)
+            ranges = {"input_range": 3.0, "weight_ranges": [0.3] * 8} if precision else {}
+            pieces.append(
+                builder.convolution(
+                    f"{i}", "features", f"{i}", weight, bias, precision=precision,
+                    output_precision=precision, **same, **ranges,
+                )
+            )  # fmt: skip
+        for i, (left, right) in enumerate(order):
+            pieces.append(
+                builder.add(
+                    f"s{i}", left, right, f"s{i}", precision=precision,
+                    output_precision=precision if i < 2 else None,
+                    ranges=(2.0 + i, 3.0 + i) if precision else None,
+                )
+            )  # fmt: skip
+        data = builder.build_onnx(*pieces)
+        features = strategies.features_for(rng, len(sites), 4)
+        expected = run_network(data, features, sites, 1)
+        with instruction_set(isa):
+            _assert_outputs(_core.Engine(data).run(features, sites, 1), expected.outputs)

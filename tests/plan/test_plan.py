@@ -102,6 +102,25 @@ def test_an_add_whose_other_operand_comes_later_is_a_step(backend: str) -> None:
     assert kinds[4] == ("convolution", "third") and len(kinds) == 5
 
 
+SUMS = (
+    _same("first", "features", "a", 5, 16),
+    *(_same(f"conv{i}", "a", f"b{i}", 16, 16, **_int8(2.0, 16)) for i in range(4)),
+    *(
+        add(f"sum{i}", left, right, f"s{i}", precision="int8", output_precision="int8", ranges=(3.0, 2.0))
+        for i, (left, right) in enumerate([("b0", "b1"), ("b2", "b3"), ("s0", "s1")])
+    ),
+    _same("last", "s2", "c", 16, 4, **_int8(4.0, 4)),
+)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_convolution_takes_one_add(backend: str) -> None:
+    """The sum of two sums is a step of its own: each convolution has room for one."""
+    steps = _steps(*SUMS, backend=backend)
+    assert [step.get("fused_add") for step in steps if "fused_add" in step] == ["sum0", "sum1"]
+    assert ("add", "sum2") in _summary(steps)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_forms_are_shared_by_readers_of_one_range(backend: str) -> None:
     ranges = (2.0, 2.0, 3.0)

@@ -15,8 +15,9 @@ int fusible_operand(const Plan& plan, const Values& values, const NodeSpec& add)
     const int self = add.inputs[size_t(i)], other = add.inputs[size_t(1 - i)];
     if (!values.is_root(self) || values.readers[size_t(self)] != 1) continue;
     const int step = values.step_of[size_t(self)];
-    if (plan.steps[size_t(step)].kind != Step::Kind::kConvolution || plan.steps[size_t(step)].result != self)
-      continue;
+    const Step& maker = plan.steps[size_t(step)];
+    // One that has an Add already has no room for another.
+    if (maker.kind != Step::Kind::kConvolution || maker.result != self || maker.epilogue.residual) continue;
     const int other_step = values.step_of[size_t(values.roots[size_t(other)].value)];
     if (step > chosen_step && other_step < step) {
       chosen = i;
