@@ -2,9 +2,10 @@
 """torch.fx passes from an exported program to the fused graph, one pass a file.
 
 Order matters: in-place operators must be gone before values are replaced and before dead code is looked for,
-constants before BatchNorms are folded, and BatchNorms before activations are fused. What cannot be captured
-is only marked by them; `Verify` refuses what is still there at the end, so that a part of the model which the
-chosen output does not need is no obstacle.
+constants before BatchNorms are folded, and BatchNorms before activations are fused. A BatchNorm that alone
+reads a convolution goes into it; all others are channel maps, which know activations and additions as layers.
+What cannot be captured is only marked; `Verify` refuses what is still there at the end, so that a part
+of the model which the chosen output does not need is no obstacle.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from scn_fx.passes.fold_batch_norm import FoldBatchNorm
 from scn_fx.passes.fold_constants import FoldConstants
 from scn_fx.passes.functionalise import Functionalise
 from scn_fx.passes.fuse_activation import FuseActivation
+from scn_fx.passes.lower_channel_maps import LowerChannelMaps
 from scn_fx.passes.lower_layout import LowerLayout
 from scn_fx.passes.lower_operators import LowerOperators
 from scn_fx.passes.name_nodes import NameNodes
@@ -35,6 +37,7 @@ __all__ = [
     "Functionalise",
     "FuseActivation",
     "GraphPass",
+    "LowerChannelMaps",
     "LowerLayout",
     "LowerOperators",
     "NameNodes",
@@ -61,6 +64,8 @@ def fusing_passes(paths: Collection[str] = (), outputs: str = "") -> list[GraphP
         FoldConstants(),
         FoldBatchNorm(),
         LowerOperators(),
+        LowerChannelMaps(),
+        DeadCode(),
         CompleteOutput(),
         FuseActivation(),
         LowerLayout(),

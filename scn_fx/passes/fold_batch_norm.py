@@ -46,8 +46,9 @@ def folded(
 class FoldBatchNorm(GraphPass):
     """`batch_norm(convolution(x))` becomes one convolution with other weights (see `folded`).
 
-    It applies where the BatchNorm is the only reader of a convolution without activation. The convolution
-    gets parameters of its own, so a weight that another layer uses as well stays what it was for that layer.
+    It applies where the BatchNorm is the only reader of a convolution without activation; the others are left
+    to `LowerChannelMaps`. The convolution gets parameters of its own, so a weight that another layer uses as
+    well stays what it was for that layer.
     """
 
     def requires(self, graph: fx.GraphModule) -> None:
@@ -63,25 +64,17 @@ class FoldBatchNorm(GraphPass):
         modified = False
         for node in list(graph.graph.nodes):
             if nodes.aten_name(node) == "batch_norm":
-                reason = self._fold(graph, node)
-                if reason is None:
-                    modified = True
-                else:
-                    self.refuse(node, reason)
+                conv = node.args[0]
+                if isinstance(conv, fx.Node) and _folds(conv):
+                    reason = self._fold(graph, node, conv)
+                    if reason is None:
+                        modified = True
+                    else:
+                        self.refuse(node, reason)
         return modified
 
-    def _fold(self, graph: fx.GraphModule, norm: fx.Node) -> str | None:
+    def _fold(self, graph: fx.GraphModule, norm: fx.Node, conv: fx.Node) -> str | None:
         """Fold `norm` and return None, or return why not."""
-        conv = norm.args[0]
-        spec = operator_spec(conv)
-        if not isinstance(conv, fx.Node) or spec is None or not spec.weighted:
-            return f"it does not follow a convolution but {nodes.where(conv)}"  # type: ignore[arg-type]
-        if len(conv.users) > 1:
-            others = ", ".join(nodes.where(user) for user in conv.users if user is not norm)
-            return f"the convolution {conv.kwargs['name']!r} before it is also read by {others}"
-        if argument(conv, "activation") != NO_ACTIVATION:
-            return f"the convolution {conv.kwargs['name']!r} before it has an activation of its own"
-
         read = {n: nodes.argument(norm, n) for n in ("weight", "bias", "running_mean", "running_var")}
         values = {n: nodes.attribute(graph, v) for n, v in read.items()}
         if any(values[n] is None and read[n] is not None for n in read):
@@ -104,3 +97,10 @@ class FoldBatchNorm(GraphPass):
         norm.replace_all_uses_with(conv)
         graph.graph.erase_node(norm)
         return None
+
+
+def _folds(conv: fx.Node) -> bool:
+    """Whether a value is a convolution without activation that one node reads."""
+    spec = operator_spec(conv)
+    alone = spec is not None and spec.weighted and len(conv.users) == 1
+    return alone and argument(conv, "activation") == NO_ACTIVATION

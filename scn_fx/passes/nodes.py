@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import fx
 
-from scn_fx.graph_nodes import argument, map_source, operands, operator_name, operator_spec, values_of
+from scn_fx.graph_nodes import argument, map_source, operands, operator_name, operator_spec
 from scn_fx.operators.spec import Kind, MapRule, MapSide, Sites
 from scn_fx.operators.table import OPERATORS
 
 __all__ = [
+    "ROWWISE",
     "add_reason",
     "argument",
     "aten_name",
@@ -124,10 +125,19 @@ def reasons(node: fx.Node) -> tuple[str, ...]:
     return tuple(node.meta.get(_REASONS, ()))
 
 
-_KEEP_SITES = frozenset(
-    {"batch_norm", *(n for spec in OPERATORS.values() if spec.sites is Sites.SAME for n in spec.aten)}
-)
-"""aten operators whose result has a row per row of their first operand, before they are lowered or folded."""
+ROWWISE = frozenset(
+    {
+        "_unsafe_view", "add", "addmm", "alpha_dropout", "batch_norm", "cat", "chunk", "concat",
+        "concatenate", "div", "dropout", "expand", "feature_alpha_dropout", "feature_dropout", "flatten",
+        "hstack", "index_select", "linear", "matmul", "mean", "mm", "mul", "narrow", "neg", "permute",
+        "reshape", "rsub", "select", "slice", "split", "split_with_sizes", "squeeze", "stack", "sub", "sum",
+        "t", "tensor_split", "transpose", "unbind", "unflatten", "unsqueeze", "view",
+    }
+)  # fmt: skip
+"""aten operators that may give one row for each row, computed from its channels alone; see `channel_maps`."""
+
+_KEEP_SITES = ROWWISE | {n for spec in OPERATORS.values() if spec.sites is Sites.SAME for n in spec.aten}
+"""Those, and operators of features that are not lowered yet."""
 
 
 def sites(node: fx.Node) -> fx.Node | None:
@@ -142,9 +152,10 @@ def sites(node: fx.Node) -> fx.Node | None:
         if spec is not None and spec.sites is Sites.MAP:
             return output_sites(operands(node, Kind.MAP)[0])
         if node.op == "placeholder":
-            return node
-        if spec is None and aten_name(node) in _KEEP_SITES:
-            operand = values_of(node.args[0])[0]
+            return node if isinstance(node.meta.get("val"), torch.Tensor) else None
+        if spec is None and (aten_name(node) in _KEEP_SITES or node.target is operator.getitem):
+            found = [each for each in map(sites, _operands(node)) if each is not None]
+            return found[0] if found else None
         elif spec is not None and spec.sites is Sites.SAME:
             operand = operands(node, Kind.FEATURES)[0]
         else:
@@ -152,6 +163,11 @@ def sites(node: fx.Node) -> fx.Node | None:
         if not isinstance(operand, fx.Node):
             return None
         node = operand
+
+
+def _operands(node: fx.Node) -> list[fx.Node]:
+    """The operands that are tensors, or lists of them."""
+    return [each for each in node.all_input_nodes if not isinstance(each.meta.get("val"), int | torch.SymInt)]
 
 
 def index_sites(node: object) -> fx.Node | None:

@@ -20,16 +20,10 @@ from scn_fx.passes.refused import refusal
 
 __all__ = ["Verify"]
 
-_LINEAR = (
-    "On sites, a Linear layer is a SubMConv3d(in, out, 1) with weight = linear.weight.t().reshape(out, 1, "
-    "1, 1, in): spconv reads the weight of a kernel of one offset as [in, out]. Use that, or leave the "
-    "layer outside."
-)
+_ROWS = "It is supported on features [N, C] that have a row per site."
 _ADVICE = {
-    "batch_norm": "A BatchNorm is supported where it alone reads a convolution that has no activation.",
-    "linear": _LINEAR,
-    "addmm": _LINEAR,
-    "cat": "Concatenation of sparse tensors is not supported yet.",
+    **dict.fromkeys(("batch_norm", "linear", "addmm", "mm", "matmul"), _ROWS),
+    "cat": "Features of the same sites can be joined along their channels (dim=1), rows of sites cannot.",
     **{name: spec.advice for spec in OPERATORS.values() for name in spec.aten if spec.advice},
     "to": "A graph is float32; its precisions are chosen by quant.calibrate. Leave casts out of the forward.",
 }

@@ -106,7 +106,6 @@ RESTS: dict[str, tuple[Callable[[Any, Any], Any], dict[str, Callable[[], nn.Modu
         "sparse_add_hash_based adds",
     ),
     "written": (written, {}, "is not supported|in place"),
-    "concatenated": (lambda m, x: spconv.JoinTable()([x, x]), {}, "cat in"),
     "selected": (lambda m, x: x.features[x.features[:, 0] > 0], {}, "is not supported|output must be"),
     "several results": (lambda m, x: x.dense().max(2), {}, "max in|no output"),
     "top": (lambda m, x: x.dense().flatten(2).topk(3)[0], {}, "topk in"),
@@ -132,11 +131,6 @@ RESTS: dict[str, tuple[Callable[[Any, Any], Any], dict[str, Callable[[], nn.Modu
         lambda m, x: m.conv(x),
         {"conv": lambda: subm(5, 4)},
         "expects features of 5 channels",
-    ),
-    "channels broadcast": (
-        lambda m, x: x.replace_feature(x.features + m.conv(x).features),
-        {"conv": lambda: subm(4, 1)},
-        "4 and 1 channels",
     ),
 }
 

@@ -46,15 +46,6 @@ SEQUENCES: dict[str, tuple[Callable[[], list[Any]], str]] = {
     "2D": (lambda: [spconv.SparseConv2d(4, 4, 3)], r"'0' \(SparseConv2d\)"),
     "sigmoid": (lambda: [subm(), nn.Sigmoid()], r"sigmoid in module '1' \(Sigmoid\).*are the activations"),
     "elu": (lambda: [subm(), nn.ELU()], r"elu in module '1' \(ELU\)"),
-    "linear": (
-        lambda: [subm(), nn.Linear(4, 4)],
-        r"linear in module '1' \(Linear\).*SubMConv3d\(in, out, 1\)",
-    ),
-    "batch norm before": (
-        lambda: [nn.BatchNorm1d(4), subm()],
-        r"batch_norm in module '0'.*does not follow a conv",
-    ),
-    "batch norm after relu": (lambda: [subm(), nn.ReLU(), nn.BatchNorm1d(4)], r"module '2' \(BatchNorm1d\)"),
     "batch norm without statistics": (
         lambda: [subm(), untracked()],
         r"'1' \(BatchNorm1d\) normalises with the statistics of the frame.*track_running_stats",
@@ -104,15 +95,10 @@ class Model(nn.Module):
 
 
 PROGRAMS: dict[str, tuple[Callable[[Any, Any, Any], Any], str]] = {
-    "concatenation": (
-        lambda a, b, x: x.replace_feature(torch.cat([a(x).features, b(x).features], 1)),
-        "cat in the model's own forward.*not supported yet",
+    "concatenation of sites": (
+        lambda a, b, x: x.replace_feature(torch.cat([a(x).features, b(x).features], 0)),
+        "cat in the model's own forward",
     ),
-    "weighted sum": (
-        lambda a, b, x: x.replace_feature(torch.add(a(x).features, b(x).features, alpha=2)),
-        "multiplied by 2",
-    ),
-    "sum with a constant": (lambda a, b, x: x.replace_feature(a(x).features + 1.0), "number 1.0"),
     "product": (lambda a, b, x: x.replace_feature(a(x).features * b(x).features), "mul in the model's own"),
     "voxel count": (lambda a, b, x: a(x) if x.features.shape[0] > 100 else b(x), "number"),
     "branch on values": (lambda a, b, x: a(x) if bool(x.features.sum() > 0) else b(x), "values"),
