@@ -11,12 +11,10 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from scn_fx.operators.activation_formulas import Before, Compute, Gradient, formulas, gradients
 from scn_fx.operators.dialects import DIALECTS, SCN_FX
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = [
     "ACTIVATIONS",
@@ -30,9 +28,6 @@ __all__ = [
 
 Given = Callable[[str], Any]
 """The value of an argument of an aten call, by its name in the schema."""
-
-Before = Callable[[], "torch.Tensor"]
-"""Gives the argument of an activation whose result is known."""
 
 NO_ACTIVATION = "None"
 """The name of doing nothing, as files have it."""
@@ -59,13 +54,13 @@ class Activation:
 
     Attributes:
         name: in graphs and files: "ReLU". spconv's `act_type` has the same names but for "None_".
-        operator: name of its own operator, and suffix of names: "relu"; empty for doing nothing.
-        onnx_type: ONNX type of its own node.
-        doc: the formula, for that node's schema.
         compute: float tensor and parameter to a tensor of the same shape and dtype; NaN stays NaN.
         gradient: gradient behind it, its result, a function that gives its argument (by computing it anew,
             so that it is asked only where the result does not tell enough) and the parameter to the
             gradient before it.
+        operator: name of its own operator, and suffix of names: "relu"; empty for doing nothing.
+        onnx_type: ONNX type of its own node.
+        doc: the formula, for that node's schema.
         parameter: the number that it takes, if any.
         aten: by name of an aten operator, which of its calls are this activation: the parameter, or None.
         modules: classes of modules that are this activation.
@@ -75,8 +70,8 @@ class Activation:
     """
 
     name: str
-    compute: Callable[[torch.Tensor, float], torch.Tensor]
-    gradient: Callable[[torch.Tensor, torch.Tensor, Before, float], torch.Tensor]
+    compute: Compute
+    gradient: Gradient
     operator: str = ""
     onnx_type: str = ""
     doc: str = ""
@@ -114,90 +109,42 @@ def _clamp(given: Given) -> float | None:
     return _where(_is(given("min"), 0) and (given("max") is None or _is(given("max"), math.inf)))
 
 
-def _nothing(x: torch.Tensor, parameter: float) -> torch.Tensor:
-    return x
+def _hardtanh(low: float, high: float) -> Callable[[Given], float | None]:
+    return lambda given: _where(_is(given("min_val"), low) and _is(given("max_val"), high))
 
 
-def _same(grad: torch.Tensor, output: torch.Tensor, before: Before, parameter: float) -> torch.Tensor:
-    return grad
+def _gelu(approximate: str) -> Callable[[Given], float | None]:
+    return lambda given: _where(given("approximate") == approximate)
 
 
-def _relu(x: torch.Tensor, parameter: float) -> torch.Tensor:
-    """NaN stays NaN, and -0 becomes +0 (which torch.relu leaves)."""
-    return x.masked_fill(x <= 0, 0.0)
+_OWN: Any = {"attribute_in": frozenset({SCN_FX}), "node_in": frozenset({SCN_FX})}
 
 
-def _relu_gradient(
-    grad: torch.Tensor, output: torch.Tensor, before: Before, parameter: float
-) -> torch.Tensor:
-    """Zero where the result is, as torch has it; NaN passes."""
-    import torch
-
-    return torch.ops.aten.threshold_backward(grad, output, 0)
-
-
-def _leaky_relu(x: torch.Tensor, slope: float) -> torch.Tensor:
-    import torch
-
-    wide = x.float()
-    return torch.where(wide > 0, wide, wide * slope).to(x.dtype)
-
-
-def _leaky_relu_gradient(
-    grad: torch.Tensor, output: torch.Tensor, before: Before, slope: float
-) -> torch.Tensor:
-    """The result has the sign of its argument unless the slope is negative."""
-    import torch
-
-    return torch.ops.aten.leaky_relu_backward(grad, output if slope > 0 else before(), slope, False)
-
-
-def _exponential(z: torch.Tensor) -> torch.Tensor:
-    """e^z in float32, the bits of csrc/core/activations-inl.h: no operation is fused with another."""
-    import torch
-
-    rounder = 12582912.0  # 1.5 · 2^23: leaves no bits for a fraction
-    z = z.clamp(-86.0, 89.0)
-    shifted = z * 1.4426950216293335 + rounder
-    n = shifted - rounder
-    r = z - n * 0.693359375
-    r = r + n * 0.00021219444170128554
-    power = torch.full_like(r, 1 / 5040)
-    for factorial in (720, 120, 24, 6, 2, 1, 1):
-        power = power * r + 1 / factorial
-    half = ((shifted.view(torch.int32) + 126) << 23).view(torch.float32)
-    return power * half * 2.0
-
-
-def _silu(x: torch.Tensor, parameter: float) -> torch.Tensor:
-    wide = x.float()
-    return (wide / (_exponential(-wide) + 1.0)).to(x.dtype)
-
-
-def _silu_gradient(
-    grad: torch.Tensor, output: torch.Tensor, before: Before, parameter: float
-) -> torch.Tensor:
-    """It falls and rises: two arguments may have one result."""
-    import torch
-
-    return torch.ops.aten.silu_backward(grad, before().to(grad.dtype))
+def _always(given: Given) -> float:
+    return 0.0
 
 
 _ALL = (
-    Activation(name=NO_ACTIVATION, compute=_nothing, gradient=_same, homogeneous=True, attribute_in=DIALECTS),
+    Activation(
+        name=NO_ACTIVATION,
+        compute=formulas["None"],
+        gradient=gradients["None"],
+        homogeneous=True,
+        attribute_in=DIALECTS,
+    ),
     Activation(
         name="ReLU",
+        compute=formulas["ReLU"],
+        gradient=gradients["ReLU"],
         operator="relu",
         onnx_type="Relu",
         doc="max(x, 0).",
-        compute=_relu,
-        gradient=_relu_gradient,
         aten={
-            "relu": lambda given: 0.0,
+            "relu": _always,
             "clamp": _clamp,
             "clip": _clamp,
             "clamp_min": lambda given: _where(_is(given("min"), 0)),
-            "hardtanh": lambda given: _where(_is(given("min_val"), 0) and _is(given("max_val"), math.inf)),
+            "hardtanh": _hardtanh(0, math.inf),
             "leaky_relu": lambda given: _where(_is(given("negative_slope"), 0)),
             "threshold": lambda given: _where(_is(given("threshold"), 0) and _is(given("value"), 0)),
         },
@@ -209,29 +156,108 @@ _ALL = (
     ),
     Activation(
         name="LeakyReLU",
+        compute=formulas["LeakyReLU"],
+        gradient=gradients["LeakyReLU"],
         operator="leaky_relu",
         onnx_type="LeakyRelu",
         doc="x, or alpha x where x is not positive.",
-        compute=_leaky_relu,
-        gradient=_leaky_relu_gradient,
         parameter=Parameter("negative_slope", 0.01, "alpha"),
         aten={"leaky_relu": lambda given: _finite(given("negative_slope"))},
         modules=("LeakyReLU",),
         homogeneous=True,
-        attribute_in=frozenset({SCN_FX}),
-        node_in=frozenset({SCN_FX}),
+        **_OWN,
     ),
     Activation(
         name="SiLU",
+        compute=formulas["SiLU"],
+        gradient=gradients["SiLU"],
         operator="silu",
         onnx_type="Silu",
         doc="x / (1 + exp(-x)).",
-        compute=_silu,
-        gradient=_silu_gradient,
-        aten={"silu": lambda given: 0.0},
+        aten={"silu": _always},
         modules=("SiLU",),
-        attribute_in=frozenset({SCN_FX}),
-        node_in=frozenset({SCN_FX}),
+        **_OWN,
+    ),
+    Activation(
+        name="Sigmoid",
+        compute=formulas["Sigmoid"],
+        gradient=gradients["Sigmoid"],
+        operator="sigmoid",
+        onnx_type="Sigmoid",
+        doc="1 / (1 + exp(-x)).",
+        aten={"sigmoid": _always},
+        modules=("Sigmoid",),
+        **_OWN,
+    ),
+    Activation(
+        name="Tanh",
+        compute=formulas["Tanh"],
+        gradient=gradients["Tanh"],
+        operator="tanh",
+        onnx_type="Tanh",
+        doc="1 - 2 / (1 + exp(2 x)).",
+        aten={"tanh": _always},
+        modules=("Tanh",),
+        **_OWN,
+    ),
+    Activation(
+        name="GELU",
+        compute=formulas["GELU"],
+        gradient=gradients["GELU"],
+        operator="gelu",
+        onnx_type="Gelu",
+        doc="x times the cumulative distribution function of the normal distribution.",
+        aten={"gelu": _gelu("none")},
+        modules=("GELU",),
+        **_OWN,
+    ),
+    Activation(
+        name="GELUTanh",
+        compute=formulas["GELUTanh"],
+        gradient=gradients["GELUTanh"],
+        operator="gelu_tanh",
+        onnx_type="GeluTanh",
+        doc="The approximation of GELU by tanh.",
+        aten={"gelu": _gelu("tanh")},
+        modules=("GELU",),
+        **_OWN,
+    ),
+    Activation(
+        name="ReLU6",
+        compute=formulas["ReLU6"],
+        gradient=gradients["ReLU6"],
+        operator="relu6",
+        onnx_type="Relu6",
+        doc="min(max(x, 0), 6).",
+        aten={
+            "relu6": _always,
+            "hardtanh": _hardtanh(0, 6),
+            "clamp": lambda given: _where(_is(given("min"), 0) and _is(given("max"), 6)),
+        },
+        modules=("ReLU6",),
+        **_OWN,
+    ),
+    Activation(
+        name="Hardswish",
+        compute=formulas["Hardswish"],
+        gradient=gradients["Hardswish"],
+        operator="hardswish",
+        onnx_type="HardSwish",
+        doc="x min(max(x + 3, 0), 6) / 6.",
+        aten={"hardswish": _always},
+        modules=("Hardswish",),
+        **_OWN,
+    ),
+    Activation(
+        name="Hardsigmoid",
+        compute=formulas["Hardsigmoid"],
+        gradient=gradients["Hardsigmoid"],
+        operator="hardsigmoid",
+        onnx_type="HardSigmoid",
+        doc="min(max(x + 3, 0), 6) / 6.",
+        aten={"hardsigmoid": _always},
+        modules=("Hardsigmoid",),
+        **_OWN,
     ),
 )
 

@@ -27,35 +27,16 @@ _ADVICE = {
     **{name: spec.advice for spec in OPERATORS.values() for name in spec.aten if spec.advice},
     "to": "A graph is float32; its precisions are chosen by quant.calibrate. Leave casts out of the forward.",
 }
-_OTHER_ACTIVATIONS = frozenset(
-    {
-        "celu",
-        "clamp",
-        "clamp_max",
-        "clamp_min",
-        "clip",
-        "elu",
-        "gelu",
-        "hardsigmoid",
-        "hardswish",
-        "hardtanh",
-        "mish",
-        "prelu",
-        "relu6",
-        "selu",
-        "sigmoid",
-        "softplus",
-        "tanh",
-    }
-)
+_OTHER_ACTIVATIONS = frozenset({"celu", "clamp_max", "elu", "mish", "prelu", "selu", "softplus", "softsign"})
 _ACTIVATIONS = _OTHER_ACTIVATIONS.union(*(each.aten for each in real_activations()))
 
 
 def _activation_advice() -> str:
     names = [each.name for each in real_activations()]
-    listed = " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
-    are = "is the only activation" if len(names) == 1 else "are the activations"
-    return f"{listed} {are} of a sparse layer (clamp(min=0) is one); train with {' or '.join(names)}."
+    return (
+        f"The activations of sparse layers are {', '.join(names[:-1])} and {names[-1]} (clamp(min=0) is a "
+        "ReLU, clamp(0, 6) a ReLU6); train with one of them."
+    )
 
 
 class Verify(GraphPass):

@@ -141,22 +141,45 @@ def test_relu_by_another_name(name: str) -> None:
     assert layer.activation == "ReLU"
 
 
+OTHERS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "LeakyReLU": nn.LeakyReLU(0.2),
+    "SiLU": nn.functional.silu,
+    "Sigmoid": torch.sigmoid,
+    "Tanh": nn.Tanh(),
+    "GELU": nn.GELU(),
+    "GELUTanh": nn.GELU(approximate="tanh"),
+    "ReLU6": nn.ReLU6(inplace=True),
+    "Hardswish": nn.Hardswish(),
+    "Hardsigmoid": nn.functional.hardsigmoid,
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_activations_are_fused(name: str) -> None:
+    def program(m: Any, f: Any, i: Any) -> Any:
+        return OTHERS[name](m.conv(spconv.SparseConvTensor(f, i, GRID, 1)).features)
+
+    args = frame()
+    (layer,) = layers(check(Model(program), args, args))
+    assert layer.activation == name
+
+
 @pytest.mark.parametrize(
     "activation",
     [
-        nn.ReLU6(),
         nn.Mish(),
+        nn.ELU(),
         nn.Hardtanh(),
         lambda x: x.clamp(min=0.1),
         lambda x: x.clamp(max=1),
-        nn.GELU(),
+        nn.Softplus(),
     ],
 )
 def test_other_activations_are_refused(activation: Any) -> None:
     def program(m: Any, f: Any, i: Any) -> Any:
         return activation(m.conv(spconv.SparseConvTensor(f, i, GRID, 1)).features)
 
-    with pytest.raises(CaptureError, match="LeakyReLU and SiLU are the activations"):
+    with pytest.raises(CaptureError, match="The activations of sparse layers are ReLU, "):
         capture(Model(program), frame())
 
 

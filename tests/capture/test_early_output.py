@@ -10,7 +10,6 @@ import pytest
 import spconv.pytorch as spconv
 import spconv.pytorch.functional as functional
 import torch
-from cumm import tensorview as tv
 from torch import nn
 
 from scn_fx.capture import capture
@@ -49,12 +48,6 @@ def merged_columns(m: Any, x: Any) -> Any:
     features = x.features.new_zeros((sites.shape[0], x.features.shape[1]))
     features.index_add_(0, inverse, x.features)
     return m.flat(spconv.SparseConvTensor(features, sites.int(), x.spatial_shape[1:], x.batch_size))
-
-
-def sigmoid_inside() -> Any:
-    conv = subm()
-    conv.act_type = tv.gemm.Activation.Sigmoid
-    return conv
 
 
 def written(m: Any, x: Any) -> Any:
@@ -116,11 +109,6 @@ RESTS: dict[str, tuple[Callable[[Any, Any], Any], dict[str, Callable[[], nn.Modu
         lambda m, x: m.norm(x.features),
         {"norm": lambda: nn.BatchNorm1d(4, track_running_stats=False)},
         r"'norm' \(BatchNorm1d\)",
-    ),
-    "fused sigmoid": (
-        lambda m, x: m.conv(x),
-        {"conv": sigmoid_inside},
-        "act_type Sigmoid",
     ),
     "key taken": (
         lambda m, x: m.b(m.a(x)),

@@ -44,13 +44,12 @@ SEQUENCES: dict[str, tuple[Callable[[], list[Any]], str]] = {
         r"'1' \(SparseMaxPool3d\).*strided SparseConv3d",
     ),
     "2D": (lambda: [spconv.SparseConv2d(4, 4, 3)], r"'0' \(SparseConv2d\)"),
-    "sigmoid": (lambda: [subm(), nn.Sigmoid()], r"sigmoid in module '1' \(Sigmoid\).*are the activations"),
+    "mish": (lambda: [subm(), nn.Mish()], r"mish in module '1' \(Mish\).*The activations of sparse layers"),
     "elu": (lambda: [subm(), nn.ELU()], r"elu in module '1' \(ELU\)"),
     "batch norm without statistics": (
         lambda: [subm(), untracked()],
         r"'1' \(BatchNorm1d\) normalises with the statistics of the frame.*track_running_stats",
     ),
-    "fused sigmoid": (lambda: [with_activation(subm(), tv.gemm.Activation.Sigmoid)], "act_type Sigmoid"),
     "act_type of 1x1x1": (
         lambda: [with_activation(spconv.SubMConv3d(4, 4, 1, bias=False), tv.gemm.Activation.ReLU)],
         "spconv ignores",

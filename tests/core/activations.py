@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from tests.oracle.dialect import ACTIVATION_NODES
+
 __all__ = ["EVERY", "NONE", "RELU", "Named", "activations", "relu_if"]
 
 Named = tuple[str, float]
@@ -16,7 +18,7 @@ EVERY: tuple[Named, ...] = (
     ("LeakyReLU", 0.1),
     ("LeakyReLU", 1.5),
     ("LeakyReLU", -0.5),
-    ("SiLU", 0.0),
+    *((name, 0.0) for name in ACTIVATION_NODES.values() if name not in ("ReLU", "LeakyReLU")),
 )
 
 activations = st.sampled_from(EVERY)

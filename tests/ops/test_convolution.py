@@ -86,6 +86,13 @@ ACTIVATIONS: dict[tuple[str, float], Any] = {
     ("LeakyReLU", 0.1): lambda y: F.leaky_relu(y, 0.1),
     ("LeakyReLU", -0.5): lambda y: F.leaky_relu(y, -0.5),
     ("SiLU", 0.0): F.silu,
+    ("Sigmoid", 0.0): torch.sigmoid,
+    ("Tanh", 0.0): torch.tanh,
+    ("GELU", 0.0): F.gelu,
+    ("GELUTanh", 0.0): lambda y: F.gelu(y, approximate="tanh"),
+    ("ReLU6", 0.0): F.relu6,
+    ("Hardswish", 0.0): F.hardswish,
+    ("Hardsigmoid", 0.0): F.hardsigmoid,
 }
 
 
@@ -276,7 +283,7 @@ def test_operands_that_do_not_fit(make: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"activation": "GELU"}, "activation must be one of None, ReLU, LeakyReLU, SiLU, got 'GELU'"),
+        ({"activation": "Mish"}, "activation must be one of None, ReLU, LeakyReLU, SiLU, .*, got 'Mish'"),
         ({"precision": "int4"}, "precision must be one of fp32, fp16, int8, got 'int4'"),
         ({"precision": "fp16", "output_precision": "fp32"}, "output_precision 'fp32' needs precision 'fp32'"),
     ],

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import scn_fx.ops
+from scn_fx.operators.activations import real_activations
 from tests.ops.samples import (
     BATCH,
     GRID,
@@ -59,9 +60,12 @@ def _cases() -> dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]]:
         ),
         "product": (OPS.product, (x, weight.detach().reshape(8, 27, 6), kernel_map), {"name": "p"}),
         "weight_gradient": (OPS.weight_gradient, (other, x, kernel_map), {"name": "w"}),
-        "relu": (OPS.relu, (x,), {"name": "relu"}),
         "leaky_relu": (OPS.leaky_relu, (x,), {"name": "leaky", "activation_parameter": -0.3}),
-        "silu": (OPS.silu, (x,), {"name": "silu"}),
+        **{
+            each.operator: (getattr(OPS, each.operator), (x,), {"name": each.operator})
+            for each in real_activations()
+            if each.parameter is None
+        },
         "scatter_dense": (
             OPS.scatter_dense,
             (x, sites),

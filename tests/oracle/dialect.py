@@ -45,24 +45,24 @@ ATTRIBUTES: dict[str, dict[str, int]] = {
     "QuantAdd": _ADD,
     "Relu": {},
     "LeakyRelu": {"alpha": FLOAT},
-    "Silu": {},
     "ScatterDense": {"format": STRING, "input_spatial_shape": INTS, "output_shape": INTS},
     "Reshape": {"dims": INTS},
     "Transpose": {"dims": INTS},
 }
-"""ONNX attribute types of every operator of the dialect."""
+"""ONNX attribute types of every operator of the dialect; those of other activations are added below."""
 
-ACTIVATION_NODES = {"Relu": "ReLU", "LeakyRelu": "LeakyReLU", "Silu": "SiLU"}
+ACTIVATION_NODES = {
+    "Relu": "ReLU", "LeakyRelu": "LeakyReLU", "Silu": "SiLU", "Sigmoid": "Sigmoid", "Tanh": "Tanh",
+    "Gelu": "GELU", "GeluTanh": "GELUTanh", "Relu6": "ReLU6", "HardSwish": "Hardswish",
+    "HardSigmoid": "Hardsigmoid",
+}  # fmt: skip
 """Nodes that are an activation alone, and its name. libspconv has the first."""
+ATTRIBUTES.update({op_type: ATTRIBUTES.get(op_type, {}) for op_type in ACTIVATION_NODES})
 MISSING_ALPHA = 0.01
 """The slope of a LeakyReLU that names none."""
 _ACTIVATIONS = ("None", *ACTIVATION_NODES.values())
-_FOREIGN = {
-    "LeakyReLU",
-    "LeakyRelu",
-    "SiLU",
-    "Silu",
-}  # names of activations and nodes that only the engine reads
+_FOREIGN = ({*ACTIVATION_NODES} | {*ACTIVATION_NODES.values()}) - {"Relu", "ReLU"}
+"""Names of activations and nodes that only the engine reads."""
 
 _REQUIRED = {
     "SparseConvolution": (

@@ -7,7 +7,7 @@ return the *unrounded* float32 result y: before the activation, and before round
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import factorial
 
 import numpy as np
@@ -182,8 +182,41 @@ def _exp(z: Float32) -> Float32:
 
 def silu(x: Float32) -> Float32:
     """`x / (1 + e^-x)`."""
-    with np.errstate(invalid="ignore", over="ignore", under="ignore"):
-        return np.asarray(x / (np.float32(1) + _exp(-x)), np.float32)
+    return np.asarray(x / (np.float32(1) + _exp(-x)), np.float32)
+
+
+def gelu(x: Float32) -> Float32:
+    """`x Φ(x)`, Φ(-|x|) after Abramowitz and Stegun 7.1.26 with halved coefficients."""
+    one, half = np.float32(1), np.float32(-0.5)
+    t = one / (one + np.abs(x) * np.float32(0.3275911 / np.sqrt(2.0)))
+    tail = np.full_like(x, 1.061405429 / 2)
+    for a in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        tail = tail * t + np.float32(a / 2)
+    tail = tail * t * _exp(x * x * half)
+    return np.asarray(x * np.where(x > 0, one - tail, tail), np.float32)
+
+
+def gelu_tanh(x: Float32) -> Float32:
+    """`x / (1 + e^(-2 sqrt(2/π) (x + 0.044715 x³)))`."""
+    u = x + x * x * x * np.float32(0.044715)
+    return np.asarray(x / (np.float32(1) + _exp(u * np.float32(-2 * np.sqrt(2 / np.pi)))), np.float32)
+
+
+def _hardsigmoid(x: Float32) -> Float32:
+    return np.asarray(np.minimum(relu(x + np.float32(3)), np.float32(6)) / np.float32(6), np.float32)
+
+
+_ONE, _TWO = np.float32(1), np.float32(2)
+_FORMULAS: dict[str, Callable[[Float32], Array]] = {
+    "SiLU": silu,
+    "Sigmoid": lambda x: _ONE / (_ONE + _exp(-x)),
+    "Tanh": lambda x: _ONE - _TWO / (_ONE + _exp(x * _TWO)),
+    "GELU": gelu,
+    "GELUTanh": gelu_tanh,
+    "ReLU6": lambda x: np.minimum(relu(x), np.float32(6)),
+    "Hardswish": lambda x: x * _hardsigmoid(x),
+    "Hardsigmoid": _hardsigmoid,
+}
 
 
 def activate(x: Array, kind: str, parameter: float = 0.0) -> Array:
@@ -195,8 +228,8 @@ def activate(x: Array, kind: str, parameter: float = 0.0) -> Array:
         return relu(x)
     if kind == "LeakyReLU":
         return leaky_relu(wide, parameter).astype(x.dtype)
-    assert kind == "SiLU", f"no activation is called {kind!r}"
-    return silu(wide).astype(x.dtype)
+    with np.errstate(invalid="ignore", over="ignore", under="ignore"):
+        return np.asarray(_FORMULAS[kind](wide), np.float32).astype(x.dtype)
 
 
 def activation_error(
@@ -208,8 +241,8 @@ def activation_error(
     """
     if kind in ("None", "ReLU"):
         return error
-    steepest = max(1.0, abs(parameter)) if kind == "LeakyReLU" else 1.1  # of SiLU 1.0998
-    own = 2.0**-21 * (np.abs(np.asarray(x, np.float64)) * steepest + 1e-30)
+    steepest = max(1.0, abs(parameter)) if kind == "LeakyReLU" else 1.5  # Hardswish; SiLU and GELU have less
+    own = 2.0**-21 * (np.abs(np.asarray(x, np.float64)) * steepest + 1.0)
     return np.asarray(error * steepest + own, np.float64)
 
 

@@ -20,7 +20,7 @@ __all__ = ["RandomNetwork", "networks"]
 
 Triple = tuple[int, int, int]
 BLOCKS = ("subm", "residual", "residual", "strided", "transposed", "inverse", "activation")
-ACTIVATIONS = ("ReLU", "ReLU", "LeakyReLU", "SiLU")
+ACTIVATIONS = ("ReLU",) * 6 + tuple(ACTIVATION_NODES.values())
 SLOPES = (0.01, 0.25, 1.5, -0.5)
 
 

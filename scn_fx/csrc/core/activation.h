@@ -6,7 +6,19 @@
 
 namespace scn {
 
-enum class ActivationKind : int32_t { kNone, kRelu, kLeakyRelu, kSilu };
+enum class ActivationKind : int32_t {
+  kNone,
+  kRelu,
+  kLeakyRelu,
+  kSilu,
+  kSigmoid,
+  kTanh,
+  kGelu,
+  kGeluTanh,
+  kRelu6,
+  kHardswish,
+  kHardsigmoid,
+};
 
 struct Activation {
   ActivationKind kind = ActivationKind::kNone;

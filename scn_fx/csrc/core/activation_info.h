@@ -23,6 +23,13 @@ constexpr ActivationInfo kActivations[] = {
     {ActivationKind::kRelu, "ReLU", "Relu", nullptr, 0.0f, true, true, true},
     {ActivationKind::kLeakyRelu, "LeakyReLU", "LeakyRelu", "alpha", 0.01f, false, false, false},
     {ActivationKind::kSilu, "SiLU", "Silu", nullptr, 0.0f, false, false, false},
+    {ActivationKind::kSigmoid, "Sigmoid", "Sigmoid", nullptr, 0.0f, true, false, false},
+    {ActivationKind::kTanh, "Tanh", "Tanh", nullptr, 0.0f, false, false, false},
+    {ActivationKind::kGelu, "GELU", "Gelu", nullptr, 0.0f, false, false, false},
+    {ActivationKind::kGeluTanh, "GELUTanh", "GeluTanh", nullptr, 0.0f, false, false, false},
+    {ActivationKind::kRelu6, "ReLU6", "Relu6", nullptr, 0.0f, true, true, true},
+    {ActivationKind::kHardswish, "Hardswish", "HardSwish", nullptr, 0.0f, false, false, false},
+    {ActivationKind::kHardsigmoid, "Hardsigmoid", "HardSigmoid", nullptr, 0.0f, true, false, false},
 };
 
 constexpr const ActivationInfo& info_of(ActivationKind kind) { return kActivations[int32_t(kind)]; }

@@ -10,7 +10,8 @@
 //   half_power_of_two(v)            2^(n - 1) from v = n + kRounder, for n in [-125, 128]
 //
 // No operation is fused with another, so that torch and NumPy compute the same bits operation by operation.
-// NaN passes through every activation, and zero gives zero: padded channels stay zero.
+// NaN passes through every activation. Padded channels, whose sums are zero, become what zero gives, which is
+// finite: nobody reads them but with weights of zero.
 #pragma once
 
 #include "core/activation.h"
@@ -44,25 +45,106 @@ SCN_FX_LANES V exponential(V z) {
   return mul(mul(power, half_power_of_two(shifted)), splat_as(z, 2.0f));
 }
 
-/// x / (1 + e^-x).
+/// 1 + e^z, for quotients; infinity where that is none of float32.
 template <typename V>
-SCN_FX_LANES V silu(const V& x) {
-  return divide(x, add(splat_as(x, 1.0f), exponential(mul(x, splat_as(x, -1.0f)))));
+SCN_FX_LANES V one_and_exponential(const V& z) {
+  return add(splat_as(z, 1.0f), exponential(z));
 }
 
 template <typename V>
-SCN_FX_LANES V activate(const Activation& a, const V& x) {
+SCN_FX_LANES V negated(const V& x) {
+  return mul(x, splat_as(x, -1.0f));
+}
+
+/// x / (1 + e^-x).
+template <typename V>
+SCN_FX_LANES V silu(const V& x) {
+  return divide(x, one_and_exponential(negated(x)));
+}
+
+/// 1 / (1 + e^-x).
+template <typename V>
+SCN_FX_LANES V sigmoid(const V& x) {
+  return divide(splat_as(x, 1.0f), one_and_exponential(negated(x)));
+}
+
+/// 1 - 2 / (1 + e^2x): within 2^-23 of tanh(x).
+template <typename V>
+SCN_FX_LANES V hyperbolic_tangent(const V& x) {
+  const V twice = add(x, x);
+  return add(splat_as(x, 1.0f), divide(splat_as(x, -2.0f), one_and_exponential(twice)));
+}
+
+/// x Phi(x). Phi(-|x|) = e^(-x^2 / 2) t (a_1 + t (a_2 + ...)) / 2 with t = 1 / (1 + p |x| / sqrt 2):
+/// Abramowitz and Stegun 7.1.26, within 1e-7 of Phi.
+template <typename V>
+SCN_FX_LANES V gelu(const V& x) {
+  const V size = where_positive(x, x, negated(x));
+  const V t = divide(splat_as(x, 1.0f), add(splat_as(x, 1.0f), mul(size, splat_as(x, 0.23164189f))));
+  constexpr float kSeries[] = {-0.72657603f, 0.7107069f, -0.14224836f, 0.1274148f};  // a / 2
+  V tail = splat_as(x, 0.5307027f);
+#if defined(__CUDACC__)
+#pragma unroll
+#endif
+  for (float coefficient : kSeries) tail = add(mul(tail, t), splat_as(x, coefficient));
+  tail = mul(mul(tail, t), exponential(mul(mul(x, x), splat_as(x, -0.5f))));
+  return mul(x, where_positive(x, add(splat_as(x, 1.0f), negated(tail)), tail));
+}
+
+/// x / (1 + e^(-2 u)), u = sqrt(2 / pi) (x + 0.044715 x^3): what torch calls approximate="tanh".
+template <typename V>
+SCN_FX_LANES V gelu_tanh(const V& x) {
+  const V cube = mul(mul(x, x), x);
+  const V u = add(x, mul(cube, splat_as(x, 0.044715f)));
+  return divide(x, one_and_exponential(mul(u, splat_as(x, -1.5957692f))));
+}
+
+/// min(max(x, 0), 6).
+template <typename V>
+SCN_FX_LANES V relu6(const V& x) {
+  return at_most(relu(x), 6.0f);
+}
+
+/// min(max(x + 3, 0), 6) / 6.
+template <typename V>
+SCN_FX_LANES V hardsigmoid(const V& x) {
+  return divide(relu6(add(x, splat_as(x, 3.0f))), splat_as(x, 6.0f));
+}
+
+/// All but the usual ones, out of their way.
+template <typename V>
+SCN_FX_CALLED V rare_activation(const Activation& a, const V& x) {
   switch (a.kind) {
     case ActivationKind::kNone:
-      return x;
     case ActivationKind::kRelu:
-      return relu(x);
+      break;
     case ActivationKind::kLeakyRelu:
       return leaky_relu(x, a.parameter);
     case ActivationKind::kSilu:
       return silu(x);
+    case ActivationKind::kSigmoid:
+      return sigmoid(x);
+    case ActivationKind::kTanh:
+      return hyperbolic_tangent(x);
+    case ActivationKind::kGelu:
+      return gelu(x);
+    case ActivationKind::kGeluTanh:
+      return gelu_tanh(x);
+    case ActivationKind::kRelu6:
+      return relu6(x);
+    case ActivationKind::kHardswish:
+      return mul(x, hardsigmoid(x));
+    case ActivationKind::kHardsigmoid:
+      return hardsigmoid(x);
   }
   return x;
+}
+
+template <typename V>
+SCN_FX_LANES V activate(const Activation& a, const V& x) {
+  if (a.kind == ActivationKind::kNone) return x;
+  if (a.kind == ActivationKind::kRelu) return relu(x);
+  return rare_activation(a, x);
 }
 
 }  // namespace
