@@ -113,7 +113,7 @@ SCN_FX_LANES V hardsigmoid(const V& x) {
 
 /// All but the usual ones, out of their way.
 template <typename V>
-SCN_FX_CALLED V rare_activation(const Activation& a, const V& x) {
+SCN_FX_RARE V rare_activation(const Activation& a, const V& x) {
   switch (a.kind) {
     case ActivationKind::kNone:
     case ActivationKind::kRelu:

@@ -6,9 +6,9 @@
 #define SCN_FX_BOTH __host__ __device__
 /// Functions of values that lie in registers: of a thread of a GPU, or of a processor's lanes.
 #define SCN_FX_LANES __device__ __forceinline__
-#define SCN_FX_CALLED __device__ __noinline__  // the same, where speed matters less than the size of code
+#define SCN_FX_RARE __device__ __forceinline__  // the same, where speed matters less than the size of code
 #else
 #define SCN_FX_BOTH
 #define SCN_FX_LANES inline
-#define SCN_FX_CALLED __attribute__((noinline))
+#define SCN_FX_RARE __attribute__((noinline))
 #endif

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/both.h"
+#include "cuda/convolution/finish_kind.h"
 #include "cuda/convolution/floor.cuh"
 
 namespace scn {
@@ -23,3 +24,27 @@ SCN_FX_LANES float half_power_of_two(float v) { return __uint_as_float((__float_
 }  // namespace scn
 
 #include "core/activations-inl.h"
+
+namespace scn::cuda {
+
+/// Activates a thread's values. The usual ones cost one instruction each; for the others there is one piece
+/// of code, which takes the values one by one from local memory, so that it costs the usual ones no
+/// registers.
+template <int Size>
+__device__ __forceinline__ void activate_all(const Activation& a, float (&v)[Size]) {
+  if (is_floor(a)) {
+    const float least = floor_of(a);
+#pragma unroll
+    for (int i = 0; i < Size; ++i) v[i] = at_least(v[i], least);
+    return;
+  }
+  float each[Size];
+#pragma unroll
+  for (int i = 0; i < Size; ++i) each[i] = v[i];
+#pragma unroll 1
+  for (int i = 0; i < Size; ++i) each[i] = rare_activation(a, each[i]);
+#pragma unroll
+  for (int i = 0; i < Size; ++i) v[i] = each[i];
+}
+
+}  // namespace scn::cuda

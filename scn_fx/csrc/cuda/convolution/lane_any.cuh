@@ -30,12 +30,6 @@ __device__ __forceinline__ uint32_t round_chunk(float (&v)[Size]) {
   return bits;
 }
 
-template <int Size>
-__device__ __forceinline__ void activate_chunk(const Activation& a, float (&v)[Size]) {
-#pragma unroll
-  for (int k = 0; k < Size; ++k) v[k] = activate(a, v[k]);
-}
-
 /// The Add, of a row's channels from `channel` on.
 template <int Size>
 __device__ __forceinline__ void add_chunk(const ResidualView& r, float (&v)[Size], int32_t row,
@@ -129,7 +123,7 @@ struct LaneFinish<FinishKind::kAny> {
     for (int c = 0; c < Chunks::kCount; ++c) {
       if (!place.exists(c / Chunks::kOfRow)) continue;
       typename Chunks::Values& v = chunk_of(c);
-      if (!is_floor(f.activation)) activate_chunk<kSize>(f.activation, v);
+      if (!is_floor(f.activation)) activate_all(f.activation, v);
       if (f.rounds) lost.before_add += __popc(round_chunk<kSize>(v));
       if (f.residual.other) {
         add_chunk<kSize>(f.residual, v, place.row_of(c / Chunks::kOfRow),
@@ -151,7 +145,7 @@ struct LaneFinish<FinishKind::kAny> {
         for (int k = 0; k < kSize; ++k) v[k] = chunk_of(c)[k];
         uint32_t bits = 0;  // of values that are lost before or behind the activation
         if (e.rounds_first) bits = round_chunk<kSize>(v);
-        activate_chunk<kSize>(e.activation, v);
+        activate_all(e.activation, v);
         if (e.rounds) bits |= round_chunk<kSize>(v);
         once += __popc(bits);
         if (e.dense) {

@@ -110,7 +110,10 @@ __device__ __forceinline__ void finish_chain(const FinishView& f, const SitesVie
 #pragma unroll
   for (int i = 0; i < kChainColumns; ++i) {
     y[i] = __fadd_rn(y[i], __ldg(f.bias + column + i));
-    y[i] = activate(f.activation, y[i]);
+  }
+  activate_all(f.activation, y);
+#pragma unroll
+  for (int i = 0; i < kChainColumns; ++i) {
     if (column + i >= f.channels) y[i] = 0.0f;
   }
   if (f.rounds) {
@@ -132,8 +135,7 @@ __device__ __forceinline__ void finish_chain(const FinishView& f, const SitesVie
 #pragma unroll
     for (int i = 0; i < kChainColumns; ++i) v[i] = y[i];
     if (e.rounds_first) round_values(v, stored);
-#pragma unroll
-    for (int i = 0; i < kChainColumns; ++i) v[i] = activate(e.activation, v[i]);
+    activate_all(e.activation, v);
     if (e.rounds) round_values(v, stored);
     if (e.dense) {
       store_dense(e, sites, row, column, v);
