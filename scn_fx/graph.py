@@ -290,10 +290,11 @@ def set_all(graph: fx.GraphModule, changes: Mapping[Layer, Mapping[str, Any]]) -
     graph.recompile()
 
 
-def new_metadata(axes: str, features: str, indices: str) -> dict[str, Any]:
+def new_metadata(axes: str, features: str, indices: str, ndim: int = 3) -> dict[str, Any]:
     """Metadata of a graph that has just been captured; `features` and `indices` are placeholder names."""
     return {
         "axes": axes,
+        "ndim": ndim,
         "features": features,
         "indices": indices,
         "calibration": None,
@@ -303,7 +304,10 @@ def new_metadata(axes: str, features: str, indices: str) -> dict[str, Any]:
 
 
 def metadata(graph: fx.GraphModule) -> dict[str, Any]:
-    """The graph's metadata: axes, features, indices (placeholder names), calibration, grid, notes.
+    """The graph's metadata: axes, ndim, features, indices (placeholder names), calibration, grid, notes.
+
+    `ndim` is the number of dimensions: indices have ndim + 1 columns. (Graphs that were saved by earlier
+    versions have no such entry, and three.)
 
     `grid` holds the fields of the `scn_fx.lidar.VoxelGrid` that frames are voxelised in as plain data, or
     None where it is not known; see `scn_fx.input_grid`.

@@ -35,7 +35,7 @@ __all__ = ["command"]
 @click.command(context_settings={"show_default": True})
 @click.argument("file", type=FILE)
 @click.option("--features", type=FILE, help="Features [N, C]: .tensor, .npy or .npz.")
-@click.option("--indices", type=FILE, help="Indices int32 [N, 4] (batch, z, y, x).")
+@click.option("--indices", type=FILE, help="Indices int32 [N, 4] (batch, z, y, x); 2D: [N, 3].")
 @click.option("--points", type=FILE, help="A raw point file instead, voxelised in the grid of FILE.")
 @grid_option
 @format_option

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from scn_fx.dimensions import index_columns, index_text, width_advice
 from scn_fx.errors import GridError
 from scn_fx.lidar.grids import GRIDS, VoxelGrid
 
@@ -57,6 +58,8 @@ class NetworkGrid:
     """Sites along (z, y, x); None if unknown."""
     axes: str = "zyx"
     """Order of the index columns behind the batch, "zyx" or "xyz"."""
+    ndim: int = 3
+    """Dimensions of the network: its indices are [N, ndim + 1]."""
 
     def check(self, frame: Any, where: str = "The frame") -> None:
         """Raise GridError if `frame` (see `grid_of`) is known to be made for another grid, or other axes."""
@@ -64,6 +67,13 @@ class NetworkGrid:
         if grid is None:
             return
         self.check_grid(grid, f"{where} was voxelised in")
+        if self.ndim < 3:
+            raise GridError(
+                f"{where}: expected indices {index_text(self.ndim, self.axes)} for {self.source}, got [N, 4] "
+                "(batch, z, y, x), as voxelize gives them."
+                f"{width_advice(self.ndim, self.axes, 4) if self.axes == 'zyx' else ''} A NetworkGrid's "
+                "`columns` does it: engine.network_grid.columns(indices)."
+            )
         if self.axes == "xyz":
             raise GridError(
                 f"{where}: expected indices (batch, x, y, z) for {self.source}, got (batch, z, y, x), the "
@@ -115,8 +125,24 @@ class NetworkGrid:
         )
 
     def columns(self, indices: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        """Indices (batch, z, y, x) in the order of the network's columns."""
-        return indices if self.axes == "zyx" else np.ascontiguousarray(np.asarray(indices)[:, [0, 3, 2, 1]])
+        """Indices (batch, z, y, x) as the network takes them: its columns, in its order.
+
+        Raises GridError if a column that the network lacks is not zero throughout.
+        """
+        if self.axes == "zyx" and self.ndim == 3:
+            return indices
+        given, rows = index_columns(3), np.asarray(indices)
+        chosen = [given.index(name) for name in index_columns(self.ndim, self.axes)]
+        for number in sorted(set(range(4)) - set(chosen)):
+            if rows[:, number].any():
+                name, most = given[number], rows[:, number].max()
+                raise GridError(
+                    f"{self.source[0].upper()}{self.source[1:]} takes indices "
+                    f"{index_text(self.ndim, self.axes)}, so voxels of one cell along {name}, but the frame "
+                    f"has some at {name} = {most}. Voxelise it in a grid of one voxel there: a voxel_size as "
+                    "large as the range, and extra_z=0."
+                )
+        return np.ascontiguousarray(rows[:, chosen])
 
 
 def _shape(shape: Sequence[int]) -> str:

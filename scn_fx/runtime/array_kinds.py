@@ -6,9 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from scn_fx.dimensions import index_text
 from scn_fx.errors import SiteError
 
-__all__ = ["FEATURES", "INDICES", "ArrayKind"]
+__all__ = ["FEATURES", "INDICES", "ArrayKind", "dtype_name", "indices_of", "shape_name"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,14 @@ FEATURES = ArrayKind(
     "float32",
     "float()",
 )
-INDICES = ArrayKind("indices", "int32 of shape [N, 4] (batch, z, y, x)", ("int32",), "int32", "int()")
+
+
+def indices_of(ndim: int) -> ArrayKind:
+    """The indices of a network of `ndim` dimensions."""
+    return ArrayKind("indices", f"int32 of shape {index_text(ndim)}", ("int32",), "int32", "int()")
+
+
+INDICES = indices_of(3)
 
 
 def dtype_name(dtype: Any) -> str:
@@ -57,3 +65,8 @@ def dtype_name(dtype: Any) -> str:
     if getattr(dtype, "names", None):
         return f"a structured dtype with the fields {', '.join(dtype.names)}"
     return str(getattr(dtype, "name", dtype)).removeprefix("torch.")
+
+
+def shape_name(array: Any) -> str:
+    """dtype and shape of an array, for messages."""
+    return f"{dtype_name(array.dtype)} {list(array.shape)}"

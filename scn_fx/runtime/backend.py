@@ -44,6 +44,10 @@ class Backend(Protocol):
     def isa(self) -> str | None:
         """Instruction set of the CPU kernels; None on other devices."""
 
+    @property
+    def ndim(self) -> int:
+        """Dimensions of the network; its frames and results have indices int32 [N, 4] all the same."""
+
     def run(self, features: Any, indices: Any, batch_size: int, stream: Any, copy: bool) -> list[Any]:
         """Outputs of a frame in the file's order, as arrays of the kind of `features`."""
 

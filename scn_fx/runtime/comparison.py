@@ -45,7 +45,7 @@ def compare(
         graph: a captured graph, float or calibrated: the reference. It runs with the precisions that it has.
         engine: an engine, or the ONNX file of this graph (path or bytes).
         frames: the tensors that the graph takes, for each frame: features float16 or float32 [N, C] and
-            indices int32 [N, 4], as numpy arrays or CPU tensors.
+            indices int32 [N, 4] (of a 2D network [N, 3]), as numpy arrays or CPU tensors.
         limits: what to accept; None derives them from the precisions of both sides (`default_limits`): the
             same bits where the arithmetic is exact.
         nodes: False compares the outputs alone.
@@ -64,6 +64,7 @@ def compare(
     reference = Reference(graph)
     file = _FileNodes(runner)
     file.check(reference.names)
+    file.check_dimensions(reference.ndim)
     chosen = limits or default_limits(reference.arithmetic, file.arithmetic)
     table, ends = _Table(), _Table()
     count = sites = 0
@@ -111,6 +112,7 @@ class _FileNodes:
     def __init__(self, engine: Engine) -> None:
         file = read_model(engine.source)
         single = engine.precision
+        self._ndim = engine.ndim
         shapes = {name: entry["shape"] for name, entry in file["initializers"].items()}
         self.outputs: list[str] = list(file["outputs"])
         self.arithmetic: dict[str, Arithmetic] = {}
@@ -140,6 +142,15 @@ class _FileNodes:
                 f"The file is not an export of this graph: it lacks {_some(missing)} of the graph's "
                 f"{len(names)} nodes and has {_some(extra)} others. Nodes are matched by name: "
                 "export the graph again."
+            )
+
+    def check_dimensions(self, ndim: int) -> None:
+        """Raises CompareError unless the file says that it has as many dimensions as the graph."""
+        if self._ndim != ndim:
+            raise CompareError(
+                f"The graph has {ndim} dimension(s), the file records {self._ndim} (scn_fx.ndim in its "
+                "metadata). torch.onnx.export(dynamo=False) has no place for it: add it with "
+                "scn_fx.onnx.write_metadata(path, graph), or export with dynamo=True."
             )
 
 

@@ -38,6 +38,11 @@ class CpuBackend:
         """Instruction set of the kernels."""
         return self._core.isa
 
+    @property
+    def ndim(self) -> int:
+        """See `Backend.ndim`."""
+        return self._core.ndim
+
     def run(self, features: Any, indices: Any, batch_size: int, stream: Any, copy: bool) -> list[Any]:
         """See `Backend.run`; `copy` has no meaning here."""
         if stream is not None:

@@ -92,6 +92,11 @@ class CudaBackend:
         """Name of the GPU, as ``"cuda:0"``."""
         return f"cuda:{self._number}"
 
+    @property
+    def ndim(self) -> int:
+        """See `Backend.ndim`."""
+        return self._core.ndim
+
     def run(self, features: Any, indices: Any, batch_size: int, stream: Any, copy: bool) -> list[Any]:
         """See `Backend.run`; without `copy`, results in GPU memory are the engine's own."""
         tensors = self._tensors or self._meet(features)

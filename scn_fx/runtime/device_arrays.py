@@ -24,6 +24,7 @@ __all__ = [
     "makes_copies",
     "result_capsule",
     "stream_handle",
+    "torch_stream",
     "wrap",
 ]
 
@@ -148,7 +149,7 @@ def capsule(array: Any, device: int, stream: int, kind: ArrayKind) -> Any:
     if not ordered and is_torch(array) and array.data_ptr() != given.data_ptr():
         # A copy of ours, which torch would hand out again while `stream` still reads it.
         torch = sys.modules["torch"]
-        array.record_stream(_torch_stream(torch, device, stream))
+        array.record_stream(torch_stream(torch, device, stream))
     with guard:  # libraries order `stream` behind the current stream of the current device
         return array.__dlpack__(stream=_NO_ORDER if ordered else stream or _LEGACY)
 
@@ -165,7 +166,7 @@ def wrap(array: Any, example: Any, core: _core.CudaEngine, stream: int, copy: bo
         tensor = torch.from_dlpack(result_capsule(array))
         if not copy:
             return tensor
-        with torch.cuda.stream(_torch_stream(torch, core.device, stream)):
+        with torch.cuda.stream(torch_stream(torch, core.device, stream)):
             return tensor.clone()
     made = DeviceArray(array, core, stream)
     if not _is_cupy(example):
@@ -176,7 +177,8 @@ def wrap(array: Any, example: Any, core: _core.CudaEngine, stream: int, copy: bo
         return result.copy() if copy else result
 
 
-def _torch_stream(torch: Any, device: int, stream: int) -> Any:
+def torch_stream(torch: Any, device: int, stream: int) -> Any:
+    """Torch's object for a cudaStream_t."""
     now = torch.cuda.current_stream(device)
     if now.cuda_stream == stream:
         return now

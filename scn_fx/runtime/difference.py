@@ -184,16 +184,17 @@ def align_sites(
     result: tuple[npt.NDArray[Any], npt.NDArray[np.int32]],
     what: str = "sparse results",
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """The features [N, C] of two sparse results (features, indices int32 [N, 4]) with rows in the same order.
+    """The features [N, C] of two sparse results (features, indices) with rows in the same order.
 
-    Rows are sorted by site, unless both have the same order already. Raises `SiteMismatch` if sites differ.
+    Indices are int32 [N, 4] (batch, z, y, x), or have fewer axes on both sides. Rows are sorted by site,
+    unless both have the same order already. Raises `SiteMismatch` if sites differ.
     """
     (a, rows), (b, others) = reference, result
     for features, sites in (reference, result):
-        if sites.ndim != 2 or sites.shape[1] != 4 or len(sites) != len(features):
+        if sites.ndim != 2 or sites.shape[1:] != rows.shape[1:] or len(sites) != len(features):
             raise SiteMismatch(
-                f"{what}: expected one site (batch, z, y, x) per row, got features {list(features.shape)} "
-                f"and indices {list(sites.shape)}."
+                f"{what}: expected one site (batch, z, y, x) per row, in {rows.shape[1:]} columns on both "
+                f"sides, got features {list(features.shape)} and indices {list(sites.shape)}."
             )
     if np.array_equal(rows, others):
         return a, b

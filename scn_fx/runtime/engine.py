@@ -23,6 +23,7 @@ from scn_fx.runtime.backend import Backend, Options
 from scn_fx.runtime.cpu import CpuBackend
 from scn_fx.runtime.cuda import CudaBackend
 from scn_fx.runtime.file_grid import file_grid
+from scn_fx.runtime.index_columns import IndexColumns
 from scn_fx.runtime.whole_numbers import grid_shape, whole_number
 
 __all__ = ["Engine", "NodeTrace", "StageTime"]
@@ -38,8 +39,8 @@ MOST_MEMORY = 2**62
 class NodeTrace:
     """What one ONNX node computed.
 
-    `values` is float32 or float16: [N, C] on the sites `indices` (int32 [N, 4]), or a dense map with
-    `indices` None.
+    `values` is float32 or float16: [N, C] on the sites `indices` (int32 [N, 4], or as many columns as the
+    network takes), or a dense map with `indices` None.
     """
 
     name: str
@@ -130,6 +131,7 @@ class Engine:
         self._backend: Backend = (
             CpuBackend(self._options) if number is None else CudaBackend(self._options, number)
         )
+        self._columns = IndexColumns(self._backend.ndim)
 
     @functools.cached_property
     def _network(self) -> NetworkGrid:
@@ -148,6 +150,11 @@ class Engine:
     def network_grid(self) -> NetworkGrid:
         """All that the file says about the voxels it takes: the grid, the shape, the order of the columns."""
         return self._network
+
+    @property
+    def ndim(self) -> int:
+        """Dimensions of the network, as the file says: 3, or 2 or 1. Indices have one column more."""
+        return self._backend.ndim
 
     @property
     def source(self) -> str | bytes:
@@ -192,7 +199,9 @@ class Engine:
         Args:
             features: float16, float32 or bfloat16 [N, C], in any byte order; what float16 cannot hold is
                 rounded to it first, as libspconv requires.
-            indices: int32 [N, 4], rows of (batch, z, y, x), each site once, in any order. N may be 0.
+            indices: int32 [N, 4], rows of (batch, z, y, x), each site once, in any order. N may be 0. Of a
+                network of two dimensions (`ndim`) [N, 3] (batch, y, x), of one [N, 2] (batch, x); in GPU
+                memory those are torch or CuPy arrays.
             batch_size: number of samples; None takes the exported batch size.
             stream: where to run on a GPU: a torch or CuPy stream, or a cudaStream_t as a number. None takes
                 the current stream of the library that `features` belong to (other libraries: the legacy
@@ -201,8 +210,8 @@ class Engine:
 
         Returns:
             The dense map [B, …] in float16 (float32 with ``precision="fp32"``). For a sparse output a pair
-            (features [M, C], indices int32 [M, 4]): sites of the input keep its order, others ascend by
-            (batch, z, y, x). A tuple of those when the file has several outputs. From host memory, arrays
+            (features [M, C], indices int32 [M, ndim + 1]): sites of the input keep its order, others ascend
+            by (batch, z, y, x). A tuple of those when the file has several outputs. From host memory, arrays
             are torch tensors when `features` is one, and numpy arrays otherwise. From GPU memory they are
             torch tensors, CuPy arrays or objects with ``__dlpack__``, as `features` is; a sparse result then
             waits for the frame, a dense one does not.
@@ -218,7 +227,9 @@ class Engine:
         """
         if type(indices) is SiteIndices:
             self._network.check(indices)
-        results = self._backend.run(features, indices, self._batch(batch_size), stream, copy)
+        rows = self._columns.lifted(indices, stream)
+        results = self._backend.run(features, rows, self._batch(batch_size), stream, copy)
+        results = self._columns.narrowed(results, stream)
         return results[0] if len(results) == 1 else tuple(results)
 
     def synchronize(self) -> None:
@@ -233,13 +244,15 @@ class Engine:
         arrays on every device.
         """
         self._network.check(indices)
-        nodes = self._backend.trace(features, indices, self._batch(batch_size))
-        return [NodeTrace(**node) for node in nodes]
+        rows = self._columns.lifted(indices)
+        nodes = self._backend.trace(features, rows, self._batch(batch_size))
+        return [NodeTrace(**{**node, "indices": self._columns.rows(node["indices"])}) for node in nodes]
 
     def profile(self, features: Any, indices: Any, batch_size: int | None = None) -> list[StageTime]:
         """Runs one frame and returns where its time went, stage by stage in the order of execution."""
         self._network.check(indices)
-        stages = self._backend.profile(features, indices, self._batch(batch_size))
+        rows = self._columns.lifted(indices)
+        stages = self._backend.profile(features, rows, self._batch(batch_size))
         return [StageTime(**stage) for stage in stages]
 
     @staticmethod

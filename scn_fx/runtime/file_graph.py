@@ -133,7 +133,7 @@ class _Builder:
         self._graph.lint()
         result = CapturedGraph(self._root, self._graph, class_name="CapturedGraph")
         network = self._engine.network_grid
-        result.meta[NAMESPACE] = new_metadata(network.axes, "features", "indices")
+        result.meta[NAMESPACE] = new_metadata(network.axes, "features", "indices", network.ndim)
         if network.grid is not None:
             set_grid(result, network.grid)
         result.eval()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from scn_fx.dimensions import in_zyx
 from scn_fx.errors import LidarError, OnnxError
 from scn_fx.files.onnx_models import read_model
 from scn_fx.lidar.grids import VoxelGrid
@@ -38,10 +39,10 @@ def file_grid(options: Options) -> NetworkGrid:
             f"{name[0].upper()}{name[1:]} has damaged metadata about its voxel grid: {error} Export it again."
         ) from error
     shape = _input_shape(file) or options.spatial_shape
+    ndim = int(file["metadata"].get("scn_fx.ndim", 3))  # an engine has read it: it is 1, 2 or 3
     if shape is None or len(shape) != 3:
-        return NetworkGrid(name, grid, None, axes)
-    a, b, c = shape
-    return NetworkGrid(name, grid, (c, b, a) if axes == "xyz" else (a, b, c), axes)
+        return NetworkGrid(name, grid, None, axes, ndim)
+    return NetworkGrid(name, grid, in_zyx(shape, axes, ndim), axes, ndim)
 
 
 def _scatter_axes(file: dict[str, Any]) -> str:

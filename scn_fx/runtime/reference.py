@@ -21,8 +21,9 @@ from scn_fx.operators.activations import NO_ACTIVATION
 from scn_fx.operators.dialects import SCN_FX
 from scn_fx.operators.spec import Kind, Sites
 from scn_fx.passes import nodes
-from scn_fx.runtime.array_kinds import FEATURES, INDICES
+from scn_fx.runtime.array_kinds import FEATURES, indices_of
 from scn_fx.runtime.host_arrays import as_numpy
+from scn_fx.runtime.index_columns import IndexColumns
 from scn_fx.runtime.limits import Arithmetic
 
 __all__ = ["Reference", "Value", "input_tensors"]
@@ -30,7 +31,7 @@ __all__ = ["Reference", "Value", "input_tensors"]
 
 @dataclass(frozen=True)
 class Value:
-    """Features [N, C] on the sites `indices` (int32 [N, 4]), or a dense map with `indices` None."""
+    """Features [N, C] on the sites `indices` (int32 [N, ndim + 1]), or a dense map with `indices` None."""
 
     values: npt.NDArray[Any]
     indices: npt.NDArray[np.int32] | None
@@ -63,6 +64,11 @@ class Reference(fx.Interpreter):
         for node, layer in self._layers.items():
             found += [layer.name, self._activations[node]] if node in self._activations else [layer.name]
         return found
+
+    @property
+    def ndim(self) -> int:
+        """Dimensions of the network."""
+        return int(self._meta.get("ndim", 3))
 
     @property
     def arithmetic(self) -> dict[str, Arithmetic]:
@@ -147,10 +153,11 @@ def input_tensors(
         )
     meta = metadata(graph)
     features, indices = names.index(meta["features"]), names.index(meta["indices"])
-    kinds = {features: FEATURES, indices: INDICES}
+    kinds = {features: FEATURES, indices: indices_of(int(meta.get("ndim", 3)))}
     arrays = [
         np.require(as_numpy(array, names[i], kinds.get(i)), requirements="W") for i, array in enumerate(frame)
     ]
+    IndexColumns(int(meta.get("ndim", 3))).check(arrays[indices], f"frame {number} of this graph")
     tensors = [torch.from_numpy(array) for array in arrays]
     tensors[features] = tensors[features].half().float()
     return tensors, features, indices

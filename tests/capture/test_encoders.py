@@ -51,8 +51,8 @@ def test_centerpoint_has_21_convolutions_and_8_additions_named_by_path() -> None
     assert by_name["conv1.0.conv2"].activation == "None"
     assert all(layer.bias is not None for layer in found if layer.kind == "convolution")
     assert graph.meta["scn_fx"] == {
-        "axes": "zyx", "features": "voxel_features", "indices": "coors", "calibration": None, "grid": None,
-        "notes": [],
+        "axes": "zyx", "ndim": 3, "features": "voxel_features", "indices": "coors", "calibration": None,
+        "grid": None, "notes": [],
     }  # fmt: skip
 
 

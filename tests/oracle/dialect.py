@@ -107,6 +107,7 @@ class Network:
     input: str
     outputs: tuple[str, ...]
     nodes: tuple[Node, ...]
+    ndim: int = 3
 
 
 def _attributes(proto: onnx.NodeProto) -> dict[str, Any]:
@@ -193,7 +194,8 @@ def read_network(source: str | Path | bytes, dialect: str = "libspconv") -> Netw
     `dialect` "scn_fx" allows what only the engine reads, too.
     """
     data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    graph = onnx.load_model_from_string(data).graph
+    model = onnx.load_model_from_string(data)
+    graph = model.graph
     assert len(graph.input) == 1, f"{len(graph.input)} graph inputs; libspconv wants the features alone"
     assert graph.output, "the graph has no output"
     assert not graph.sparse_initializer, "sparse initialisers are not read"
@@ -216,4 +218,16 @@ def read_network(source: str | Path | bytes, dialect: str = "libspconv") -> Netw
     assert not unused, f"initialisers without a reader: {sorted(unused)}"
     outputs = tuple(o.name for o in graph.output)
     assert set(outputs) <= known, f"graph outputs {sorted(set(outputs) - known)} come from no node"
-    return Network(graph.input[0].name, outputs, tuple(nodes))
+    return Network(graph.input[0].name, outputs, tuple(nodes), _dimensions(model, nodes))
+
+
+def _dimensions(model: onnx.ModelProto, nodes: list[Node]) -> int:
+    """What the metadata says of the width of indices; grids keep three axes, the first of one cell."""
+    said = {entry.key: entry.value for entry in (*model.metadata_props, *model.graph.metadata_props)}
+    ndim = int(said.get("scn_fx.ndim", "3"))
+    assert ndim in (1, 2, 3), f"scn_fx.ndim is {ndim}"
+    for node in nodes:
+        for name in ("input_spatial_shape", "output_spatial_shape", "kernel_size"):
+            lead = list(node.attributes.get(name, ()))[: 3 - ndim]
+            assert lead == [1] * len(lead), f"{node.name}: {name} has {lead} along axes that {ndim}D lacks"
+    return ndim

@@ -16,8 +16,10 @@ import numpy.typing as npt
 
 __all__ = [
     "align",
+    "in_space",
     "inverse_map",
     "offsets",
+    "on_plane",
     "output_shape",
     "site_keys",
     "strided_map",
@@ -57,9 +59,11 @@ def output_shape(
 
 def site_keys(sites: npt.NDArray[np.integer], shape: Sequence[int]) -> Keys:
     """Rank of each site in the grid; sites must lie inside `shape`."""
-    z, y, x = (int(n) for n in shape)
     b = sites.astype(np.int64)
-    return ((b[:, 0] * z + b[:, 1]) * y + b[:, 2]) * x + b[:, 3]
+    keys = b[:, 0]
+    for axis, size in enumerate(shape):
+        keys = keys * int(size) + b[:, 1 + axis]
+    return keys
 
 
 def _sites_of(keys: Keys, shape: Sequence[int]) -> Ints:
@@ -82,10 +86,26 @@ def _look_up(wanted: Keys, keys: Keys) -> npt.NDArray[np.int64]:
     return np.where(keys[rows] == wanted, rows, -1)
 
 
+def in_space(sites: Ints) -> Ints:
+    """Sites [N, 2..4] of a network of one to three dimensions as (batch, z, y, x)."""
+    made = np.zeros((len(sites), 4), np.int32)
+    made[:, 0] = sites[:, 0]
+    for back in range(1, sites.shape[1]):
+        made[:, -back] = sites[:, -back]
+    return made
+
+
+def on_plane(sites: Ints, ndim: int) -> Ints:
+    """Sites (batch, z, y, x) with the columns of a network of `ndim` dimensions; the others must be 0."""
+    assert not sites[:, 1 : 4 - ndim].any(), "sites off the axes that the network has"
+    return np.delete(sites, range(1, 4 - ndim), axis=1)
+
+
 def align(wanted: npt.NDArray[np.integer], have: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
     """Row of `have` for each row of `wanted`; both must hold the same sites, in any order."""
     assert wanted.shape == have.shape, f"{len(have)} sites, expected {len(wanted)}"
-    shape = [1 + max(wanted[:, i].max(initial=0), have[:, i].max(initial=0)) for i in (1, 2, 3)]
+    axes = range(1, wanted.shape[1])
+    shape = [1 + max(wanted[:, i].max(initial=0), have[:, i].max(initial=0)) for i in axes]
     rows = _look_up(site_keys(wanted, shape), site_keys(have, shape))
     assert (rows >= 0).all(), f"site {wanted[rows < 0][:1].tolist()} is missing"
     return rows

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ Error = npt.NDArray[np.float64]
 class NodeValue:
     """What a node hands to its consumers.
 
-    `values` is float32 (unrounded) or float16; [N, C] beside `sites` int32 [N, 4], or dense without sites.
+    `values` is float32 (unrounded) or float16; [N, C] beside `sites` int32 [N, 4] (those of a 2D network [N,
+    3] in results), or dense without sites.
     `bound` is None where every correct implementation gives these bits; else the largest allowed absolute
     difference, value by value. `overflowed` counts finite results that do not fit in float16.
     """
@@ -76,9 +77,13 @@ class Runner:
     _by_rulebook: dict[str, tuple[Any, tuple[Ints, Ints, Ints]]] = field(default_factory=dict)
 
     def run(self, features: Array, sites: Ints) -> Result:
-        """Features [N, C] float16 (or float32, rounded except in fp32 mode), sites int32 [N, 4]."""
+        """Features [N, C] float16 (or float32, rounded except in fp32 mode), sites int32 [N, ndim + 1]."""
         features = np.asarray(features)
         assert len(features) == len(sites)
+        assert sites.shape[1] == self.network.ndim + 1, (
+            f"sites {sites.shape} of a {self.network.ndim}D network"
+        )
+        sites = geometry.in_space(sites)
         if self.precision != "fp32":
             features = round_to_float16(features).values
         values = {self.network.input: NodeValue("", "Input", features, sites)}
@@ -91,8 +96,15 @@ class Runner:
                 assert replaced.shape == value.values.shape, f"{node.name}: {replaced.shape}"
                 value = NodeValue(node.name, node.op_type, replaced, value.sites)
             values[node.output] = value
+        nodes = {name: self._on_plane(value) for name, value in nodes.items()}
         ends = {n.output: nodes[n.name] for n in self.network.nodes}
-        return Result(nodes, tuple(ends.get(o, values[o]) for o in self.network.outputs))
+        return Result(nodes, tuple(ends.get(o, self._on_plane(values[o])) for o in self.network.outputs))
+
+    def _on_plane(self, value: NodeValue) -> NodeValue:
+        """The value with the site columns that the network has."""
+        if value.sites is None:
+            return value
+        return replace(value, sites=geometry.on_plane(value.sites, self.network.ndim))
 
     def _precisions(self, node: Node) -> tuple[str, str]:
         return (self.precision,) * 2 if self.precision else (node.precision, node.output_precision)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.oracle import builder, strategies
 from tests.oracle.dialect import ACTIVATION_NODES
 from tests.oracle.frames import random_sites
-from tests.oracle.geometry import output_shape
+from tests.oracle.geometry import on_plane, output_shape
 from tests.oracle.numerics import FIXED_ORDER_CHANNELS
 
 __all__ = ["RandomNetwork", "networks"]
@@ -55,13 +55,15 @@ class _Sparse:
 class _Drawing:
     """The network so far.
 
-    `exact`: no node whose summation order is free. `quantised`: nodes name precisions and ranges.
+    `exact`: no node whose summation order is free. `quantised`: nodes name precisions and ranges. `ndim`:
+    dimensions; the leading axes have one cell where they are fewer than three.
     """
 
     draw: st.DrawFn
     rng: np.random.Generator
     exact: bool
     quantised: bool
+    ndim: int = 3
     pieces: list[builder.Piece] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
     partners: list[tuple[str, _Sparse, _Sparse, dict[str, Triple]]] = field(default_factory=list)
@@ -69,6 +71,11 @@ class _Drawing:
     def _name(self, word: str) -> str:
         self.words.append(word)
         return f"{word}{len(self.pieces)}"
+
+    def _flat(self, numbers: Triple) -> Triple:
+        """A triple with 1 along the axes that the network lacks."""
+        lead = 3 - self.ndim
+        return (1,) * lead + numbers[lead:]  # type: ignore[return-value]
 
     def _amax(self) -> float:
         """Activations are about 1: small ranges clip, large ones are coarse; both must agree."""
@@ -91,9 +98,9 @@ class _Drawing:
 
     def convolution(self, x: _Sparse, kind: str, active: bool, out: int | None = None) -> _Sparse:
         """Appends a convolution of this kind with a drawn geometry."""
-        kernel = self.draw(strategies.triples(1, 3))
-        dilation: Triple = self.draw(st.sampled_from([(1, 1, 1), (1, 2, 1)]))
-        stride: Triple = (1, 1, 1) if kind == "subm" else self.draw(strategies.triples(1, 2))
+        kernel = self._flat(self.draw(strategies.triples(1, 3)))
+        dilation: Triple = self._flat(self.draw(st.sampled_from([(1, 1, 1), (1, 2, 1)])))
+        stride: Triple = (1, 1, 1) if kind == "subm" else self._flat(self.draw(strategies.triples(1, 2)))
         padding = tuple(k // 2 * d for k, d in zip(kernel, dilation, strict=True))
         numbers = {"stride": stride, "padding": padding, "dilation": dilation}
         shape = x.shape
@@ -199,17 +206,21 @@ class _Drawing:
 
 
 @st.composite
-def networks(draw: st.DrawFn, *, exact: bool, max_sites: int = 150, max_blocks: int = 4) -> RandomNetwork:
+def networks(
+    draw: st.DrawFn, *, exact: bool, max_sites: int = 150, max_blocks: int = 4, ndim: int = 3
+) -> RandomNetwork:
     """Networks of one to ten convolutions: int8 and fp16 mixed, both output precisions, or none named.
 
-    With `exact`, every node has one right answer bit for bit.
+    With `exact`, every node has one right answer bit for bit. With `ndim` 1 or 2 the file says so, and sites
+    are [N, ndim + 1].
     """
     rng = np.random.default_rng(draw(strategies.seeds))
     quantised = exact or draw(st.booleans())
-    drawing = _Drawing(draw, rng, exact, quantised)
+    drawing = _Drawing(draw, rng, exact, quantised, ndim)
     batch_size = draw(st.integers(1, 2))
     shape = (draw(st.integers(3, 10)), draw(st.integers(4, 14)), draw(st.integers(4, 14)))
     channels = draw(st.integers(1, 8 if exact else 20))
+    shape = drawing._flat(shape)
     x = drawing.convolution(_Sparse("features", channels, shape, "input"), "subm", True)
     for _ in range(draw(st.integers(0, max_blocks))):
         block = draw(st.sampled_from(BLOCKS))
@@ -224,8 +235,10 @@ def networks(draw: st.DrawFn, *, exact: bool, max_sites: int = 150, max_blocks: 
     outputs = draw(st.sampled_from([("dense",), ("dense",), ("sparse",), ("dense", "sparse")]))
     last = x.tensor
     names = [drawing.dense(x, batch_size) if kind == "dense" else last for kind in outputs]
-    onnx = builder.build_onnx(*drawing.pieces, outputs=names, channels=channels)
+    said = {} if ndim == 3 else {"scn_fx.ndim": str(ndim)}
+    onnx = builder.build_onnx(*drawing.pieces, outputs=names, channels=channels, metadata=said)
     count = draw(st.one_of(st.integers(0, 10), st.integers(0, max_sites)))
     sites = random_sites(rng, count, shape, batch_size, ordered=draw(st.booleans()))
     features = strategies.features_for(rng, len(sites), channels)
+    sites = on_plane(sites, ndim)
     return RandomNetwork(onnx, features, sites, batch_size, " ".join(drawing.words))

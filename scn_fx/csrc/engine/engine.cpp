@@ -26,6 +26,7 @@ int32_t Engine::input_channels() const {
   return network.values[size_t(network.features)].channels;
 }
 
+int Engine::ndim() const { return session_->plan().network.ndim; }
 BufferBytes Engine::buffer_bytes() const { return session_->buffer_bytes(); }
 int Engine::threads() const { return session_->threads(); }
 std::string Engine::backend() const { return session_->backend(); }

@@ -21,7 +21,7 @@ Plan make_plan(const OnnxModel& model, const EngineOptions& options, const Memor
 }
 
 Session::Session(const OnnxModel& model, const EngineOptions& options, const MemoryLimits& limits)
-    : plan_(std::make_unique<Plan>(make_plan(model, options, limits))) {
+    : plan_(std::make_unique<Plan>(make_plan(model, options, limits))), limits_(limits) {
   if (options.cuda) {
     std::unique_ptr<DeviceExecutor> made = make_cuda_executor(*plan_, options.cuda_options, limits);
     device_ = made.get();
@@ -51,11 +51,17 @@ std::vector<Result> Session::run(const FrameView& frame, std::vector<StageTime>*
   const Lock lock(mutex_);
   if (device_) device();  // throws in the child of a fork
   settle_after_fork();
-  return executor_->run(frame, times);
+  Buffer<Site> sites;
+  return executor_->run(with_sites(frame, &sites), times);
 }
 
 void Session::enqueue(const FrameView& frame, void* stream) {
   const Lock lock(mutex_);
+  if (frame.rows) {
+    fail(ErrorKind::kArgument,
+         "A frame in device memory has its sites in `indices`, rows of four int32 (batch, z, y, x), and none "
+         "in `rows`. Make such rows of it, with 0 for the axes that the network lacks.");
+  }
   device().enqueue(frame, stream);
   stream_ = stream;
 }
@@ -67,7 +73,8 @@ void Session::enqueue_host(const FrameView& frame, void* stream) {
 
 FrameView Session::upload(const FrameView& frame, void* stream) {
   const Lock lock(mutex_);
-  return device().upload(frame, stream);
+  Buffer<Site> sites;
+  return device().upload(with_sites(frame, &sites), stream);
 }
 
 std::vector<Result> Session::fetch() {
@@ -79,6 +86,27 @@ std::vector<StageTime> Session::profile(const FrameView& frame, void* stream) {
   const Lock lock(mutex_);
   stream_ = stream;
   return device().profile(frame, stream);
+}
+
+FrameView Session::with_sites(const FrameView& frame, Buffer<Site>* sites) const {
+  if (!frame.rows) return frame;
+  const int ndim = plan_->network.ndim;
+  if (ndim == 3 || frame.indices) {
+    fail(ErrorKind::kArgument,
+         "A frame has its sites in `indices` or, for a network of one or two dimensions, ",
+         "in `rows`; this network has ", ndim, ", and the frame has ",
+         frame.indices ? "both" : "`rows` alone", ".");
+  }
+  FrameView made = frame;
+  made.rows = nullptr;
+  if (frame.sites <= 0) return made;
+  MemoryBudget(limits_.all).take(Size(frame.sites) * sizeof(Site), "The input", "its sites");
+  sites->resize(frame.sites);
+  const int32_t* row = frame.rows;
+  for (int64_t i = 0; i < frame.sites; ++i, row += ndim + 1)
+    sites->data()[i] = {row[0], 0, ndim == 2 ? row[1] : 0, row[ndim]};
+  made.indices = sites->data();
+  return made;
 }
 
 DeviceExecutor& Session::device() {

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <vector>
 
+#include "core/buffer.h"
 #include "core/executor.h"
 #include "core/fork.h"
 #include "core/memory_budget.h"
@@ -45,12 +46,15 @@ class Session {
 
  private:
   Session(const OnnxModel& model, const EngineOptions& options, const MemoryLimits& limits);
+  /// The frame with `indices`: its own, or `rows` spread into `sites`.
+  FrameView with_sites(const FrameView& frame, Buffer<Site>* sites) const;
   /// Called with the lock held, before anything else.
   void settle_after_fork() const noexcept;
 
   std::unique_ptr<Plan> plan_;
   std::unique_ptr<Executor> executor_;
   DeviceExecutor* device_ = nullptr;  // the executor, of an engine on a GPU
+  const MemoryLimits limits_;
   void* stream_ = nullptr;
 
   mutable std::recursive_mutex mutex_;

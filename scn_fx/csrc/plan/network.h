@@ -71,6 +71,7 @@ struct Network {
   std::vector<MapSpec> maps;
   std::vector<int> outputs;  // values
   int features = -1;         // value
+  int ndim = 3;              // dimensions; the leading axes of all grids have one cell where it is less
   int32_t batch = 0;         // of the exported dense map, 0 if there is none
 };
 

@@ -65,6 +65,7 @@ Network NetworkReader::read() {
   }
   if (options_.spatial_shape != Triple{0, 0, 0})
     check_shape(options_.spatial_shape, "spatial_shape", ErrorKind::kArgument, "The engine");
+  read_dimensions();
   net_.sets.push_back({options_.spatial_shape, -1});
   ValueSpec features;
   features.channels = -1;
@@ -81,7 +82,32 @@ Network NetworkReader::read() {
   if (net_.values[size_t(net_.features)].channels < 0) {
     fail(ErrorKind::kOnnx, "No convolution reads the features '", model_.inputs[0], "'.");
   }
+  check_dimensions();
   return std::move(net_);
+}
+
+/// How many columns follow the batch in indices is said once, beside the nodes, which are all of 3D.
+void NetworkReader::read_dimensions() {
+  const auto found = model_.metadata.find("scn_fx.ndim");
+  if (found == model_.metadata.end()) return;
+  const std::string& said = found->second;
+  if (said != "1" && said != "2" && said != "3") {
+    fail(ErrorKind::kOnnx, "The model has damaged metadata: expected scn_fx.ndim to be 1, 2 or 3, got '",
+         said.substr(0, 40), "'. Export it again.");
+  }
+  net_.ndim = said[0] - '0';
+}
+
+void NetworkReader::check_dimensions() {
+  for (const SiteSetSpec& set : net_.sets) {
+    for (int axis = 0; axis < 3 - net_.ndim; ++axis) {
+      if (set.shape[size_t(axis)] <= 1) continue;
+      const std::string of = set.map < 0 ? "its input" : "'" + net_.maps[size_t(set.map)].layer + "'";
+      fail(ErrorKind::kOnnx, "The metadata of the model says that it has ", net_.ndim,
+           " dimension(s) (scn_fx.ndim), but the sites of ", of, " lie on a grid of ", to_string(set.shape),
+           ", whose leading axes must then have one cell. Export it again.");
+    }
+  }
 }
 
 void NetworkReader::read_node(const OnnxNode& node) {

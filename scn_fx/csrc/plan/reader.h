@@ -33,6 +33,8 @@ class NetworkReader {
   static constexpr size_t kMostAxes = 64;  // of a dense map, as numpy has them
   static std::string dims_text(const std::vector<int64_t>& dims);
 
+  void read_dimensions();
+  void check_dimensions();
   void read_node(const OnnxNode& node);
   int add_value(const std::string& name, ValueSpec value, int producer);
   int value_id(const OnnxNode& node, size_t input);

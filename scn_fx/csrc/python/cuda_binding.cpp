@@ -145,6 +145,7 @@ class PyCudaEngine {
 
   nb::dict describe() const { return engine_dict(*engine_); }
   int device() const { return engine_->device().device(); }
+  int ndim() const { return engine_->plan().network.ndim; }
 
  private:
   static void* to_stream(uintptr_t stream) { return reinterpret_cast<void*>(stream); }
@@ -225,7 +226,8 @@ void bind_cuda(nb::module_& m) {
       .def("synchronize", &PyCudaEngine::synchronize)
       .def("order", &PyCudaEngine::order, "earlier"_a, "later"_a)
       .def("describe", &PyCudaEngine::describe)
-      .def_prop_ro("device", &PyCudaEngine::device);
+      .def_prop_ro("device", &PyCudaEngine::device)
+      .def_prop_ro("ndim", &PyCudaEngine::ndim);
 }
 
 }  // namespace scn::python

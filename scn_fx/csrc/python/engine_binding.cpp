@@ -108,6 +108,7 @@ class PyEngine {
 
   int threads() const { return engine_->threads(); }
   std::string isa() const { return engine_->backend(); }
+  int ndim() const { return engine_->plan().network.ndim; }
 
  private:
   std::vector<Result> results_of(const Array& features, const Array& indices, int32_t batch_size,
@@ -137,7 +138,8 @@ void bind_engine(nb::module_& m) {
       .def("profile", &PyEngine::profile, "features"_a, "indices"_a, "batch_size"_a = 0)
       .def("describe", &PyEngine::describe)
       .def_prop_ro("threads", &PyEngine::threads)
-      .def_prop_ro("isa", &PyEngine::isa);
+      .def_prop_ro("isa", &PyEngine::isa)
+      .def_prop_ro("ndim", &PyEngine::ndim);
 }
 
 }  // namespace scn::python

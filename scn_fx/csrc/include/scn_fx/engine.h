@@ -59,6 +59,9 @@ class Engine {
 
   /// Features of a site.
   int32_t input_channels() const;
+  /// Dimensions of the network, 1 to 3. The sites of its frames and results are on grids whose leading axes,
+  /// those that it lacks, have one cell.
+  int ndim() const;
   /// Memory that is held between frames.
   BufferBytes buffer_bytes() const;
   /// Threads of an engine on the CPU; 0 on a GPU.
@@ -68,9 +71,10 @@ class Engine {
 
   // Engines on a GPU only; others throw kArgument.
 
-  /// Enqueues a frame in device memory (indices begin at a multiple of 16 bytes) on a stream (cudaStream_t;
-  /// null: the legacy default stream): no allocation, no synchronisation. Throws for what is known at once,
-  /// and for what went wrong in an earlier frame that has ended by now and was not reported yet.
+  /// Enqueues a frame in device memory (with `indices`, which begin at a multiple of 16 bytes) on a stream
+  /// (cudaStream_t; null: the legacy default stream): no allocation, no synchronisation. Throws for what is
+  /// known at once, and for what went wrong in an earlier frame that has ended by now and was not reported
+  /// yet.
   void enqueue(const FrameView& frame, void* stream);
   /// One result per output, valid for the frame enqueued last, in the order of its stream.
   const std::vector<DeviceResult>& device_results() const;

@@ -9,7 +9,8 @@ namespace scn {
 
 using Triple = std::array<int32_t, 3>;  // (z, y, x)
 
-/// A site: batch, z, y, x; the row of an `indices` array.
+/// A site: batch, z, y, x; the row of an `indices` array. In a network of two dimensions z is 0, in one of
+/// one dimension y too.
 struct Site {
   int32_t batch, z, y, x;
 };
@@ -23,6 +24,9 @@ struct FrameView {
   int32_t channels = 0;
   const Site* indices = nullptr;  // [sites], each site once
   int32_t batch = 0;              // 0: the exported one, or the largest batch index + 1
+  /// In place of `indices`, for networks of fewer than three dimensions (Engine::ndim) and in host memory:
+  /// [sites, ndim + 1], rows of (batch, y, x) or of (batch, x).
+  const int32_t* rows = nullptr;
 };
 
 }  // namespace scn
