@@ -89,8 +89,8 @@ def calibrate(
     Args:
         graph: a captured graph; ranges it already has are replaced.
         frames: the tensors that the graph takes, in order, for each frame: features float [N, C], indices
-            int32 [N, 4]. Any iterable, read once; a few hundred key frames from different places serve better
-            than consecutive ones.
+            int32 [N, 4] (of a 2D network [N, 3]). Any iterable, read once; a few hundred key frames from
+            different places serve better than consecutive ones.
         method: "max" (largest magnitude), "percentile" (of the non-zero magnitudes), "mse" (least squared
             error of the quantised histogram) or "entropy" (least Kullback-Leibler divergence).
         percentile: for method "percentile", in percent: above 1, at most 100.

@@ -21,7 +21,7 @@ _FEATURES = ".features.tensor"
 
 @dataclass(frozen=True)
 class FrameFiles:
-    """A sized iterable of (features float16 [N, C], indices int32 [N, 4]) numpy arrays, read one at a time.
+    """A sized iterable of (features float16 [N, C], indices int32 [N, ndim + 1]) arrays, read one at a time.
 
     Attributes:
         files: for each frame, its point file, or the pair of its feature and index file.
@@ -29,12 +29,14 @@ class FrameFiles:
         point_format: format of raw point files, see `scn_fx.lidar.read_points`; None guesses for each file.
         axes: order of the index columns behind the batch that the network wants, "zyx" or "xyz". Indices in
             files are taken as they are.
+        ndim: dimensions of the network: voxels of points are (batch, y, x) in two.
     """
 
     files: tuple[tuple[Path, ...], ...]
     grid: VoxelGrid | None = None
     point_format: str | None = None
     axes: str = "zyx"
+    ndim: int = 3
 
     @classmethod
     def find(
@@ -100,7 +102,7 @@ class FrameFiles:
         """
         if grid is not None or self.has_points:
             grid = network.require(grid, "--grid (grid=)")
-        return replace(self, grid=grid, axes=network.axes)
+        return replace(self, grid=grid, axes=network.axes, ndim=network.ndim)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -118,7 +120,7 @@ class FrameFiles:
         if self.grid is None:
             raise LidarError(f"{file} holds points: expected a voxel grid for them, got none. Pass grid=.")
         features, indices = voxelize_from(file, read_sweep(file, self.point_format), self.grid)
-        return features, NetworkGrid("the network", axes=self.axes).columns(indices)
+        return features, NetworkGrid("the network", axes=self.axes, ndim=self.ndim).columns(indices)
 
 
 def _partner(features: Path, folder: list[Path]) -> Path:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.fx import GraphModule
 
+from scn_fx.dimensions import index_text, width_advice
 from scn_fx.errors import CalibrationError, NonFiniteError
 from scn_fx.graph import layers, metadata
 from scn_fx.input_grid import network_grid
@@ -122,10 +123,12 @@ def _check_shapes(features: torch.Tensor, indices: torch.Tensor, spec: InputSpec
             f"{where}: {name} must have {spec.channels} channels, the width of the first convolution, got "
             f"{features.shape[1]} (shape {list(features.shape)})."
         )
-    if indices.dtype != torch.int32 or indices.dim() != 2 or indices.shape[1] != 4:
+    ndim, axes = spec.grid.ndim, spec.grid.axes
+    if indices.dtype != torch.int32 or indices.dim() != 2 or indices.shape[1] != ndim + 1:
+        columns = int(indices.shape[1]) if indices.dim() == 2 else 0
         raise CalibrationError(
-            f"{where}: {index_name} must be int32 [N, 4] (batch, z, y, x), got {indices.dtype} "
-            f"{list(indices.shape)}."
+            f"{where}: {index_name} must be int32 {index_text(ndim, axes)}, got {indices.dtype} "
+            f"{list(indices.shape)}.{width_advice(ndim, axes, columns)}"
         )
     if len(features) != len(indices):
         raise CalibrationError(

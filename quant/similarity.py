@@ -49,11 +49,13 @@ class FrameVariety:
         self._remembered: deque[_Cells] = deque(maxlen=_REMEMBERED)
 
     def add(self, indices: torch.Tensor) -> None:
-        """Count a frame of sites int32 [N, 4] (batch, z, y, x)."""
+        """Count a frame of sites int32 [N, 4] (batch, z, y, x), or of fewer axes."""
         self.frames += 1
         if not len(indices):
             return
         sites = indices[:, 1:].cpu().numpy()
+        # Cells have three axes; those that the network lacks have one voxel.
+        sites = np.pad(sites, ((0, 0), (3 - sites.shape[1], 0)))
         self._remember(self._cells(sites))
 
     def _remember(self, cells: _Cells) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from torch import fx
 
+from scn_fx.dimensions import in_zyx
 from scn_fx.errors import CaptureError, GridError
 from scn_fx.graph import metadata, operator_spec, set_metadata
 from scn_fx.lidar.grids import VoxelGrid
@@ -46,7 +47,9 @@ def graph_grid(graph: fx.GraphModule) -> VoxelGrid | None:
 
 def network_grid(graph: fx.GraphModule) -> NetworkGrid:
     """What `graph` says about the frames it takes."""
-    return NetworkGrid("the graph", graph_grid(graph), _spatial_shape(graph), str(metadata(graph)["axes"]))
+    meta = metadata(graph)
+    ndim = int(meta.get("ndim", 3))
+    return NetworkGrid("the graph", graph_grid(graph), _spatial_shape(graph), str(meta["axes"]), ndim)
 
 
 def input_shape(graph: fx.GraphModule) -> list[int]:
@@ -66,5 +69,5 @@ def _spatial_shape(graph: fx.GraphModule) -> tuple[int, int, int] | None:
     shape = input_shape(graph)
     if len(shape) != 3:
         return None
-    a, b, c = shape
-    return (c, b, a) if metadata(graph)["axes"] == "xyz" else (a, b, c)
+    meta = metadata(graph)
+    return in_zyx(shape, str(meta["axes"]), int(meta.get("ndim", 3)))

@@ -15,6 +15,7 @@ from torch import nn
 from scn_fx.capture.foreign import is_sparse_convolution
 from scn_fx.capture.nesting import Leaf, flatten, rebuilt
 from scn_fx.capture.packages import spconv
+from scn_fx.dimensions import DIMENSIONS
 from scn_fx.errors import CaptureError
 
 __all__ = ["Arguments"]
@@ -119,11 +120,17 @@ class Arguments:
                 shapes.append({0: named.get(int(tensor.shape[0]), torch.export.Dim.AUTO)})
         return tuple(shapes)
 
-    def _voxels(self, columns: int = 4) -> set[int]:
-        """Lengths of tensors that can be indices [N, columns] of features [N, …]."""
+    def _voxels(self) -> set[int]:
+        """Lengths of tensors that can be indices [N, 4], else [N, 3], else [N, 2], of features [N, …]."""
+        found = (self._voxels_of(ndim + 1) for ndim in reversed(DIMENSIONS))
+        return next((counts for counts in found if counts), set())
+
+    def _voxels_of(self, columns: int) -> set[int]:
         counts: set[int] = set()
         for i, indices in enumerate(self.tensors):
-            if indices.dim() == 2 and indices.shape[1] == columns:
+            # Points [N, 3] and values per point are floats; of four columns, indices may come so too.
+            whole = columns == 4 or indices.dtype not in _FLOATS
+            if indices.dim() == 2 and indices.shape[1] == columns and whole:
                 others = (t for j, t in enumerate(self.tensors) if j != i and t.dim() >= 2)
                 counts |= {len(t) for t in others if t.dtype in _FLOATS and len(t) == len(indices)}
         return counts
@@ -139,10 +146,10 @@ class Arguments:
             hint = ""
             if "ndarray" in arrays:
                 hint = " Pass numpy arrays of the frame as torch.from_numpy(array)."
-            elif self._voxels(columns=3):
+            elif self._voxels_of(columns=5):
                 hint = (
-                    " Indices [N, 3] belong to a 2D network (pillars); only 3D ones, on indices [N, 4] "
-                    "(batch, z, y, x), are supported."
+                    " Indices [N, 5] belong to a 4D network; those of 1, 2 and 3 dimensions are supported. "
+                    "Use a 3D one with the fourth axis among the features or as samples of the batch."
                 )
             elif self.tensors:
                 hint = (
@@ -150,8 +157,9 @@ class Arguments:
                     "voxels' features and indices that its forward takes."
                 )
             raise CaptureError(
-                "args must hold an example frame: features float32 [N, C] and indices int32 [N, 4] as torch "
-                f"tensors of equal length, got {shapes or 'no tensors'}.{hint}"
+                "args must hold an example frame: features float32 [N, C] and indices int32 [N, 4] (of a 2D "
+                "network [N, 3], of a 1D one [N, 2]) as torch tensors of equal length, got "
+                f"{shapes or 'no tensors'}.{hint}"
             )
         if max(counts) < 2:
             raise CaptureError(

@@ -45,19 +45,21 @@ def capture(
         model: an `nn.Module` in evaluation mode with float32 parameters. Wrappers for training on several
             devices and of torch.compile are looked through.
         args: positional arguments of the model's forward, any nesting of tuples, lists and dicts: features
-            float32 [N, C] and indices int32 [N, 4] (batch, z, y, x) of an example frame with N >= 2.
+            float32 [N, C] and indices int32 [N, 4] (batch, z, y, x) of an example frame with N >= 2. Those of
+            a 2D network (pillars) are [N, 3] (batch, y, x), of a 1D one [N, 2] (batch, x).
         output: which of the model's outputs the graph returns: an index, a key, or a tuple of them that leads
             into nested outputs, such as ``(1, "conv3")``. What it does not depend on need not be supported.
         kwargs: arguments of the forward by keyword.
         output_bound: most sites that any layer may have; buffers of an engine are sized by it.
-        axes: order of the spatial columns in the model's indices, "zyx" or "xyz".
+        axes: order of the spatial columns in the model's indices, "zyx" or "xyz"; in two dimensions (y, x) or
+            (x, y).
         grid: range and voxel size of the frames that the network was trained with, a
-            `scn_fx.lidar.VoxelGrid`. The graph and files exported from it record it, and frames that are
-            known to be made for another grid are refused.
+            `scn_fx.lidar.VoxelGrid` (of a 2D network with one voxel along z). The graph and files exported
+            from it record it, and frames that are known to be made for another grid are refused.
 
     Returns:
         A `torch.fx.GraphModule` that returns a dense map, or (features, indices) for a sparse output. Its
-        ``meta["scn_fx"]`` holds axes, input names, and notes on layers that could not be fused.
+        ``meta["scn_fx"]`` holds axes, dimensions, input names, and notes on layers that could not be fused.
 
     Raises:
         CaptureError: an unsupported module or operator (named by its path and class), training mode, a wrong

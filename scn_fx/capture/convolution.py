@@ -12,6 +12,7 @@ import scn_fx.ops  # noqa: F401 - registers the operators
 from scn_fx.capture.packages import spconv
 from scn_fx.capture.tracing import KernelMap, Tracing, same_tensor
 from scn_fx.capture.unsupported import stand_in
+from scn_fx.dimensions import DIMENSIONS, lifted, narrowed
 from scn_fx.errors import BoundError, CaptureError, ScnError
 from scn_fx.geometry import ConvGeometry
 from scn_fx.operators.activations import activation_of_spconv, real_activations
@@ -32,7 +33,8 @@ def convolve(
         tracing: the capture in progress.
         module: the layer; its geometry counts, its own weight does not.
         tensor: the SparseConvTensor that it reads.
-        weight: [out, kz, ky, kx, in], as the layer hands it over: a class of the user's may have computed it.
+        weight: [out, kz, ky, kx, in], or without the axes that the layer lacks, as the layer hands it over: a
+            class of the user's may have computed it.
         bias: [out] or None.
         activation: the fused activation by spconv's name ("None_", "ReLU", "Sigmoid", "LeakyReLU").
         alpha: its number, spconv's `act_alpha`.
@@ -67,6 +69,8 @@ def _convolution(
             kernel_map = _made(tracing, module, tensor, name)
             if module.indice_key is not None:
                 indice_dict = {**indice_dict, module.indice_key: kernel_map}
+    if weight.dim() < 5:
+        weight = weight.reshape(weight.shape[0], *lifted(weight.shape[1:-1], 1), weight.shape[-1])
     features = torch.ops.scn_fx.convolution.default(
         tensor.features,
         weight,
@@ -79,7 +83,7 @@ def _convolution(
     result = tensor.shadow_copy().replace_feature(features)
     result.indices = kernel_map.out_indices
     result.indice_dict = indice_dict
-    result.spatial_shape = list(kernel_map.geometry.output_spatial_shape)
+    result.spatial_shape = narrowed(kernel_map.geometry.output_spatial_shape, module.ndim)
     return result
 
 
@@ -99,10 +103,19 @@ def _not_captured(module: Any, tensor: Any, reason: str) -> Any:
 def _check(tracing: Tracing, module: Any, tensor: Any, weight: Any, bias: Any, activation: str) -> None:
     """Refuse what the operators do not express, naming the layer."""
     layer = f"Layer {tracing.describe(module)}"
-    if module.ndim != 3:
+    if module.ndim not in DIMENSIONS:
         raise CaptureError(
-            f"{layer} is a convolution of {module.ndim} dimensions; only 3D layers, on indices [N, 4] "
-            "(batch, z, y, x), are supported. End the captured part before it."
+            f"{layer} is a convolution of {module.ndim} dimensions; layers of 1, 2 and 3 are supported, on "
+            "indices [N, 2] to [N, 4] (batch, z, y, x). Use a 3D network with the fourth axis among the "
+            "features (as the time lag of LiDAR sweeps is) or as samples of the batch, or end the captured "
+            "part before it."
+        )
+    grid = list(tensor.spatial_shape)
+    if len(grid) != module.ndim or tensor.indices.shape[1] != module.ndim + 1:
+        raise CaptureError(
+            f"{layer} is a convolution of {module.ndim} dimension(s), but its input is a sparse tensor of "
+            f"{len(grid)}: indices [N, {tensor.indices.shape[1]}] on a grid of {grid}. Give the sparse "
+            f"tensor indices [N, {module.ndim + 1}] and a grid of {module.ndim} size(s)."
         )
     if module.groups != 1:
         raise CaptureError(f"{layer} has groups={module.groups}; only groups=1 is supported.")
@@ -124,11 +137,11 @@ def _check(tracing: Tracing, module: Any, tensor: Any, weight: Any, bias: Any, a
                 f"{layer} has a {what} of {value.dtype}; capture needs float32: call model.float()."
             )
     expected = [module.out_channels, *module.kernel_size, module.in_channels]
+    axes = ", ".join(("kz", "ky", "kx")[3 - module.ndim :])
     if list(weight.shape) != expected:
         raise CaptureError(
-            f"{layer} has a weight of shape {list(weight.shape)}, expected [out, kz, ky, kx, in] = "
-            f"{expected}. "
-            "Weights of spconv 1.x are [kz, ky, kx, in, out]: load them with spconv 2.x's layout."
+            f"{layer} has a weight of shape {list(weight.shape)}, expected [out, {axes}, in] = {expected}. "
+            f"Weights of spconv 1.x are [{axes}, in, out]: load them with spconv 2.x's layout."
         )
     if not isinstance(tensor.features, torch.Tensor) or tensor.features.shape[1] != module.in_channels:
         raise CaptureError(
@@ -148,12 +161,12 @@ def _check(tracing: Tracing, module: Any, tensor: Any, weight: Any, bias: Any, a
 
 def _pointwise(tracing: Tracing, module: Any, tensor: Any, name: str) -> KernelMap:
     """Map of a kernel of one offset: every site reads itself, whatever the layer's padding says."""
-    if list(module.output_padding) != [0, 0, 0]:
+    if any(module.output_padding):
         raise CaptureError(
             f"Layer {tracing.describe(module)} has kernel 1 and output_padding {module.output_padding}; "
             "only 0 is supported."
         )
-    geometry = ConvGeometry.submanifold(tensor.spatial_shape, [1, 1, 1], [1, 1, 1])
+    geometry = ConvGeometry.submanifold(lifted(tensor.spatial_shape, 1), [1, 1, 1], [1, 1, 1])
     return _subm_map(tracing, tensor, geometry, name, tracing.rulebook(name))
 
 
@@ -163,7 +176,7 @@ def _made(tracing: Tracing, module: Any, tensor: Any, name: str) -> KernelMap:
     stem = name if module.indice_key in (None, "") else str(module.indice_key)
     try:
         if module.subm:
-            geometry = ConvGeometry.submanifold(tensor.spatial_shape, module.kernel_size, module.dilation)
+            geometry = _submanifold_geometry(module, tensor.spatial_shape)
             return _subm_map(tracing, tensor, geometry, name, tracing.rulebook(stem))
         geometry = _strided_geometry(module, tensor.spatial_shape)
     except (CaptureError, BoundError):
@@ -194,14 +207,19 @@ def _made(tracing: Tracing, module: Any, tensor: Any, name: str) -> KernelMap:
     return made
 
 
+def _submanifold_geometry(module: Any, shape: list[int]) -> ConvGeometry:
+    kernel, dilation = lifted(module.kernel_size, 1), lifted(module.dilation, 1)
+    return ConvGeometry.submanifold(lifted(shape, 1), kernel, dilation)
+
+
 def _strided_geometry(module: Any, shape: list[int]) -> ConvGeometry:
     geometry = ConvGeometry.strided(
-        shape,
-        module.kernel_size,
-        module.stride,
-        module.padding,
-        module.dilation,
-        output_padding=module.output_padding if module.transposed else [0, 0, 0],
+        lifted(shape, 1),
+        lifted(module.kernel_size, 1),
+        lifted(module.stride, 1),
+        lifted(module.padding, 0),
+        lifted(module.dilation, 1),
+        output_padding=lifted(module.output_padding, 0) if module.transposed else [0, 0, 0],
         transposed=module.transposed,
     )
     if module.transposed and max(geometry.dilation) > 1:
@@ -233,13 +251,18 @@ def _reused(tracing: Tracing, module: Any, tensor: Any, known: KernelMap) -> Ker
             f"{layer} uses indice_key {key!r}, which another layer has taken. Only submanifold convolutions "
             "may share a key: give this layer a key of its own, or make it an inverse convolution."
         )
-    wanted = ConvGeometry.submanifold(tensor.spatial_shape, module.kernel_size, module.dilation)
+    wanted = _submanifold_geometry(module, tensor.spatial_shape)
+    if known.ndim != module.ndim:
+        raise CaptureError(
+            f"{layer} shares indice_key {key!r} with a layer of {known.ndim} dimension(s), but has "
+            f"{module.ndim}. Layers that share a key must agree: give this layer another key."
+        )
     for what in ("kernel_size", "dilation", "input_spatial_shape"):
-        expected, came = getattr(known.geometry, what), getattr(wanted, what)
+        expected, came = (narrowed(getattr(g, what), module.ndim) for g in (known.geometry, wanted))
         if expected != came:
             raise CaptureError(
-                f"{layer} shares indice_key {key!r} with a layer of {what} {list(expected)}, but has "
-                f"{list(came)}. Layers that share a key must agree: give this layer another key."
+                f"{layer} shares indice_key {key!r} with a layer of {what} {expected}, but has "
+                f"{came}. Layers that share a key must agree: give this layer another key."
             )
     if not same_tensor(known.indices, tensor.indices):
         raise CaptureError(
@@ -262,11 +285,16 @@ def _inverse(tracing: Tracing, module: Any, tensor: Any, name: str) -> KernelMap
     if partner.subm:
         raise CaptureError(
             f"{layer} inverts the convolution with indice_key {key!r}, which is submanifold and changes no "
-            "sites. Only a SparseConv3d or SparseConvTranspose3d can be inverted."
+            f"sites. Only a SparseConv{module.ndim}d or SparseConvTranspose{module.ndim}d can be inverted."
+        )
+    if known.ndim != module.ndim:
+        raise CaptureError(
+            f"{layer} inverts the convolution with indice_key {key!r}, which has {known.ndim} dimension(s), "
+            f"but has {module.ndim}. Give its partner, and this layer, a key that no other layer has."
         )
     for what, expected, came in (
-        ("kernel_size", list(partner.kernel_size), list(module.kernel_size)),
-        ("input grid", list(partner.output_spatial_shape), list(tensor.spatial_shape)),
+        ("kernel_size", narrowed(partner.kernel_size, module.ndim), list(module.kernel_size)),
+        ("input grid", narrowed(partner.output_spatial_shape, module.ndim), list(tensor.spatial_shape)),
     ):
         if expected != came:
             raise CaptureError(

@@ -46,7 +46,9 @@ def finished(graph: fx.GraphModule, axes: str, notes: tuple[str, ...]) -> fx.Gra
         values[node] = copy
     made.lint()
     result = CapturedGraph(root, made, class_name="CapturedGraph")
-    result.meta[NAMESPACE] = {**new_metadata(axes, features.name, indices.name), "notes": list(notes)}
+    ndim = int(indices.meta["val"].shape[1]) - 1
+    made_of = new_metadata(axes, features.name, indices.name, ndim)
+    result.meta[NAMESPACE] = {**made_of, "notes": list(notes)}
     result.eval()
     return result
 

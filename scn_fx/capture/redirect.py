@@ -24,6 +24,7 @@ from scn_fx.capture.foreign import refuse_foreign
 from scn_fx.capture.packages import spconv
 from scn_fx.capture.tracing import Tracing
 from scn_fx.capture.unsupported import stand_in
+from scn_fx.dimensions import DIMENSIONS, lifted
 from scn_fx.errors import CaptureError
 
 __all__ = ["patched_attributes", "redirected"]
@@ -126,7 +127,8 @@ def _conv_forward(original: Callable[..., Any]) -> Callable[..., Any]:
 def _dense(original: Callable[..., Any]) -> Callable[..., Any]:
     def dense(self: Any, channels_first: bool = True) -> Any:
         tracing = _active()
-        if tracing is None or len(self.spatial_shape) != 3:  # others are not captured, and may be traced
+        shape = list(self.spatial_shape)
+        if tracing is None or len(shape) not in DIMENSIONS:  # others are not captured, and may be traced
             return original(self, channels_first)
         made = torch.ops.scn_fx.scatter_dense.default(
             self.features,
@@ -134,9 +136,11 @@ def _dense(original: Callable[..., Any]) -> Callable[..., Any]:
             name="",  # known to the naming pass, from the module that calls
             format=tracing.axes,
             batch_size=int(self.batch_size),
-            spatial_shape=list(self.spatial_shape),
+            spatial_shape=lifted(shape, 1),
         )
-        return made if channels_first else made.permute(0, 2, 3, 4, 1)
+        if len(shape) < 3:
+            made = made.reshape(*made.shape[:2], *shape)
+        return made if channels_first else made.permute(0, *range(2, made.dim()), 1)
 
     return dense
 
@@ -159,7 +163,7 @@ def _pool(original: Callable[..., Any]) -> Callable[..., Any]:
             return original(self, input)
         reason = (
             f"Module {tracing.describe(self)} pools, which is not supported. Train with a strided "
-            "SparseConv3d in its place, or end the captured part before it."
+            f"SparseConv{len(input.spatial_shape)}d in its place, or end the captured part before it."
         )
         shape = list(input.spatial_shape)
         if not self.subm:

@@ -22,8 +22,8 @@ class KernelMap:
         value: the map, int32 [M, K].
         rulebook: its name in the graph.
         geometry: what it was made for.
-        indices: input sites, int32 [N, 4].
-        out_indices: output sites, int32 [M, 4]; the same object for a submanifold map.
+        indices: input sites, int32 [N, ndim + 1].
+        out_indices: output sites, int32 [M, ndim + 1]; the same object for a submanifold map.
     """
 
     value: torch.Tensor
@@ -31,6 +31,11 @@ class KernelMap:
     geometry: ConvGeometry
     indices: torch.Tensor
     out_indices: torch.Tensor
+
+    @property
+    def ndim(self) -> int:
+        """Dimensions of the layers that read it."""
+        return int(self.indices.shape[1]) - 1
 
 
 @dataclass

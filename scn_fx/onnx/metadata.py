@@ -24,11 +24,15 @@ __all__ = ["metadata_entries", "write_metadata"]
 def metadata_entries(meta: Mapping[str, Any], dialect: str) -> dict[str, str]:
     """The ``metadata_props`` of a file, from the "scn_fx" metadata of the captured graph.
 
-    Keys: scn_fx.version, scn_fx.dialect, scn_fx.axes ("zyx" or "xyz"); for a calibrated graph,
+    Keys: scn_fx.version, scn_fx.dialect, scn_fx.axes ("zyx" or "xyz"); scn_fx.ndim ("1" or "2") for a network
+    of fewer than three dimensions; for a calibrated graph,
     scn_fx.calibration.method and scn_fx.calibration.frames; for a graph that knows its voxel grid, those of
     `scn_fx.lidar.VoxelGrid.to_text`.
     """
     entries = {"scn_fx.version": __version__, "scn_fx.dialect": dialect, "scn_fx.axes": str(meta["axes"])}
+    ndim = int(meta.get("ndim", 3))
+    if ndim != 3:
+        entries["scn_fx.ndim"] = str(ndim)
     calibration = meta.get("calibration")
     if calibration:
         entries["scn_fx.calibration.method"] = str(calibration["method"])

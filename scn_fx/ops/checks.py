@@ -8,6 +8,7 @@ from math import prod
 
 import torch
 
+from scn_fx.dimensions import DIMENSIONS
 from scn_fx.errors import (
     ArgumentError,
     BoundError,
@@ -24,6 +25,7 @@ __all__ = [
     "FLOATS",
     "FLOATS_TEXT",
     "PRECISIONS",
+    "check_axes",
     "check_batch",
     "check_bound",
     "check_channel_ranges",
@@ -53,11 +55,22 @@ def shape_text(tensor: torch.Tensor) -> str:
 
 
 def check_sites(name: str, indices: torch.Tensor, what: str = "indices") -> None:
-    """`indices` must be int32 [N, 4] (batch, z, y, x)."""
-    if indices.dim() != 2 or indices.shape[1] != 4 or indices.dtype != torch.int32:
+    """`indices` must be int32 [N, 4] (batch, z, y, x), or [N, 3] or [N, 2] without the leading axes."""
+    if indices.dim() != 2 or indices.shape[1] - 1 not in DIMENSIONS or indices.dtype != torch.int32:
         hint = " Convert them with indices.int()." if not indices.dtype.is_floating_point else ""
         raise SiteError(
-            f"Layer {name!r}: {what} must be int32 [N, 4] (batch, z, y, x), got {shape_text(indices)}.{hint}"
+            f"Layer {name!r}: {what} must be int32 [N, 4] (batch, z, y, x), in two dimensions [N, 3] (batch, "
+            f"y, x), in one [N, 2] (batch, x), got {shape_text(indices)}.{hint}"
+        )
+
+
+def check_axes(name: str, indices: torch.Tensor, grid: Sequence[int]) -> None:
+    """The axes of `grid` (z, y, x) that `indices` have no column for must have one cell."""
+    lacking = list(grid[: 4 - indices.shape[1]])
+    if any(size != 1 for size in lacking):
+        raise SiteError(
+            f"Layer {name!r}: indices must be int32 [N, 4] (batch, z, y, x) on a grid of {list(grid)}, got "
+            f"{shape_text(indices)}. Only axes of one cell may have no column."
         )
 
 

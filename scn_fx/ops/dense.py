@@ -12,9 +12,10 @@ import torch
 from scn_fx.errors import ScnError, SiteError
 from scn_fx.geometry import triple
 from scn_fx.operators.dense import RESHAPE, SCATTER_DENSE, TRANSPOSE
-from scn_fx.ops.checks import check_batch, check_dense, check_features, check_sites, shape_text
+from scn_fx.ops.checks import check_axes, check_batch, check_dense, check_features, check_sites, shape_text
 from scn_fx.ops.devices import kernels_for
 from scn_fx.ops.dispatch import define, fake, only_shapes_matter
+from scn_fx.ops.sites import lifted_sites
 
 __all__ = ["reshape", "scatter_dense", "transpose"]
 
@@ -35,6 +36,7 @@ def _check_scatter(
         raise ScnError(f"Layer {name!r}: format must be one of {', '.join(FORMATS)}, got {format!r}.")
     check_batch(name, batch_size)
     grid = triple(spatial_shape, f"Layer {name!r}: spatial_shape", 1)
+    check_axes(name, indices, grid)
     check_dense(name, batch_size, features.shape[1], grid)
 
 
@@ -50,7 +52,8 @@ def scatter_dense(
 ) -> torch.Tensor:
     """Write `features` [N, C] to their sites in a zero map [batch_size, C, *spatial_shape] of the same dtype.
 
-    `format` names the order of the spatial axes, both of `indices` and of the map.
+    `format` names the order of the spatial axes, both of `indices` and of the map. `indices` are int32
+    [N, 4], or [N, 3] or [N, 2] where the leading axes of `spatial_shape`, which has three, have one cell.
     """
     _check_scatter(features, indices, name, format, batch_size, spatial_shape)
     if only_shapes_matter():
@@ -60,7 +63,8 @@ def scatter_dense(
             f"Layer {name!r}: expected one feature row per site, got features {shape_text(features)} and "
             f"indices {shape_text(indices)}. Pass features and indices of the same frame."
         )
-    return kernels_for(features).scatter_dense(features, indices, name, batch_size, spatial_shape)
+    sites = lifted_sites(indices)
+    return kernels_for(features).scatter_dense(features, sites, name, batch_size, spatial_shape)
 
 
 @fake(scatter_dense)
@@ -85,7 +89,7 @@ def _save_scatter(
 
 def _backward_scatter(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
     (indices,) = ctx.saved_tensors
-    batch, z, y, x = indices.long().unbind(1)
+    batch, z, y, x = lifted_sites(indices).long().unbind(1)
     return grad[batch, :, z, y, x], None
 
 

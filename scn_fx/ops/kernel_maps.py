@@ -16,11 +16,19 @@ from scn_fx.errors import ArgumentError
 from scn_fx.geometry import MOST_SITES
 from scn_fx.operators.maps import CONV_MAP, INVERSE_MAP, SUBM_MAP
 from scn_fx.operators.spec import OperatorSpec
-from scn_fx.ops.checks import check_batch, check_bound, check_kernel_map, check_sites, check_within
+from scn_fx.ops.checks import (
+    check_axes,
+    check_batch,
+    check_bound,
+    check_kernel_map,
+    check_sites,
+    check_within,
+)
 from scn_fx.ops.devices import kernels_for
 from scn_fx.ops.dispatch import define, fake, only_shapes_matter
 from scn_fx.ops.known_maps import note_rows
 from scn_fx.ops.map_call import MapCall
+from scn_fx.ops.sites import lifted_sites, narrowed_sites
 
 __all__ = ["conv_map", "inverse_map", "subm_map"]
 
@@ -31,14 +39,18 @@ def _checked(spec: OperatorSpec, indices: torch.Tensor, arguments: dict[str, Any
     check_sites(name, indices)
     check_batch(name, arguments["batch_size"])
     check_bound(name, arguments.get("output_bound", MOST_SITES))
-    return MapCall.of(spec, arguments)
+    call = MapCall.of(spec, arguments)
+    check_axes(name, indices, call.geometry.input_spatial_shape)
+    check_axes(name, indices, call.geometry.output_spatial_shape)
+    return call
 
 
 @define(SUBM_MAP.name, SUBM_MAP.schema)
 def subm_map(indices: torch.Tensor, **arguments: Any) -> torch.Tensor:
     """Kernel map of a submanifold convolution: int32 [N, K], rows in the order of `indices`.
 
-    `indices` is int32 [N, 4] (batch, z, y, x). SiteError for sites out of range or given twice, BoundError
+    `indices` is int32 [N, 4] (batch, z, y, x), or [N, 3] or [N, 2] on a grid of one cell along the axes that
+    they lack. SiteError for sites out of range or given twice, BoundError
     for more than `output_bound` of them.
     """
     call = _checked(SUBM_MAP, indices, arguments)
@@ -46,7 +58,7 @@ def subm_map(indices: torch.Tensor, **arguments: Any) -> torch.Tensor:
     if only_shapes_matter():
         return indices.new_full((rows, call.geometry.volume), -1)
     check_within(call.name, rows, call.output_bound)
-    return note_rows(kernels_for(indices).subm_map(indices, call), rows)
+    return note_rows(kernels_for(indices).subm_map(lifted_sites(indices), call), rows)
 
 
 @fake(subm_map)
@@ -59,14 +71,16 @@ def _(indices: torch.Tensor, **arguments: Any) -> torch.Tensor:
 def conv_map(indices: torch.Tensor, **arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Output sites of a strided or transposed convolution, int32 [M, 4], and its kernel map, int32 [M, K].
 
+    `indices` are int32 [N, 4], or [N, 3] or [N, 2] as those of `subm_map`; output sites have as many columns.
+
     Every site that at least one input reaches is an output site; they ascend by (batch, z, y, x). SiteError
     for sites out of range or given twice, BoundError for more than `output_bound` output sites.
     """
     call = _checked(CONV_MAP, indices, arguments)
     if only_shapes_matter():
         return indices.clone(), indices.new_full((indices.shape[0], call.geometry.volume), -1)
-    sites, made = kernels_for(indices).conv_map(indices, call)
-    return sites, note_rows(made, indices.shape[0])
+    sites, made = kernels_for(indices).conv_map(lifted_sites(indices), call)
+    return narrowed_sites(sites, indices.shape[1]), note_rows(made, indices.shape[0])
 
 
 @fake(conv_map)
@@ -80,7 +94,7 @@ def _(indices: torch.Tensor, **arguments: Any) -> tuple[torch.Tensor, torch.Tens
             f"Layer {call.name!r}: how many sites a strided convolution has depends on their coordinates, "
             "which tensors on the device 'meta' do not have. Pass real ones, or trace with torch.export."
         ) from error
-    return indices.new_empty((count, 4)), indices.new_empty((count, call.geometry.volume))
+    return indices.new_empty((count, indices.shape[1])), indices.new_empty((count, call.geometry.volume))
 
 
 def _check_inverse(kernel_map: torch.Tensor, indices: torch.Tensor, name: str, output_bound: int) -> None:

@@ -16,6 +16,13 @@ def frame(
     channels: int = 4, grid: tuple[int, int, int] = GRID, sites: int = 150, batch: int = 1, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Features float32 [N, channels] and distinct indices int32 [N, 4], in no particular order."""
+    return flat_frame(channels, grid, sites, batch, seed)
+
+
+def flat_frame(
+    channels: int, grid: tuple[int, ...], sites: int, batch: int = 1, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same in a grid of any number of axes: indices int32 [N, axes + 1]."""
     generator = torch.Generator().manual_seed(seed)
     columns = [torch.randint(0, size, (sites,), generator=generator) for size in (batch, *grid)]
     indices = torch.unique(torch.stack(columns, 1).int(), dim=0)

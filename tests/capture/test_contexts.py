@@ -368,10 +368,10 @@ def test_an_error_that_is_being_handled_is_not_taken_for_the_cause() -> None:
     assert "older" not in text
 
 
-def test_two_dimensional_networks_are_told_so() -> None:
+def test_four_dimensional_networks_are_told_so() -> None:
     features, indices = frame()
-    flat = indices[:, [0, 2, 3]].contiguous()
-    assert "2D network" in str(_refused(lambda m, f, i: f, features, flat))
+    wide = indices[:, [0, 1, 1, 2, 3]].contiguous()
+    assert "4D network" in str(_refused(lambda m, f, i: f, features, wide))
 
 
 def test_numpy_frames_and_points_are_told_so() -> None:
