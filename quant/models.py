@@ -16,10 +16,20 @@ from torch import fx, nn
 from quant.checkpoint_files import file_sha256
 from quant.weights import load_weights
 from scn_fx.capture.capture import capture
+from scn_fx.dimensions import DIMENSIONS, narrowed
 from scn_fx.errors import CalibrationError
 from scn_fx.graph import set_metadata
 from scn_fx.input_grid import graph_grid, network_grid, set_grid
-from scn_fx.lidar import CENTERPOINT_GRID, GRID_SYNTAX, VoxelGrid, parse_grid, synthetic_points, voxelize
+from scn_fx.lidar import (
+    CENTERPOINT_GRID,
+    GRID_SYNTAX,
+    GRIDS,
+    NetworkGrid,
+    VoxelGrid,
+    parse_grid,
+    synthetic_points,
+    voxelize,
+)
 
 __all__ = ["ZOO", "load_graph", "load_weights"]
 
@@ -27,6 +37,7 @@ ZOO: Mapping[str, str] = {
     "centerpoint": "CenterPointEncoder",
     "second": "SecondEncoder",
     "second-res": "SecondResEncoder",
+    "pillarnet": "PillarNetEncoder",
 }
 """Names of zoo models, and their classes in `scn_fx.zoo`."""
 
@@ -47,13 +58,14 @@ def load_graph(
     - an `nn.Module` with a method ``arguments(features, indices)`` that gives the arguments of its forward
       (and ``main_output``, the output to capture), or whose forward takes ``(features, indices,
       batch_size)``, ``(features, indices, batch_size, grid)`` as CenterPoint's does, or OpenPCDet's
-      ``batch_dict``;
+      ``batch_dict``, of voxels or, in two dimensions, of pillars;
     - a tuple ``(module, args)`` or ``(module, args, output)`` for `scn_fx.capture`;
     - a graph that is captured already.
 
     `grid` (a preset's name or what else `scn_fx.lidar.parse_grid` takes) is the voxel grid that the network
-    was trained with; the graph records it. Left out, it is CenterPoint's for zoo models; other models record
-    none, unless the callable's graph does. A forward that takes the grid needs it given.
+    was trained with; the graph records it. Left out, it is the preset with a zoo model's name, else
+    CenterPoint's; other models record none, unless the callable's graph does. A forward that takes the grid
+    needs it given.
 
     Without a checkpoint a zoo model has random weights, the same every time, scaled on a synthetic sweep so
     that activations keep their size. `checkpoint_prefix` and `checkpoint_layout` are those of `load_weights`.
@@ -66,7 +78,7 @@ def load_graph(
     if isinstance(grid, str):
         grid = parse_grid(grid)
     if ":" not in model:
-        grid = grid or CENTERPOINT_GRID
+        grid = grid or GRIDS.get(model, CENTERPOINT_GRID)
         made: Any = _from_zoo(model, grid, checkpoint)
     else:
         made = _import(model)()
@@ -128,8 +140,10 @@ def _from_zoo(name: str, grid: VoxelGrid, checkpoint: str | Path | None) -> nn.M
                 f"{len(voxels)} voxels lie in the grid {grid}. Give a checkpoint, or a grid "
                 "with the sensor in it."
             )
-        features = torch.from_numpy(voxels.features[:, : _in_channels(model, name)]).float()
-        zoo.randomise_weights(model, features, torch.from_numpy(voxels.indices))
+        channels, ndim = _first_layer(model, name)
+        features = torch.from_numpy(voxels.features[:, :channels]).float()
+        indices = NetworkGrid(name, ndim=ndim).columns(voxels.indices)
+        zoo.randomise_weights(model, features, torch.from_numpy(indices))
     return model
 
 
@@ -154,26 +168,29 @@ def _import(path: str) -> Callable[[], Any]:
     return made
 
 
-def _in_channels(module: nn.Module, name: str) -> int:
-    """Width of the first sparse convolution."""
+def _first_layer(module: nn.Module, name: str) -> tuple[int, int]:
+    """Width and dimensions of the first sparse convolution."""
     for child in module.modules():
-        width = getattr(child, "in_channels", None)
-        if getattr(child, "ndim", None) == 3 and isinstance(width, int):
-            return width
-    raise CalibrationError(f"{name} holds no sparse 3D convolution.")
+        width, ndim = getattr(child, "in_channels", None), getattr(child, "ndim", None)
+        if ndim in DIMENSIONS and isinstance(width, int):
+            return width, ndim
+    raise CalibrationError(f"{name} holds no sparse convolution of 1, 2 or 3 dimensions.")
 
 
 def _arguments(module: nn.Module, name: str, grid: VoxelGrid | None) -> tuple[Any, ...]:
     """Example arguments of the module's forward, on a few sites near the origin; capture runs none of it."""
-    sites = torch.arange(8)[:, None] % torch.tensor(grid.spatial_shape if grid else (8, 8, 8))
+    channels, ndim = _first_layer(module, name)
+    shape = narrowed(grid.spatial_shape if grid else (8, 8, 8), ndim)
+    sites = torch.arange(8)[:, None] % torch.tensor(shape)
     indices = torch.cat([torch.zeros(8, 1, dtype=torch.int64), sites], 1).int()
-    features = torch.zeros(8, _in_channels(module, name))
+    features = torch.zeros(8, channels)
     given = getattr(module, "arguments", None)
     if callable(given):
         return tuple(given(features, indices))
     names = [p.name for p in inspect.signature(module.forward).parameters.values() if p.default is p.empty]
     if names == ["batch_dict"]:
-        return ({"voxel_features": features, "voxel_coords": indices, "batch_size": 1},)
+        kind = "voxel" if ndim == 3 else "pillar"
+        return ({f"{kind}_features": features, f"{kind}_coords": indices, "batch_size": 1},)
     if len(names) == 3:
         return features, indices, 1
     if len(names) == 4:
@@ -182,7 +199,7 @@ def _arguments(module: nn.Module, name: str, grid: VoxelGrid | None) -> tuple[An
                 f"{name}: the forward of {type(module).__name__} takes ({', '.join(names)}), so its grid is "
                 f"part of the network. Give it: --grid (grid=) takes {GRID_SYNTAX}."
             )
-        return features, indices, 1, list(_grid_xyz(grid))
+        return features, indices, 1, list(_grid_xyz(grid)[:ndim])
     raise CalibrationError(
         f"{name}: the forward of {type(module).__name__} takes ({', '.join(names)}), which is no known "
         "form. Return (module, args) or (module, args, output) from the callable, as for scn_fx.capture."

@@ -266,6 +266,8 @@ GRIDS: dict[str, VoxelGrid] = {
     "kitti": KITTI_GRID,
     # CenterPoint and SECOND on nuScenes at 0.1 m: 41 x 1024 x 1024.
     "nuscenes": VoxelGrid((-51.2, -51.2, -5.0, 51.2, 51.2, 3.0), (0.1, 0.1, 0.2)),
+    # PillarNet on nuScenes at 0.075 m: 1440 x 1440 pillars, each as high as the range.
+    "pillarnet": VoxelGrid((-54.0, -54.0, -5.0, 54.0, 54.0, 3.0), (0.075, 0.075, 8.0), extra_z=0),
     "bevfusion": CENTERPOINT_GRID,
     "transfusion": CENTERPOINT_GRID,
     "voxelnext": CENTERPOINT_GRID,

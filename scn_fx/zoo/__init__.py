@@ -13,11 +13,13 @@ from scn_fx.errors import MissingPackageError
 
 if TYPE_CHECKING:
     from scn_fx.zoo.centerpoint import CenterPointEncoder
+    from scn_fx.zoo.pillarnet import PillarNetEncoder
     from scn_fx.zoo.scale import demo_frame, demo_model, randomise_weights, scale_weights
     from scn_fx.zoo.second import SecondEncoder, SecondResEncoder
 
 __all__ = [
     "CenterPointEncoder",
+    "PillarNetEncoder",
     "SecondEncoder",
     "SecondResEncoder",
     "demo_frame",
@@ -28,6 +30,7 @@ __all__ = [
 
 _HOME = {
     "CenterPointEncoder": "centerpoint",
+    "PillarNetEncoder": "pillarnet",
     "SecondEncoder": "second",
     "SecondResEncoder": "second",
     "demo_frame": "scale",

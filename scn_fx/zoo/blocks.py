@@ -16,6 +16,10 @@ BATCH_NORM_EPS = 1e-3
 """Epsilon of every BatchNorm in CenterPoint's and OpenPCDet's encoders; torch's default is 1e-5."""
 
 
+_SUBMANIFOLD = {2: spconv.SubMConv2d, 3: spconv.SubMConv3d}
+_STRIDED = {2: spconv.SparseConv2d, 3: spconv.SparseConv3d}
+
+
 def norm(channels: int) -> nn.BatchNorm1d:
     """BatchNorm over sites, with the field's epsilon and momentum."""
     return nn.BatchNorm1d(channels, eps=BATCH_NORM_EPS, momentum=0.01)
@@ -39,15 +43,16 @@ def conv_norm_relu(
     indice_key: str | None = None,
     submanifold: bool = False,
     inplace: bool = False,
+    ndim: int = 3,
 ) -> list[nn.Module]:
-    """Layers of one step: a convolution without bias, BatchNorm, ReLU."""
+    """Layers of one step: a convolution of `ndim` dimensions without bias, BatchNorm, ReLU."""
     conv: nn.Module
     if submanifold:
-        conv = spconv.SubMConv3d(
+        conv = _SUBMANIFOLD[ndim](
             in_channels, out_channels, kernel_size, padding=padding, bias=False, indice_key=indice_key
         )
     else:
-        conv = spconv.SparseConv3d(
+        conv = _STRIDED[ndim](
             in_channels, out_channels, kernel_size, stride, padding, bias=False, indice_key=indice_key
         )
     return [conv, norm(out_channels), nn.ReLU(inplace=inplace)]
@@ -56,12 +61,13 @@ def conv_norm_relu(
 class ResidualBlock(spconv.SparseModule):
     """Two submanifold convolutions with BatchNorm, added to the block's input [N, channels]."""
 
-    def __init__(self, channels: int, indice_key: str | None, *, bias: bool = True) -> None:
+    def __init__(self, channels: int, indice_key: str | None, *, bias: bool = True, ndim: int = 3) -> None:
         super().__init__()
-        self.conv1 = spconv.SubMConv3d(channels, channels, 3, padding=1, bias=bias, indice_key=indice_key)
+        conv = _SUBMANIFOLD[ndim]
+        self.conv1 = conv(channels, channels, 3, padding=1, bias=bias, indice_key=indice_key)
         self.bn1 = norm(channels)
         self.relu = nn.ReLU()
-        self.conv2 = spconv.SubMConv3d(channels, channels, 3, padding=1, bias=bias, indice_key=indice_key)
+        self.conv2 = conv(channels, channels, 3, padding=1, bias=bias, indice_key=indice_key)
         self.bn2 = norm(channels)
 
     def forward(self, x: Any) -> Any:

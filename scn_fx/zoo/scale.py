@@ -100,7 +100,7 @@ def randomise_weights(model: nn.Module, features: torch.Tensor, indices: torch.T
     Args:
         model: an encoder of this package.
         features: float32 [N, C].
-        indices: int32 [N, 4].
+        indices: int32 [N, 4], or [N, 3] of a 2D model.
         seed: equal seeds and frames give equal weights.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -114,7 +114,7 @@ def randomise_weights(model: nn.Module, features: torch.Tensor, indices: torch.T
                 module.bias.normal_(0.0, 0.2, generator=generator)
                 if name.endswith("bn2"):
                     module.weight.mul_(_BRANCH)
-            elif isinstance(weight, torch.Tensor) and weight.dim() == 5:
+            elif isinstance(weight, torch.Tensor) and weight.dim() >= 3:
                 weight.normal_(0.0, (2.0 / weight[0].numel()) ** 0.5, generator=generator)
                 _strengthen_centre(weight)
                 if first:
@@ -127,13 +127,13 @@ def randomise_weights(model: nn.Module, features: torch.Tensor, indices: torch.T
 
 
 def _strengthen_centre(weight: torch.Tensor) -> None:
-    """Shrink all taps of a kernel [out, kz, ky, kx, in] but the central one, where there is one."""
-    size = weight.shape[1:4]
+    """Shrink all taps of a kernel [out, kz, ky, kx, in] (or of fewer axes) but the central one, if any."""
+    size = weight.shape[1:-1]
     if all(n % 2 == 1 for n in size) and max(size) > 1:
-        middle = tuple(n // 2 for n in size)
-        centre = weight[:, middle[0], middle[1], middle[2]].clone()
+        middle: Any = (slice(None), *(n // 2 for n in size))
+        centre = weight[middle].clone()
         weight.mul_(_NEIGHBOURS)
-        weight[:, middle[0], middle[1], middle[2]] = centre
+        weight[middle] = centre
 
 
 def scale_weights(model: nn.Module, features: torch.Tensor, indices: torch.Tensor) -> None:
@@ -150,7 +150,7 @@ def scale_weights(model: nn.Module, features: torch.Tensor, indices: torch.Tenso
     Args:
         model: in evaluation mode.
         features: float32 [N, C].
-        indices: int32 [N, 4].
+        indices: int32 [N, 4], or [N, 3] of a 2D model.
     """
     inputs = Arguments.of(model, model.arguments(features, indices))  # type: ignore[operator]
     path = output_path(getattr(model, "main_output", 0))
