@@ -277,3 +277,31 @@ def test_one_key_of_submanifold_layers_in_both_dimensions_is_refused() -> None:
             self.first = spconv.SubMConv3d(4, 4, (1, 3, 3), indice_key="a")
 
     refused_with_both(Both(), r"shares indice_key 'a' with a layer of 3 dimension\(s\), but has 2")
+
+
+class UNet(nn.Module):
+    """Pre-activation, a skip that is concatenated, and a Linear head, on pillars."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = spconv.SubMConv2d(4, 8, 3, bias=False, indice_key="a")
+        self.norm = nn.BatchNorm1d(8)
+        self.down = spconv.SparseConv2d(8, 12, 3, 2, padding=1, bias=False, indice_key="down")
+        self.up = spconv.SparseInverseConv2d(12, 8, 3, bias=False, indice_key="down")
+        self.merge = spconv.SubMConv2d(16, 8, 3, bias=False, indice_key="a")
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Any) -> Any:
+        x = self.first(x)
+        active = x.replace_feature(torch.relu(self.norm(x.features)))
+        up = self.up(self.down(active))
+        merged = self.merge(up.replace_feature(torch.cat([x.features, up.features], 1)))
+        return merged.replace_feature(self.head(merged.features))
+
+
+def test_a_u_net_on_pillars() -> None:
+    torch.manual_seed(3)
+    model = randomise(UNet())
+    graph = capture(model, (tensor(*flat_frame(4, PLANE, 120, batch=2), PLANE),))
+    for sites in (40, 200):
+        assert_same_as_spconv(graph, model, PLANE, sites, seed=sites)
