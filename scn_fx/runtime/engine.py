@@ -228,7 +228,8 @@ class Engine:
         if type(indices) is SiteIndices:
             self._network.check(indices)
         rows = self._columns.lifted(indices, stream)
-        results = self._backend.run(features, rows, self._batch(batch_size), stream, copy)
+        with self._columns.explained(indices):
+            results = self._backend.run(features, rows, self._batch(batch_size), stream, copy)
         results = self._columns.narrowed(results, stream)
         return results[0] if len(results) == 1 else tuple(results)
 
@@ -245,14 +246,16 @@ class Engine:
         """
         self._network.check(indices)
         rows = self._columns.lifted(indices)
-        nodes = self._backend.trace(features, rows, self._batch(batch_size))
+        with self._columns.explained(indices):
+            nodes = self._backend.trace(features, rows, self._batch(batch_size))
         return [NodeTrace(**{**node, "indices": self._columns.rows(node["indices"])}) for node in nodes]
 
     def profile(self, features: Any, indices: Any, batch_size: int | None = None) -> list[StageTime]:
         """Runs one frame and returns where its time went, stage by stage in the order of execution."""
         self._network.check(indices)
         rows = self._columns.lifted(indices)
-        stages = self._backend.profile(features, rows, self._batch(batch_size))
+        with self._columns.explained(indices):
+            stages = self._backend.profile(features, rows, self._batch(batch_size))
         return [StageTime(**stage) for stage in stages]
 
     @staticmethod

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from scn_fx.dimensions import index_text, width_advice
+from scn_fx.dimensions import DIMENSIONS, index_text, width_advice
 from scn_fx.errors import SiteError
 from scn_fx.runtime import device_arrays
 from scn_fx.runtime.array_kinds import ArrayKind, indices_of, shape_name
@@ -69,6 +69,17 @@ class IndexColumns:
         made[:, self._kept] = rows
         return made
 
+    @contextmanager
+    def explained(self, indices: Any) -> Iterator[None]:
+        """Within the context, a SiteError of indices that networks of other dimensions take says so."""
+        try:
+            yield
+        except SiteError:
+            shape = tuple(getattr(indices, "shape", ()))
+            if len(shape) == 2 and shape[1] - 1 in DIMENSIONS:
+                self.check(indices)
+            raise
+
     def narrowed(self, results: list[Any], stream: Any = None) -> list[Any]:
         """Results of a frame; the indices of sparse ones with the network's columns."""
         if self._ndim == 3:
@@ -84,6 +95,10 @@ class IndexColumns:
                 return sites[:, self._kept]
         if isinstance(sites, np.ndarray):
             return np.ascontiguousarray(sites[:, self._kept])
+        if not _is_cupy(sites):
+            # Of a library that cannot do it, as the features are; the indices came from one that can.
+            library = sys.modules.get("torch") or sys.modules["cupy"]
+            return self.rows(library.from_dlpack(sites), stream)
         with _on_cupy_stream(sites, stream) as cupy:
             return cupy.ascontiguousarray(sites[:, self._kept])
 
@@ -93,7 +108,7 @@ class IndexColumns:
             raise SiteError(f"indices must be {self._kind.expected}, got {shape_name(rows)}.")
 
     def _lifted_on_gpu(self, indices: Any, stream: Any) -> Any:
-        if type(indices).__module__.partition(".")[0] != "cupy":
+        if not _is_cupy(indices):
             raise SiteError(
                 f"indices of a network of {self._ndim} dimension(s) in GPU memory must be a torch or CuPy "
                 f"array, got {type(indices).__name__}. Convert them with torch.from_dlpack."
@@ -104,6 +119,10 @@ class IndexColumns:
             made = cupy.zeros((len(indices), 4), indices.dtype)
             made[:, self._kept] = indices
             return made
+
+
+def _is_cupy(array: Any) -> bool:
+    return type(array).__module__.partition(".")[0] == "cupy"
 
 
 @contextmanager

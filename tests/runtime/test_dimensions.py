@@ -157,7 +157,9 @@ def test_a_network_of_three_dimensions_says_nothing_new(tmp_path: Path) -> None:
     assert "scn_fx.ndim" not in _core.read_onnx(str(tmp_path / "scn.onnx"))["metadata"]
     engine = Engine(tmp_path / "scn.onnx")
     assert (engine.ndim, metadata(graph)["ndim"]) == (3, 3)
-    with pytest.raises(SiteError, match=r"\[N, 4\]"):
+    with pytest.raises(
+        SiteError, match=r"\[N, 4\].*got int32 \[\d+, 3\]\. Those are indices of a network of 2"
+    ):
         engine(features, indices[:, 1:])
 
 
