@@ -6,7 +6,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import fx, nn
 
 from quant.checkpoint_files import file_sha256
+from quant.model_outputs import parse_outputs
 from quant.weights import load_weights
 from scn_fx.capture.capture import capture
 from scn_fx.dimensions import DIMENSIONS, narrowed
@@ -49,6 +50,7 @@ def load_graph(
     checkpoint_prefix: str | None = None,
     checkpoint_layout: str | None = None,
     grid: VoxelGrid | str | None = None,
+    outputs: Sequence[str] = (),
 ) -> fx.GraphModule:
     """Make a model, load its weights and capture it.
 
@@ -69,9 +71,10 @@ def load_graph(
 
     Without a checkpoint a zoo model has random weights, the same every time, scaled on a synthetic sweep so
     that activations keep their size. `checkpoint_prefix` and `checkpoint_layout` are those of `load_weights`.
-    The graph's metadata say which model and checkpoint it comes from. Raises CalibrationError for a name,
-    checkpoint or return value that does not serve, GridError for a grid of another shape than the network's
-    or one that contradicts the graph's, and capture's errors.
+    `outputs` are the outputs to capture in the place of the main one, as texts: see
+    `quant.model_outputs.parse_outputs`. The graph's metadata say which model and checkpoint it comes from.
+    Raises CalibrationError for a name, checkpoint or return value that does not serve, GridError for a grid
+    of another shape than the network's or one that contradicts the graph's, and capture's errors.
     """
     if checkpoint is None and (checkpoint_prefix is not None or checkpoint_layout is not None):
         raise CalibrationError("A checkpoint's prefix or layout was given, but no checkpoint. Give both.")
@@ -84,10 +87,16 @@ def load_graph(
         made = _import(model)()
     output: Any = None
     args: Any = None
+    chosen = parse_outputs(outputs)
     if isinstance(made, fx.GraphModule) and "scn_fx" in made.meta:
         if checkpoint is not None:
             raise CalibrationError(
                 f"{model} returns a captured graph, whose weights are final; leave the checkpoint out."
+            )
+        if outputs:
+            raise CalibrationError(
+                f"{model} returns a captured graph, whose outputs are chosen. Leave "
+                f"{', '.join(outputs)} out, or return the module and its args."
             )
         if grid is not None:
             advice = "The grid asked for must be the model's own."
@@ -108,7 +117,9 @@ def load_graph(
     made.eval()
     if args is None:
         args = _arguments(made, model, grid)
-    if output is None:
+    if chosen is not None:
+        output = chosen
+    elif output is None:
         output = _main_output(made)
     graph = capture(made, args, output=output, grid=grid)
     origin = None if checkpoint is None else _origin(checkpoint)

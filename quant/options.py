@@ -42,11 +42,19 @@ _OPTIONS = (
         type=click.Choice(["KRSC", "RSCK", "RSKC"]),
         help="Layout of its spconv weights: KRSC is spconv 2.x, RSCK 1.x; found from the shapes.",
     ),
+    click.option(
+        "--model-output",
+        "outputs",
+        multiple=True,
+        metavar="PATH",
+        help="Which output of the model to take, such as 0, spatial_features or 1,conv3; repeatable, for "
+        "several outputs of one run. Default: the model's main output.",
+    ),
 )
 
 
 def checkpoint_options(command: _Command) -> _Command:
-    """Adds `--checkpoint`, `--checkpoint-prefix` and `--checkpoint-layout`, see `quant.models.load_graph`."""
+    """Adds the options of a model: its checkpoint and outputs, see `quant.models.load_graph`."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command

@@ -31,6 +31,7 @@ class CalibrationJob:
         budget: choose precisions for it, on some of the frames; see `quant.choose_precision`.
         checkpoint: weights to load into the model.
         checkpoint_prefix, checkpoint_layout: see `quant.weights.load_weights`.
+        outputs: which outputs of the model to take, as texts; see `quant.models.load_graph`.
         grid: the voxel grid of points and model, as `scn_fx.lidar.parse_grid` takes it; None takes the one
             that the model records (a zoo model: CenterPoint's).
         point_format: format of raw point files; None guesses.
@@ -49,6 +50,7 @@ class CalibrationJob:
     checkpoint_layout: str | None = None
     grid: str | None = None
     point_format: str | None = None
+    outputs: tuple[str, ...] = ()
     limit: int | None = None
     budget: Budget | None = None
     weights: str | None = None
@@ -112,6 +114,7 @@ def run_job(job: CalibrationJob, *, progress: bool | None = None) -> tuple[Graph
         checkpoint_prefix=job.checkpoint_prefix,
         checkpoint_layout=job.checkpoint_layout,
         grid=grid,
+        outputs=job.outputs,
     )
     with process_group(job.device) as device:
         result = quantize(

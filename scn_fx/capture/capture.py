@@ -12,7 +12,7 @@ from scn_fx.capture.arguments import Arguments
 from scn_fx.capture.export import exported_graph
 from scn_fx.capture.finish import finished
 from scn_fx.capture.foreign import unwrapped
-from scn_fx.capture.outputs import choices, output_path
+from scn_fx.capture.outputs import choices, output_paths, output_text
 from scn_fx.capture.tracing import Tracing
 from scn_fx.errors import CaptureError
 from scn_fx.input_grid import set_grid
@@ -48,7 +48,9 @@ def capture(
             float32 [N, C] and indices int32 [N, 4] (batch, z, y, x) of an example frame with N >= 2. Those of
             a 2D network (pillars) are [N, 3] (batch, y, x), of a 1D one [N, 2] (batch, x).
         output: which of the model's outputs the graph returns: an index, a key, or a tuple of them that leads
-            into nested outputs, such as ``(1, "conv3")``. What it does not depend on need not be supported.
+            into nested outputs, such as ``(1, "conv3")``. A list gives several outputs of one run, each
+            entry an output as above; a list of one is that output. What no output depends on need not be
+            supported, and is left out.
         kwargs: arguments of the forward by keyword.
         output_bound: most sites that any layer may have; buffers of an engine are sized by it.
         axes: order of the spatial columns in the model's indices, "zyx" or "xyz"; in two dimensions (y, x) or
@@ -58,12 +60,13 @@ def capture(
             from it record it, and frames that are known to be made for another grid are refused.
 
     Returns:
-        A `torch.fx.GraphModule` that returns a dense map, or (features, indices) for a sparse output. Its
+        A `torch.fx.GraphModule` that returns a dense map, or (features [M, C], indices int32 [M, 1 + dimensions]) for a
+        sparse output, or a tuple of those, in the order of the list, for several outputs. Its
         ``meta["scn_fx"]`` holds axes, dimensions, input names, and notes on layers that could not be fused.
 
     Raises:
         CaptureError: an unsupported module or operator (named by its path and class), training mode, a wrong
-            `output`, or arguments without features and indices.
+            `output` or one that is the same value as another, or arguments without features and indices.
         GridError: `grid` has another shape than the network's input.
         MissingPackageError: spconv is not installed.
     """
@@ -72,13 +75,14 @@ def capture(
     if isinstance(output_bound, bool) or not isinstance(output_bound, int) or output_bound < 1:
         raise CaptureError(f"output_bound must be an integer >= 1 (a number of sites), got {output_bound!r}.")
     _check_model(model)
-    path = output_path(output)
+    paths = output_paths(output)
     model = unwrapped(model)
     _check_parameters(model)
     inputs = Arguments.of(model, args, kwargs)
     tracing = Tracing(model, output_bound=output_bound, axes=axes)
-    graph = exported_graph(model, inputs, path, tracing)
-    notes = run_passes(graph, fusing_passes(tracing.paths, choices(tracing.outputs)))
+    graph = exported_graph(model, inputs, paths, tracing)
+    chosen = [output_text(path) for path in paths]
+    notes = run_passes(graph, fusing_passes(tracing.paths, choices(tracing.outputs), chosen))
     captured = finished(graph, axes, (*tracing.notes, *notes))
     if grid is not None:
         set_grid(captured, grid)

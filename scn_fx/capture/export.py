@@ -17,11 +17,12 @@ from torch import fx, nn
 from scn_fx.capture.arguments import Arguments
 from scn_fx.capture.explain import explanation
 from scn_fx.capture.inline import Inlining
-from scn_fx.capture.outputs import available, select
+from scn_fx.capture.outputs import Path, available, select
 from scn_fx.capture.redirect import redirected
 from scn_fx.capture.state import State
 from scn_fx.capture.tracing import Tracing
 from scn_fx.errors import CaptureError, MissingPackageError
+from scn_fx.graph_nodes import values_of
 from scn_fx.passes.nodes import set_changed, set_place
 
 __all__ = ["exported_graph"]
@@ -30,17 +31,19 @@ _MODEL = "model"
 
 
 class _Program(nn.Module):
-    """The model as torch.export sees it: tensors in, the chosen output out."""
+    """The model as torch.export sees it: tensors in, the chosen outputs out, each as a tuple."""
 
-    def __init__(self, model: nn.Module, inputs: Arguments, path: tuple[Any, ...], tracing: Tracing) -> None:
+    def __init__(
+        self, model: nn.Module, inputs: Arguments, paths: tuple[Path, ...], tracing: Tracing
+    ) -> None:
         super().__init__()
         self.model = model
         self.training = False  # not eval(): that would write into the modules of the model
         # In a tuple, for an attribute that is a module would be a second name of the model.
-        self._context = (model, inputs, path, tracing)
+        self._context = (model, inputs, paths, tracing)
 
     def forward(self, *tensors: torch.Tensor) -> Any:
-        model, inputs, path, tracing = self._context
+        model, inputs, paths, tracing = self._context
         args, kwargs = inputs.rebuild(tensors)
         state = State(model)
         try:
@@ -51,7 +54,9 @@ class _Program(nn.Module):
         finally:
             state.restore()
         tracing.outputs = available(result)
-        return select(result, path)
+        chosen = tuple(select(result, path) for path in paths)
+        tracing.selected = [len(tensors) for tensors in chosen]
+        return chosen
 
 
 class _Stopped(Exception):
@@ -66,7 +71,7 @@ class _Stopped(Exception):
 
 
 def exported_graph(
-    model: nn.Module, inputs: Arguments, path: tuple[Any, ...], tracing: Tracing
+    model: nn.Module, inputs: Arguments, paths: tuple[Path, ...], tracing: Tracing
 ) -> fx.GraphModule:
     """Export the model: a graph with placeholders for `inputs`, `get_attr` for parameters and buffers.
 
@@ -76,7 +81,7 @@ def exported_graph(
     Raises:
         CaptureError: the model does something that cannot be captured.
     """
-    program = _Program(model, inputs, path, tracing)
+    program = _Program(model, inputs, paths, tracing)
     handled = sys.exc_info()[1]
     state = State(model)  # torch.export gives every list and dict of a module's attributes back as a copy
     try:
@@ -161,8 +166,16 @@ def _with_attributes(
 
     program = Inlining(graph, values, copied)
     program.run(exported.graph_module)
+    _nest(graph, tracing.selected)
     tracing.notes += dict.fromkeys(program.notes)
     return fx.GraphModule(root, graph, class_name="CapturedGraph")
+
+
+def _nest(graph: fx.Graph, counts: list[int]) -> None:
+    """Let the output node hold a tuple for each output again; torch.export hands out one flat tuple."""
+    end = graph.output_node()
+    flat = iter(values_of(end.args[0]))
+    end.args = (tuple(tuple(next(flat) for _ in range(count)) for count in counts),)
 
 
 def _place(node: fx.Node) -> tuple[str, str]:

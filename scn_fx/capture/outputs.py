@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Choosing one of a model's outputs."""
+"""Choosing outputs of a model."""
 
 from __future__ import annotations
 
@@ -11,25 +11,39 @@ import torch
 from scn_fx.capture.packages import spconv
 from scn_fx.errors import CaptureError
 
-__all__ = ["available", "choices", "output_path", "select"]
+__all__ = ["Path", "available", "choices", "output_paths", "output_text", "select"]
 
 Path = tuple[Any, ...]
+"""Indices, keys and field names that lead into what a model returns."""
 
 
-def output_path(output: Any) -> Path:
-    """The path that `output` means: an index or key is a path of one step."""
-    path = tuple(output) if isinstance(output, tuple | list) else (output,)
+def output_paths(output: Any) -> tuple[Path, ...]:
+    """The paths that `output` means: a list names several outputs, a tuple is one path, a step one alone."""
+    if not isinstance(output, list):
+        return (_path(output, output),)
+    if not output:
+        raise CaptureError("output is an empty list: name at least one output, such as output=[0].")
+    paths = tuple(_path(each, output) for each in output)
+    twice = [path for i, path in enumerate(paths) if path in paths[:i]]
+    if twice:
+        raise CaptureError(f"output names {output_text(twice[0])} twice. Name each output once.")
+    return paths
+
+
+def _path(output: Any, given: Any) -> Path:
+    path = output if isinstance(output, tuple) else (output,)
     for step in path:
         if isinstance(step, bool) or not isinstance(step, int | str):
+            inside = " in the list" if isinstance(given, list) else ""
             raise CaptureError(
-                f"output must be an index, a key, or a tuple of them, got {output!r} "
-                f"(with a step of type {type(step).__name__})."
+                f"output must be an index, a key, a tuple of them (one path), or a list of these (several "
+                f"outputs), got {given!r} (with a step of type {type(step).__name__}{inside})."
             )
     return path
 
 
-def select(result: Any, path: Path) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-    """The output at `path`: a tensor, or (features, indices) of a sparse tensor.
+def select(result: Any, path: Path) -> tuple[torch.Tensor, ...]:
+    """The output at `path`: (tensor,), or (features, indices) of a sparse tensor.
 
     A model that returns one tensor has it at the path (0,) and at the empty path.
 
@@ -41,10 +55,10 @@ def select(result: Any, path: Path) -> torch.Tensor | tuple[torch.Tensor, torch.
         for step in path:
             value = _step(value, step, result, path)
     if isinstance(value, torch.Tensor):
-        return value
+        return (value,)
     if isinstance(value, spconv().SparseConvTensor):
         return value.features, value.indices
-    raise CaptureError(f"output={_text(path)} is a {type(value).__name__}, not a tensor. {_choices(result)}")
+    raise CaptureError(f"{output_text(path)} is a {type(value).__name__}, not a tensor. {_choices(result)}")
 
 
 def available(result: Any) -> list[tuple[Path, str]]:
@@ -61,7 +75,7 @@ def _step(value: Any, step: int | str, result: Any, path: Path) -> Any:
             return value[step]
         if isinstance(step, str) and step in getattr(value, "_fields", ()):
             return getattr(value, step)
-    raise CaptureError(f"The model has no output {_text(path)}. {_choices(result)}")
+    raise CaptureError(f"The model has no {output_text(path)}. {_choices(result)}")
 
 
 def _walk(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
@@ -83,7 +97,7 @@ def _is_tensor(value: Any) -> bool:
 
 def choices(found: list[tuple[Path, str]]) -> str:
     """The outputs that `available` found, in words."""
-    return "; ".join(f"output={_text(path or (0,))}: {what}" for path, what in found)
+    return "; ".join(f"{output_text(path or (0,))}: {what}" for path, what in found)
 
 
 def _choices(result: Any) -> str:
@@ -93,5 +107,6 @@ def _choices(result: Any) -> str:
     return f"Available: {choices(found)}."
 
 
-def _text(path: Path) -> str:
-    return repr(path[0]) if len(path) == 1 else repr(path)
+def output_text(path: Path) -> str:
+    """A path as the user writes it: output='conv3', output=(1, 'conv3')."""
+    return f"output={path[0]!r}" if len(path) == 1 else f"output={path!r}"

@@ -48,6 +48,7 @@ class Tracing:
         axes: order of the spatial columns, "zyx" or "xyz".
         reassigned: names of tensor attributes and buffers that the forward gave another tensor.
         outputs: paths of the tensors that the forward returns, with descriptions.
+        selected: how many tensors each chosen output has: 1, or 2 for features with their indices.
         notes: what the user should know of the trace, a sentence each.
     """
 
@@ -56,6 +57,7 @@ class Tracing:
     axes: str
     reassigned: set[str] = field(default_factory=set)
     outputs: list[tuple[tuple[Any, ...], str]] = field(default_factory=list)
+    selected: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     _paths: dict[int, str] = field(init=False)
     _layers: set[str] = field(default_factory=set)

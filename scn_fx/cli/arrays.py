@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -26,9 +27,19 @@ from scn_fx.lidar import (
 )
 from scn_fx.lidar.tensor_file import tensor_writer
 
-__all__ = ["InputFrame", "SavedResult", "load_frame", "read_result", "synthetic_frame", "write_result"]
+__all__ = [
+    "InputFrame",
+    "SavedResult",
+    "load_frame",
+    "read_result",
+    "synthetic_frame",
+    "write_result",
+    "write_results",
+]
 
 Array = npt.NDArray[Any]
+
+_PARTS = ("features", "indices")
 
 
 class InputFrame(NamedTuple):
@@ -97,11 +108,16 @@ def read_result(text: str) -> SavedResult:
     """The array that `text` names.
 
     `FILE.tensor`, `FILE.npy` or `FILE.npz` (its only array, or "dense", or "features" with "indices"),
-    `FILE.npz:KEY`, or `FEATURES.tensor:INDICES.tensor` for sparse values, as libspconv's tool takes it.
+    `FILE.npz:KEY` (an array, or one of several outputs: "output1"), or `FEATURES.tensor:INDICES.tensor` for
+    sparse values, as libspconv's tool takes it.
     """
     first, colon, second = text.rpartition(":")
     if colon and not os.path.exists(text):
         if first.endswith(".npz"):
+            pair = [f"{second}.{part}" for part in _PARTS]
+            with open_npz(Path(first), ArgumentError) as file:
+                if set(pair) <= set(file.names):
+                    return SavedResult(file[pair[0]], file[pair[1]])
             return SavedResult(_array(Path(first), second), None)
         partner = Path(second)
         if not os.path.exists(partner):  # libspconv's tool looks beside the first file
@@ -144,6 +160,32 @@ def write_result(path: Path, result: Any) -> list[Path]:
         write_files({file: tensor_writer(file, array) for file, array in zip(files, found, strict=True)})
         return files
     raise ArgumentError(f"--output must end in .npz or .tensor, got {str(path)!r}.")
+
+
+def write_results(path: Path, results: Mapping[str, Any]) -> list[Path]:
+    """Write the outputs of an engine by name; one alone as `write_result` does. Returns the files.
+
+    Several make one .npz that holds NAME, or NAME.features and NAME.indices, for each; as .tensor a file of
+    its own for each array, such as STEM.NAME.features.tensor. They appear complete or not at all.
+    """
+    if len(results) == 1:
+        return write_result(path, *results.values())
+    arrays: dict[str, Array] = {}
+    for name, result in results.items():
+        if isinstance(result, tuple):
+            arrays.update({f"{name}.{part}": array for part, array in zip(_PARTS, result, strict=True)})
+        else:
+            arrays[name] = result
+    if path.suffix == ".npz":
+
+        def write(file: BinaryIO) -> None:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+        write_file(path, write)
+        return [path]
+    files = {path.with_suffix(f".{name}.tensor"): array for name, array in arrays.items()}
+    write_files({file: tensor_writer(file, array) for file, array in files.items()})
+    return list(files)
 
 
 def _named(path: Path) -> Array:

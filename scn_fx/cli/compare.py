@@ -77,6 +77,7 @@ def command(ctx: click.Context, files: tuple[str, ...], as_json: bool, **options
             )
         names = ("model", "cache", "checkpoint", "grid", "frames", "point_format", "precision", "threads")
         given = [f"--{name.removeprefix('point_')}" for name in names if options[name]]
+        given += ["--model-output"] if options["outputs"] else []
         if given:
             raise click.UsageError(f"{given[0]} goes with one ONNX file, not with two result files.")
         chosen = limits or replace(RESULT_LIMITS, allow_zero=options["allow_zero"])
@@ -108,7 +109,7 @@ def _compare_model(file: Path, options: dict[str, Any], limits: Limits | None, a
     with working("capturing the model") as say:
         from scn_fx.cli.models import load_model
 
-        names = ("checkpoint", "checkpoint_prefix", "checkpoint_layout", "cache")
+        names = ("checkpoint", "checkpoint_prefix", "checkpoint_layout", "outputs", "cache")
         chosen = {name: options[name] for name in names}
         try:
             # A model that does not say its grid is captured for the file's.

@@ -71,6 +71,7 @@ def command(
     checkpoint: Path | None,
     checkpoint_prefix: str | None,
     checkpoint_layout: str | None,
+    outputs: tuple[str, ...],
     grid: VoxelGrid | None,
     exporter: str,
     dialect: str,
@@ -103,6 +104,7 @@ def command(
             checkpoint_prefix=checkpoint_prefix,
             checkpoint_layout=checkpoint_layout,
             grid=grid,
+            outputs=outputs,
             cache=cache,
             precisions=given,
         )

@@ -81,9 +81,19 @@ def command(file: Path, as_json: bool) -> None:
         f"file        {megabytes(size)}, {parameters:,} parameters, opset {one_line(opsets)}, by "
         f"{one_line(found['producer'])}"
     )
-    click.echo(one_line(f"input       {', '.join(found['inputs'])}; output {', '.join(found['outputs'])}"))
+    outputs = ", ".join(_outputs(found))
+    click.echo(one_line(f"input       {', '.join(found['inputs'])}; output {outputs}"))
     for key, value in sorted(found["metadata"].items()):
         click.echo(one_line(f"metadata    {key} = {value}"))
+
+
+def _outputs(found: dict[str, Any]) -> list[str]:
+    """The outputs of a file; where there are several, with the nodes that make them."""
+    names: list[str] = list(found["outputs"])
+    if len(names) == 1:
+        return names
+    made = {value: node["name"] or value for node in found["nodes"] for value in node["outputs"]}
+    return [f"{name} ({made[name]})" if made.get(name, name) != name else name for name in names]
 
 
 def node_rows(found: dict[str, Any], file: str = "The file") -> list[dict[str, Any]]:

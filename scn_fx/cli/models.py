@@ -23,6 +23,7 @@ def load_model(
     checkpoint_prefix: str | None = None,
     checkpoint_layout: str | None = None,
     grid: VoxelGrid | None = None,
+    outputs: tuple[str, ...] = (),
     cache: Path | None = None,
     precisions: tuple[str, ...] = (),
 ) -> GraphModule:
@@ -38,6 +39,7 @@ def load_model(
             checkpoint_prefix=checkpoint_prefix,
             checkpoint_layout=checkpoint_layout,
             grid=grid,
+            outputs=outputs,
         )
     if cache is not None:
         load_cache(graph, cache)

@@ -33,17 +33,20 @@ def network_graph(network: str, options: dict[str, Any]) -> GraphModule:
     Raises ArgumentError for options that go with models alone.
     """
     names = ("checkpoint", "checkpoint_prefix", "checkpoint_layout", "cache")
+    outputs = options.get("outputs") or ()
     if network.endswith(".onnx"):
         given = [f"--{name.replace('_', '-')}" for name in names if options.get(name) is not None]
         if given:
             raise ArgumentError(f"{given[0]} goes with a model; {network} holds its own weights and ranges.")
+        if outputs:
+            raise ArgumentError(f"--model-output goes with a model; {network} has the outputs that it has.")
         from scn_fx.runtime.file_graph import file_graph
 
         return file_graph(network).graph
     from scn_fx.cli.models import load_model
 
     chosen: dict[str, Any] = {name: options.get(name) for name in names}
-    return load_model(network, grid=options.get("grid"), **chosen)
+    return load_model(network, grid=options.get("grid"), outputs=outputs, **chosen)
 
 
 def frames_of(

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from quant.console import one_line
 from scn_fx.cli.options import (
     FILE,
     device_option,
@@ -39,7 +40,7 @@ __all__ = ["command"]
 @click.option("--points", type=FILE, help="A raw point file instead, voxelised in the grid of FILE.")
 @grid_option
 @format_option
-@click.option("--output", "-o", type=FILE, help="Write the result: .npz or .tensor.")
+@click.option("--output", "-o", type=FILE, help="Write the result, all outputs: .npz or .tensor.")
 @single_option
 @device_option
 @threads_option
@@ -63,8 +64,9 @@ def command(
 
     The frame is --features with --indices, or --points; without either it is the synthetic one.
     """
-    from scn_fx.cli.arrays import load_frame, write_result
+    from scn_fx.cli.arrays import load_frame, write_results
     from scn_fx.errors import ArgumentError
+    from scn_fx.files.onnx_models import read_model
     from scn_fx.runtime import Engine
     from scn_fx.runtime.comparison import output_list
 
@@ -83,14 +85,13 @@ def command(
             result = engine(frame.features, frame.indices)
             seconds.append(time.perf_counter() - began)
     outputs = output_list(result)
-    if output is not None and len(outputs) > 1:
-        raise ArgumentError(f"The file has {len(outputs)} outputs; --output writes files with one.")
-    files = write_result(output, outputs[0]) if output is not None else []
+    names = read_model(engine.source)["outputs"]
+    files = write_results(output, dict(zip(names, outputs, strict=True))) if output is not None else []
     facts: dict[str, Any] = {
         "file": str(file),
         "frame": frame.name,
         "voxels": len(frame.indices),
-        "outputs": [_describe(entry) for entry in outputs],
+        "outputs": [{"name": n, **_describe(entry)} for n, entry in zip(names, outputs, strict=True)],
         "precision": precision or "as in the file",
         "device": engine.device,
         "threads": engine.threads,
@@ -109,7 +110,7 @@ def command(
     for entry in facts["outputs"]:
         on = f" on {entry['sites']:,} sites" if entry["sites"] is not None else ""
         text = f"{entry['dtype']} {entry['shape']}{on}, largest |value| {entry['largest']:.6g}"
-        made.add_row("output", text)
+        made.add_row(one_line(entry["name"]), text)
     best, median = facts["milliseconds"], facts["milliseconds_median"]
     spread = f" best, {median:.1f} ms median of {repeat}" if repeat > 1 else ""
     made.add_row("time", f"{best:.1f} ms{spread}")

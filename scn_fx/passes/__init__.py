@@ -10,7 +10,7 @@ of the model which the chosen output does not need is no obstacle.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from scn_fx.passes.base import GraphPass, PassResult, run_passes
 from scn_fx.passes.complete_output import CompleteOutput
@@ -48,12 +48,15 @@ __all__ = [
 ]
 
 
-def fusing_passes(paths: Collection[str] = (), outputs: str = "") -> list[GraphPass]:
+def fusing_passes(
+    paths: Collection[str] = (), outputs: str = "", chosen: Sequence[str] = ()
+) -> list[GraphPass]:
     """The passes that `scn_fx.capture` runs, in order.
 
     Args:
         paths: paths of all modules of the model, see `NameNodes`.
         outputs: the model's outputs in words, see `Verify`.
+        chosen: those that the graph returns, as the user named them.
     """
     return [
         Functionalise(),
@@ -71,5 +74,5 @@ def fusing_passes(paths: Collection[str] = (), outputs: str = "") -> list[GraphP
         LowerLayout(),
         NameNodes(paths),
         DeadCode(),
-        Verify(outputs),
+        Verify(outputs, chosen),
     ]

@@ -4,35 +4,42 @@
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 from torch import fx
 
 from scn_fx.graph import operator_spec
+from scn_fx.graph_outputs import output_entries, returned
 from scn_fx.operators.spec import Kind
-from scn_fx.passes import nodes
 from scn_fx.passes.base import GraphPass
+from scn_fx.passes.outputs import value_sites
 
 __all__ = ["CompleteOutput"]
 
 
 class CompleteOutput(GraphPass):
-    """A model that returns `x.features` gives a graph that returns the pair (features, indices)."""
+    """A model that returns `x.features` gives a graph that returns the pair (features, indices).
+
+    Several outputs are completed one by one; the graph then returns a tuple of maps and pairs.
+    """
 
     def call(self, graph: fx.GraphModule) -> bool:
         end = graph.graph.output_node()
         before = end.args[0]
-        value = before
-        while isinstance(value, tuple | list) and len(value) == 1:
-            value = value[0]
-        if isinstance(value, fx.Node):
-            found = nodes.sites(value)
-            made = operator_spec(found)
-            if found is not None and made is not None:
-                with graph.graph.inserting_before(end):
-                    item = made.gives.index(Kind.SITES)
-                    indices = graph.graph.call_function(operator.getitem, (found, item))
-                value = (value, indices)
-            elif found is not None and found is not value and found.op == "placeholder":
-                value = (value, found)
-        end.args = (tuple(value) if isinstance(value, list) else value,)
-        return end.args[0] is not before
+        end.args = (returned([_completed(graph, end, each) for each in output_entries(before)]),)
+        return bool(end.args[0] != before)
+
+
+def _completed(graph: fx.GraphModule, end: fx.Node, entry: tuple[Any, ...]) -> tuple[Any, ...]:
+    value = entry[0]
+    if len(entry) > 1 or not isinstance(value, fx.Node) or value.op == "placeholder":
+        return entry
+    found = value_sites(graph, value)
+    if found is None:
+        return entry
+    made = operator_spec(found)
+    if made is None:
+        return (value, found) if found.op == "placeholder" else entry
+    with graph.graph.inserting_before(end):
+        indices = graph.graph.call_function(operator.getitem, (found, made.gives.index(Kind.SITES)))
+    return value, indices

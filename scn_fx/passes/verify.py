@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 from torch import fx
@@ -15,7 +16,7 @@ from scn_fx.operators.spec import Kind, Sites
 from scn_fx.operators.table import OPERATORS
 from scn_fx.passes import nodes
 from scn_fx.passes.base import GraphPass
-from scn_fx.passes.lower_operators import gives_dense_map
+from scn_fx.passes.outputs import check_outputs
 from scn_fx.passes.refused import refusal
 
 __all__ = ["Verify"]
@@ -40,15 +41,16 @@ def _activation_advice() -> str:
 
 
 class Verify(GraphPass):
-    """Only operators of the dialect, features that belong to their sites, unique names, one output.
+    """Only operators of the dialect, features that belong to their sites, unique names, proper outputs.
 
     Changes nothing. Which sites a value has follows from the graph, so a feature tensor combined with another
     level's sites is found here, before a frame is run.
     """
 
-    def __init__(self, outputs: str = "") -> None:
+    def __init__(self, outputs: str = "", chosen: Sequence[str] = ()) -> None:
         super().__init__()
         self._outputs = outputs  # of the model, in words, for advice
+        self._chosen = chosen
 
     def call(self, graph: fx.GraphModule) -> bool:
         # Sizes are computed for operators that then are what is not supported.
@@ -58,7 +60,7 @@ class Verify(GraphPass):
         _check_sites(graph)
         _check_grids(graph)
         _check_names(graph)
-        self._check_output(graph)
+        check_outputs(graph, self._chosen, self._outputs)
         return False
 
     def _check_operator(self, node: fx.Node) -> None:
@@ -89,23 +91,6 @@ class Verify(GraphPass):
         else:
             way = "capture a submodule, or"
         return f"{advice} {end}: {way} a small nn.Module whose forward returns the value before.".lstrip()
-
-    def _check_output(self, graph: fx.GraphModule) -> None:
-        value = graph.graph.output_node().args[0]
-        if isinstance(value, fx.Node):
-            if gives_dense_map(value):
-                return
-        elif isinstance(value, tuple | list) and len(value) == 2:
-            features, indices = value
-            if isinstance(features, fx.Node) and nodes.sites(features) is not None:
-                of_features, of_indices = nodes.sites(features), nodes.index_sites(indices)
-                if of_indices is not None and (of_features is of_indices or features.op == "placeholder"):
-                    return
-        listed = f" The model returns {self._outputs}." if self._outputs else ""
-        raise CaptureError(
-            "The output must be a dense map or a sparse tensor (features, indices) that the captured layers "
-            f"compute, got {value}. Choose another output=.{listed}"
-        )
 
 
 def _check_sites(graph: fx.GraphModule) -> None:

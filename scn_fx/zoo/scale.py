@@ -17,7 +17,7 @@ from torch import fx, nn
 
 from scn_fx.capture.arguments import Arguments
 from scn_fx.capture.export import exported_graph
-from scn_fx.capture.outputs import output_path
+from scn_fx.capture.outputs import output_paths
 from scn_fx.capture.tracing import Tracing
 from scn_fx.passes import DropChecks, DropCopies, FoldConstants, Functionalise, GraphPass, run_passes
 from scn_fx.passes.nodes import aten_name
@@ -153,9 +153,9 @@ def scale_weights(model: nn.Module, features: torch.Tensor, indices: torch.Tenso
         indices: int32 [N, 4], or [N, 3] of a 2D model.
     """
     inputs = Arguments.of(model, model.arguments(features, indices))  # type: ignore[operator]
-    path = output_path(getattr(model, "main_output", 0))
+    paths = output_paths(getattr(model, "main_output", 0))
     bound = max(4 * len(indices), 200_000)
-    graph = exported_graph(model, inputs, path, Tracing(model, output_bound=bound, axes="zyx"))
+    graph = exported_graph(model, inputs, paths, Tracing(model, output_bound=bound, axes="zyx"))
     passes: list[GraphPass] = [Functionalise(), DropChecks(), DropCopies(), FoldConstants()]
     run_passes(graph, passes)
     graph.graph.eliminate_dead_code()

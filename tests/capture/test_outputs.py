@@ -43,7 +43,7 @@ class Nested(nn.Module):
         ("dense", ["first", "second", "dense"]),
         ((1, 0), ["first"]),
         ((1, -2), ["first"]),
-        ([1, 1, "a"], ["first", "second"]),
+        ([(1, 1, "a")], ["first", "second"]),
         (("levels", 1, "features"), ["first", "second"]),
     ],
 )

@@ -116,3 +116,14 @@ def frame(seed: int, sites: int = 120, channels: int = 3, scale: float = 1.0) ->
     indices = np.stack([np.zeros(sites, int), *np.unravel_index(cells, GRID)], axis=1).astype(np.int32)
     features = (scale * rng.standard_normal((sites, channels))).astype(np.float32)
     return torch.from_numpy(features), torch.from_numpy(indices)
+
+
+def two_outputs(seed: int = 0, channels: int = 4) -> fx.GraphModule:
+    """`residual` that returns the Add's value too, with its indices, before the dense map."""
+    graph = residual(seed, channels)
+    end = graph.graph.output_node()
+    level = next(node for node in graph.graph.nodes if node.kwargs.get("name") == "conv1.0.add")
+    indices = next(node for node in graph.graph.nodes if node.name == "indices")
+    end.args = (((level, indices), end.args[0]),)
+    graph.recompile()
+    return graph
