@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,9 +13,10 @@ from scn_fx.capture.arguments import Arguments
 from scn_fx.capture.export import exported_graph
 from scn_fx.capture.finish import finished
 from scn_fx.capture.foreign import unwrapped
-from scn_fx.capture.outputs import choices, output_paths, output_text
+from scn_fx.capture.module_values import path_of_begin
+from scn_fx.capture.outputs import Path, choices, output_paths, output_text
 from scn_fx.capture.tracing import Tracing
-from scn_fx.errors import CaptureError
+from scn_fx.errors import CaptureError, ScnError
 from scn_fx.input_grid import set_grid
 from scn_fx.lidar.grids import VoxelGrid
 from scn_fx.passes import fusing_passes, run_passes
@@ -33,6 +35,7 @@ def capture(
     output_bound: int = 200_000,
     axes: str = "zyx",
     grid: VoxelGrid | None = None,
+    input: Any = None,
 ) -> fx.GraphModule:
     """Capture an spconv model as a fused float graph of scn-fx operators.
 
@@ -47,10 +50,11 @@ def capture(
         args: positional arguments of the model's forward, any nesting of tuples, lists and dicts: features
             float32 [N, C] and indices int32 [N, 4] (batch, z, y, x) of an example frame with N >= 2. Those of
             a 2D network (pillars) are [N, 3] (batch, y, x), of a 1D one [N, 2] (batch, x).
-        output: which of the model's outputs the graph returns: an index, a key, or a tuple of them that leads
-            into nested outputs, such as ``(1, "conv3")``. A list gives several outputs of one run, each
-            entry an output as above; a list of one is that output. What no output depends on need not be
-            supported, and is left out.
+        output: which of the model's outputs the graph returns: an index, a key, or a tuple of them that
+            leads into nested outputs, such as ``(1, "conv3")``. A list gives several outputs of one run, each
+            entry an output as above; a list of one is that output. The path of a module of the model
+            (``"backbone.conv_out"``), where the model's result has no such key, is what that module returned
+            at its last call. What no output depends on need not be supported, and is left out.
         kwargs: arguments of the forward by keyword.
         output_bound: most sites that any layer may have; buffers of an engine are sized by it.
         axes: order of the spatial columns in the model's indices, "zyx" or "xyz"; in two dimensions (y, x) or
@@ -58,15 +62,20 @@ def capture(
         grid: range and voxel size of the frames that the network was trained with, a
             `scn_fx.lidar.VoxelGrid` (of a 2D network with one voxel along z). The graph and files exported
             from it record it, and frames that are known to be made for another grid are refused.
+        input: path of a module after which the captured part begins, such as a reader that makes voxel
+            features of points: `args` stay those of the model, but the graph takes the features float [N, C]
+            that the module returns, and frames are (features, indices). A tuple of the path and a key names
+            one of several values that it returns.
 
     Returns:
-        A `torch.fx.GraphModule` that returns a dense map, or (features [M, C], indices int32 [M, 1 + dimensions]) for a
-        sparse output, or a tuple of those, in the order of the list, for several outputs. Its
-        ``meta["scn_fx"]`` holds axes, dimensions, input names, and notes on layers that could not be fused.
+        A `torch.fx.GraphModule` that returns a dense map, or (features [M, C], indices int32 [M, 1 +
+        dimensions]) for a sparse output, or a tuple of those, in the order of the list, for several outputs.
+        Its ``meta["scn_fx"]`` holds axes, dimensions, input names, and notes on layers that could not be fused.
 
     Raises:
         CaptureError: an unsupported module or operator (named by its path and class), training mode, a wrong
-            `output` or one that is the same value as another, or arguments without features and indices.
+            `output` or one that is the same value as another, a wrong `input`, or arguments without features
+            and indices.
         GridError: `grid` has another shape than the network's input.
         MissingPackageError: spconv is not installed.
     """
@@ -79,14 +88,39 @@ def capture(
     model = unwrapped(model)
     _check_parameters(model)
     inputs = Arguments.of(model, args, kwargs)
-    tracing = Tracing(model, output_bound=output_bound, axes=axes)
+    begin = None if input is None else path_of_begin(input, model)
+
+    def new_tracing(wanted: tuple[Path, ...]) -> Tracing:
+        tracing = Tracing(model, output_bound=output_bound, axes=axes)
+        tracing.begin = begin
+        tracing.want(path[0] for path in wanted if path)
+        return tracing
+
+    def usable(module: str) -> bool:
+        return _can_end(model, inputs, module, new_tracing(((module,),)))
+
+    tracing = new_tracing(paths)
+    tracing.usable = usable
     graph = exported_graph(model, inputs, paths, tracing)
     chosen = [output_text(path) for path in paths]
     notes = run_passes(graph, fusing_passes(tracing.paths, choices(tracing.outputs), chosen))
-    captured = finished(graph, axes, (*tracing.notes, *notes))
+    captured = finished(graph, axes, tuple(dict.fromkeys((*tracing.notes, *notes))))
     if grid is not None:
         set_grid(captured, grid)
     return captured
+
+
+def _can_end(model: nn.Module, inputs: Arguments, module: str, tracing: Tracing) -> bool:
+    """Whether what a module returns can be captured: for errors, so that what they advise works."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            graph = exported_graph(model, inputs, ((module,),), tracing)
+            run_passes(graph, fusing_passes(tracing.paths))
+            finished(graph, tracing.axes, ())
+    except ScnError:
+        return False
+    return True
 
 
 def _check_model(model: nn.Module) -> None:

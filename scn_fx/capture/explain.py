@@ -18,7 +18,7 @@ from torch import nn
 from scn_fx.capture.tracing import Tracing
 from scn_fx.errors import ScnError
 
-__all__ = ["explanation"]
+__all__ = ["explanation", "line_of_trace", "line_text", "of_user", "place"]
 
 _OF_DATA = ("ata-dependent", "data dependent", "Constraints violated", "unbacked", "aten._local_scalar_dense")
 _OF_MEMORY = (
@@ -28,6 +28,10 @@ _OF_MEMORY = (
     "FakeTensor",
     "fake mode",
 )
+_LINES = re.compile(r'File "([^"]+)", line (\d+), in ')
+_TRIED = 3
+"""Modules that are tried, from the last one that ran."""
+
 _PART = (
     "Capture the part of the model that does without: a submodule, or a small nn.Module around it whose "
     "forward calls it with constants."
@@ -54,9 +58,9 @@ def explanation(
     if ours is not None:
         return str(ours)
     text = f"{type(error).__name__} {error}"
-    place = _place(error, tracing)
+    where = place(error, tracing)
     name = type(model).__name__
-    at = f" at {place}" if place else ""
+    at = f" at {where}" if where else ""
     if "only support int32" in text:
         return f"{name} cannot be captured{at}: spconv needs int32 indices. Pass indices.int() among args."
     if any(word in text for word in _OF_DATA):
@@ -68,19 +72,33 @@ def explanation(
         return (
             f"{name} cannot be captured{at}: the forward decides or computes something from the "
             "voxels' values or their number, which differ from frame to frame. A batch size or grid must be "
-            f"a Python number among args. {_PART}"
+            "a Python number among args. "
+            f"{_part(tracing)}"
         )
     if any(word in text for word in _OF_MEMORY):
         return (
             f"{name} cannot be captured{at}: it runs code that reads the values of tensors (numpy, "
             ".data, compiled operators of another library), and while a model is captured tensors have "
-            f"none. Layers must be those of spconv 2.x (spconv.pytorch) and torch. {_PART}"
+            f"none. Layers must be those of spconv 2.x (spconv.pytorch) and torch. {_part(tracing)}"
         )
     first = str(error).strip().splitlines()
     what = f"{type(error).__name__}: {first[0][:200]}" if first else type(error).__name__
     return (
         f"{name} cannot be captured: its forward stopped{at} with {what}. Check that the model runs on "
-        f"these args; if it does, torch.export cannot follow that line. {_PART}"
+        f"these args; if it does, torch.export cannot follow that line. {_part(tracing)}"
+    )
+
+
+def _part(tracing: Tracing) -> str:
+    """What to capture instead: up to the last module that can be, if there is one."""
+    usable = tracing.usable
+    last = list(tracing.ends)[: -_TRIED - 1 : -1]
+    found = None if usable is None else next((path for path in last if usable(path)), None)
+    if found is None:
+        return _PART
+    return (
+        f"End the captured part before it: output={found!r}, what that module returns, can be captured. Or "
+        f"c{_PART[1:]}"
     )
 
 
@@ -100,19 +118,34 @@ class _Line:
     number: int
 
 
-def _place(error: BaseException, tracing: Tracing) -> str:
+def place(error: BaseException, tracing: Tracing) -> str:
     """The last line of the user's code before the error: file, line, text and module; empty without one."""
-    lines = [line for line in _lines(error) if _of_user(line.frame.f_code.co_filename)]
+    lines = [line for line in _lines(error) if of_user(line.frame.f_code.co_filename)]
     if not lines:
         return ""
     line = lines[-1]
-    file = line.frame.f_code.co_filename
-    code = textwrap.shorten(linecache.getline(file, line.number).strip(), 100, placeholder=" …")
-    text = f"{os.path.basename(file)}:{line.number}" + (f" ({code})" if code else "")
+    text = line_text(line.frame, line.number)
     module = line.frame.f_locals.get("self")
     if isinstance(module, nn.Module) and tracing.registered(module):
         text += f" in {tracing.describe(module)}"
     return text
+
+
+def line_text(frame: FrameType, number: int) -> str:
+    """A line of code in words: file, number, text."""
+    file = frame.f_code.co_filename
+    return _in_words(file, number)
+
+
+def line_of_trace(trace: str) -> str:
+    """The last line of the user's code in a printed stack trace, in the same words; empty without one."""
+    lines = [(file, int(number)) for file, number in _LINES.findall(trace) if of_user(file)]
+    return _in_words(*lines[-1]) if lines else ""
+
+
+def _in_words(file: str, number: int) -> str:
+    code = textwrap.shorten(linecache.getline(file, number).strip(), 100, placeholder=" …")
+    return f"{os.path.basename(file)}:{number}" + (f" ({code})" if code else "")
 
 
 def _lines(error: BaseException) -> Iterator[_Line]:
@@ -122,7 +155,7 @@ def _lines(error: BaseException) -> Iterator[_Line]:
         trace = trace.tb_next
 
 
-def _of_user(file: str) -> bool:
+def of_user(file: str) -> bool:
     """Whether a file is neither Python's own nor of torch, spconv or scn-fx."""
     if file.startswith("<"):
         return file.startswith("<stdin") or file.startswith("<ipython")

@@ -15,14 +15,16 @@ import torch
 from torch import fx, nn
 
 from scn_fx.capture.arguments import Arguments
-from scn_fx.capture.explain import explanation
+from scn_fx.capture.explain import explanation, line_of_trace, place
 from scn_fx.capture.inline import Inlining
+from scn_fx.capture.module_values import check_begins, leave_modules, module_values
 from scn_fx.capture.outputs import Path, available, select
 from scn_fx.capture.redirect import redirected
 from scn_fx.capture.state import State
 from scn_fx.capture.tracing import Tracing
 from scn_fx.errors import CaptureError, MissingPackageError
 from scn_fx.graph_nodes import values_of
+from scn_fx.passes.module_marks import set_line
 from scn_fx.passes.nodes import set_changed, set_place
 
 __all__ = ["exported_graph"]
@@ -48,15 +50,30 @@ class _Program(nn.Module):
         state = State(model)
         try:
             result = self.model(*args, **kwargs)
-            tracing.reassigned |= state.reassigned()
         except Exception as error:
-            raise _Stopped from error
+            if not _known_already(paths, tracing):
+                raise _Stopped from error
+            tracing.stopped = error
+            leave_modules(error)
+            result = {}
+            tracing.notes.append(
+                f"The forward could not be followed beyond {place(error, tracing) or 'the outputs'}, which "
+                "comes after the outputs; what follows was not looked at."
+            )
         finally:
+            tracing.reassigned |= state.reassigned()
             state.restore()
         tracing.outputs = available(result)
-        chosen = tuple(select(result, path) for path in paths)
+        check_begins(tracing)
+        chosen = tuple(select(result, path, tracing.returned) for path in paths)
         tracing.selected = [len(tensors) for tensors in chosen]
         return chosen
+
+
+def _known_already(paths: tuple[Path, ...], tracing: Tracing) -> bool:
+    """Whether every output is what a module has returned, so that the rest of the forward does not matter."""
+    begun = tracing.begin is None or tracing.began == 1
+    return begun and all(path and path[0] in tracing.returned for path in paths)
 
 
 class _Stopped(Exception):
@@ -85,14 +102,17 @@ def exported_graph(
     handled = sys.exc_info()[1]
     state = State(model)  # torch.export gives every list and dict of a module's attributes back as a copy
     try:
-        with redirected(tracing), torch.no_grad(), _quiet():
+        with redirected(tracing), module_values(tracing), torch.no_grad(), _quiet():
             exported = torch.export.export(
                 program, inputs.tensors, dynamic_shapes=(inputs.dynamic_shapes(),), strict=False
             )
     except (CaptureError, MissingPackageError):
         raise
     except Exception as error:
-        cause = error.__cause__ if isinstance(error, _Stopped) and error.__cause__ else error
+        # What torch makes of a forward that stopped, if anything, is no news.
+        cause = (
+            error.__cause__ if isinstance(error, _Stopped) and error.__cause__ else tracing.stopped or error
+        )
         if isinstance(cause, CaptureError | MissingPackageError):
             raise cause from None
         raise CaptureError(explanation(model, cause, tracing, inputs.numbers(), handled)) from cause
@@ -162,6 +182,7 @@ def _with_attributes(
         made.meta = {"val": node.meta.get("val")}
         path, cls = _place(node)
         set_place(made, tracing.canonical(path) if path else "", cls)
+        set_line(made, line_of_trace(str(node.meta.get("stack_trace") or "")))
         return made
 
     program = Inlining(graph, values, copied)

@@ -42,8 +42,10 @@ def _path(output: Any, given: Any) -> Path:
     return path
 
 
-def select(result: Any, path: Path) -> tuple[torch.Tensor, ...]:
+def select(result: Any, path: Path, returned: Mapping[str, Any]) -> tuple[torch.Tensor, ...]:
     """The output at `path`: (tensor,), or (features, indices) of a sparse tensor.
+
+    Where the first step is no key of `result`, it may be the path of a module: one of `returned`.
 
     A model that returns one tensor has it at the path (0,) and at the empty path.
 
@@ -51,7 +53,11 @@ def select(result: Any, path: Path) -> tuple[torch.Tensor, ...]:
         CaptureError: nothing is there, or no tensor; the message lists the paths that lead to one.
     """
     value = result
-    if not (_is_tensor(value) and path in ((0,), ())):
+    if path and path[0] in returned and not _has(result, path[0]):
+        value = returned[path[0]]
+        for step in path[1:]:
+            value = _step(value, step, value, path)
+    elif not (_is_tensor(value) and path in ((0,), ())):
         for step in path:
             value = _step(value, step, result, path)
     if isinstance(value, torch.Tensor):
@@ -59,6 +65,11 @@ def select(result: Any, path: Path) -> tuple[torch.Tensor, ...]:
     if isinstance(value, spconv().SparseConvTensor):
         return value.features, value.indices
     raise CaptureError(f"{output_text(path)} is a {type(value).__name__}, not a tensor. {_choices(result)}")
+
+
+def _has(result: Any, step: Any) -> bool:
+    """Whether a model's result has such a key or field."""
+    return step in result if isinstance(result, Mapping) else step in getattr(result, "_fields", ())
 
 
 def available(result: Any) -> list[tuple[Path, str]]:

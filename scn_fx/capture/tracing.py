@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,12 @@ class KernelMap:
         """Dimensions of the layers that read it."""
         return int(self.indices.shape[1]) - 1
 
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"spconv's rulebook has no {name!r} while a model is captured: kernel maps are values of the "
+            "graph. Leave what reads indice_dict outside."
+        )
+
 
 @dataclass
 class Tracing:
@@ -49,6 +56,13 @@ class Tracing:
         reassigned: names of tensor attributes and buffers that the forward gave another tensor.
         outputs: paths of the tensors that the forward returns, with descriptions.
         selected: how many tensors each chosen output has: 1, or 2 for features with their indices.
+        begin: path of the module after which the captured part begins, and steps into what it returns.
+        began: how often that module has run.
+        wanted: paths of modules whose value may be an output.
+        returned: what these returned, at their last call.
+        ends: paths of the modules that returned a sparse tensor, the last one last.
+        usable: whether the path of a module can be captured as the output; None where nobody can say.
+        stopped: what the forward raised after all outputs were known.
         notes: what the user should know of the trace, a sentence each.
     """
 
@@ -58,8 +72,16 @@ class Tracing:
     reassigned: set[str] = field(default_factory=set)
     outputs: list[tuple[tuple[Any, ...], str]] = field(default_factory=list)
     selected: list[int] = field(default_factory=list)
+    begin: tuple[Any, ...] | None = None
+    began: int = 0
+    wanted: frozenset[str] = frozenset()
+    returned: dict[str, Any] = field(default_factory=dict)
+    ends: dict[str, None] = field(default_factory=dict)
+    usable: Callable[[str], bool] | None = None
+    stopped: Exception | None = None
     notes: list[str] = field(default_factory=list)
     _paths: dict[int, str] = field(init=False)
+    _aliases: dict[str, str] = field(default_factory=dict)
     _layers: set[str] = field(default_factory=set)
     _rulebooks: set[str] = field(default_factory=set)
     _strided: list[KernelMap] = field(default_factory=list)
@@ -69,6 +91,18 @@ class Tracing:
         # name, that share the attributes of the module but are other objects: the dict of attributes is what
         # identifies it. All of its layers are named after the first path, as `named_modules` gives it.
         self._paths = {id(module.__dict__): path for path, module in self.model.named_modules()}
+
+    def want(self, names: Iterable[Any]) -> None:
+        """Keep what modules of these paths return; names that are no paths of modules are left out."""
+        known = {path for path, _ in self.model.named_modules(remove_duplicate=False) if path}
+        self._aliases = {
+            name: self.canonical(name) for name in names if isinstance(name, str) and name in known
+        }
+        self.wanted = frozenset(self._aliases.values())
+
+    def keep(self, path: str, value: Any) -> None:
+        """Remember what a wanted module has returned, under every name that it was wanted by."""
+        self.returned.update({name: value for name, own in self._aliases.items() if own == path})
 
     @property
     def paths(self) -> frozenset[str]:

@@ -17,6 +17,7 @@ from scn_fx.passes.complete_output import CompleteOutput
 from scn_fx.passes.dead_code import DeadCode
 from scn_fx.passes.drop_checks import DropChecks
 from scn_fx.passes.drop_copies import DropCopies
+from scn_fx.passes.entry_inputs import EntryInputs
 from scn_fx.passes.fold_batch_norm import FoldBatchNorm
 from scn_fx.passes.fold_constants import FoldConstants
 from scn_fx.passes.functionalise import Functionalise
@@ -24,6 +25,7 @@ from scn_fx.passes.fuse_activation import FuseActivation
 from scn_fx.passes.lower_channel_maps import LowerChannelMaps
 from scn_fx.passes.lower_layout import LowerLayout
 from scn_fx.passes.lower_operators import LowerOperators
+from scn_fx.passes.module_marks import ModuleMarks
 from scn_fx.passes.name_nodes import NameNodes
 from scn_fx.passes.verify import Verify
 
@@ -32,6 +34,7 @@ __all__ = [
     "DeadCode",
     "DropChecks",
     "DropCopies",
+    "EntryInputs",
     "FoldBatchNorm",
     "FoldConstants",
     "Functionalise",
@@ -40,6 +43,7 @@ __all__ = [
     "LowerChannelMaps",
     "LowerLayout",
     "LowerOperators",
+    "ModuleMarks",
     "NameNodes",
     "PassResult",
     "Verify",
@@ -60,9 +64,11 @@ def fusing_passes(
     """
     return [
         Functionalise(),
+        ModuleMarks(),
         DeadCode(),
         DropChecks(),
         DropCopies(),
+        EntryInputs(),
         DeadCode(),
         FoldConstants(),
         FoldBatchNorm(),

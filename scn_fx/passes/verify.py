@@ -16,6 +16,8 @@ from scn_fx.operators.spec import Kind, Sites
 from scn_fx.operators.table import OPERATORS
 from scn_fx.passes import nodes
 from scn_fx.passes.base import GraphPass
+from scn_fx.passes.entry_inputs import ancestors
+from scn_fx.passes.module_marks import at_line, module_before
 from scn_fx.passes.outputs import check_outputs
 from scn_fx.passes.refused import refusal
 
@@ -53,9 +55,15 @@ class Verify(GraphPass):
         self._chosen = chosen
 
     def call(self, graph: fx.GraphModule) -> bool:
-        # Sizes are computed for operators that then are what is not supported.
+        # Sizes and constants are computed for operators that then are what is not supported.
         found = [node for node in graph.graph.nodes if nodes.aten_name(node) != "sym_size"]
-        for node in (*found, *graph.graph.nodes):
+        fed = [
+            node
+            for node in found
+            if node.op != "call_function"
+            or any(nodes.aten_name(x) != "sym_size" for x in node.all_input_nodes)
+        ]
+        for node in (*fed, *found, *graph.graph.nodes):
             self._check_operator(node)
         _check_sites(graph)
         _check_grids(graph)
@@ -66,7 +74,7 @@ class Verify(GraphPass):
     def _check_operator(self, node: fx.Node) -> None:
         reason = refusal(node)
         if reason is not None:
-            raise CaptureError(reason)
+            raise CaptureError(f"{reason}{_named_end(node)}")
         name = nodes.changed(node)
         if name is not None:
             raise CaptureError(
@@ -81,16 +89,41 @@ class Verify(GraphPass):
         name = nodes.aten_name(node) or ""
         advice = _activation_advice() if name in _ACTIVATIONS else _ADVICE.get(name, "")
         why = "".join(f" ({reason})" for reason in nodes.reasons(node))
-        raise CaptureError(f"{nodes.where(node)} is not supported{why}. {self._way_out(advice)}")
+        raise CaptureError(
+            f"{nodes.where(node)} is not supported{why}{at_line(node)}. {self._way_out(node, advice)}"
+        )
 
-    def _way_out(self, advice: str) -> str:
+    def _way_out(self, node: fx.Node, advice: str) -> str:
         """What to do about an operator: the advice, or how to leave it out and for which other outputs."""
         end = "Or end the captured part before it" if advice else "End the captured part before it"
+        before = module_before(node)
+        if before is not None:
+            others = f", or choose an output that does not need it ({self._outputs})"
+            more = others if self._outputs.count("output=") > 1 else ""
+            return f"{advice} {end} with output={before}, what that module returns{more}.".lstrip()
+        path = nodes.module_path(node)
+        if path and not any(operator_spec(each) is not None for each in ancestors(node)):
+            return (
+                f"{advice} If the module is a reader that makes the features of the voxels, let the captured "
+                f"part begin after it: input={path!r}, or the path of a module around it."
+            ).lstrip()
         if self._outputs.count("output=") > 1:
             way = f"choose an output that does not need it ({self._outputs}), or capture"
         else:
             way = "capture a submodule, or"
         return f"{advice} {end}: {way} a small nn.Module whose forward returns the value before.".lstrip()
+
+
+def _named_end(node: fx.Node) -> str:
+    """An output before a node that cannot be captured, for the end of a message."""
+    before = module_before(node)
+    line = at_line(node).removeprefix(", at ")
+    place = f" It is called at {line}." if line else ""
+    return (
+        place
+        if before is None
+        else f"{place} The value before it is output={before}, what that module returns."
+    )
 
 
 def _check_sites(graph: fx.GraphModule) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from scn_fx.capture import capture
-from scn_fx.capture.explain import _of_user
+from scn_fx.capture.explain import of_user
 from scn_fx.errors import CaptureError, MissingPackageError
 from scn_fx.graph import layers
 from tests.capture.frames import GRID, frame, relative, spconv_is_reliable
@@ -447,4 +447,4 @@ def test_spconv_1_is_told_apart_from_no_spconv(monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_whose_code_a_file_is(file: str, users: bool) -> None:
-    assert _of_user(file) is users
+    assert of_user(file) is users
