@@ -45,16 +45,27 @@ class Arguments:
         names: a name for each, from the forward's parameters or the keys of a dict.
         leaves: all leaves of the arguments; tensors are marked.
         example: the arguments as given, positional and by keyword; says how the leaves nest.
+        made_inside: whether the forward may make the indices itself.
     """
 
     tensors: tuple[torch.Tensor, ...]
     names: tuple[str, ...]
     leaves: tuple[Any, ...]
     example: tuple[tuple[Any, ...], dict[str, Any]]
+    made_inside: bool = False
 
     @classmethod
-    def of(cls, model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> Arguments:
-        """Split the arguments; CaptureError where they hold no frame of at least two voxels."""
+    def of(
+        cls,
+        model: nn.Module,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] | None = None,
+        made_inside: bool = False,
+    ) -> Arguments:
+        """Split the arguments; CaptureError where they hold no frame of at least two voxels.
+
+        `made_inside` says that the forward may make the indices, of integer coordinates [N, 3] for instance.
+        """
         if not isinstance(args, tuple | list):
             raise CaptureError(
                 f"args must be a tuple of the positional arguments of {type(model).__name__}.forward, "
@@ -78,7 +89,7 @@ class Arguments:
             else:
                 _check_leaf(name, leaf)
                 leaves.append(leaf)
-        arguments = cls(tuple(tensors), _unique(names), tuple(leaves), example)
+        arguments = cls(tuple(tensors), _unique(names), tuple(leaves), example, made_inside)
         arguments._check()
         _check_signature(model, *example)
         return arguments
@@ -110,7 +121,7 @@ class Arguments:
         A named dimension, so that a model which depends on the example's number of voxels is refused.
         Tensors of another length (points, labels) are left to torch.export.
         """
-        voxels = self._voxels()
+        voxels = self._voxels() or (self._voxels(columns=3) if self.made_inside else set())
         named = {count: torch.export.Dim(f"voxels_{count}", min=2) for count in voxels}
         shapes: list[dict[int, Any] | None] = []
         for tensor in self.tensors:
@@ -119,6 +130,11 @@ class Arguments:
             else:
                 shapes.append({0: named.get(int(tensor.shape[0]), torch.export.Dim.AUTO)})
         return tuple(shapes)
+
+    @property
+    def has_indices(self) -> bool:
+        """Whether indices [N, 4] are among the arguments, or [N, 3] or [N, 2] that are not made into others."""
+        return bool(self._voxels_of(4)) or (not self.made_inside and bool(self._voxels()))
 
     def _voxels(self) -> set[int]:
         """Lengths of tensors that can be indices [N, 4], else [N, 3], else [N, 2], of features [N, …]."""

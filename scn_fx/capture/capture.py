@@ -11,12 +11,14 @@ from torch import fx, nn
 
 from scn_fx.capture.arguments import Arguments
 from scn_fx.capture.export import exported_graph
-from scn_fx.capture.finish import finished
+from scn_fx.capture.finish import finished, warn_of_axes
 from scn_fx.capture.foreign import unwrapped
+from scn_fx.capture.given_frame import given_batch_size, given_shape
 from scn_fx.capture.module_values import path_of_begin
 from scn_fx.capture.outputs import Path, choices, output_paths, output_text
 from scn_fx.capture.tracing import Tracing
-from scn_fx.errors import CaptureError, ScnError
+from scn_fx.errors import CaptureError, CaptureWarning, ScnError
+from scn_fx.graph import metadata
 from scn_fx.input_grid import set_grid
 from scn_fx.lidar.grids import VoxelGrid
 from scn_fx.passes import fusing_passes, run_passes
@@ -36,6 +38,8 @@ def capture(
     axes: str = "zyx",
     grid: VoxelGrid | None = None,
     input: Any = None,
+    batch_size: int | None = None,
+    spatial_shape: Sequence[int] | None = None,
 ) -> fx.GraphModule:
     """Capture an spconv model as a fused float graph of scn-fx operators.
 
@@ -66,6 +70,11 @@ def capture(
             features of points: `args` stay those of the model, but the graph takes the features float [N, C]
             that the module returns, and frames are (features, indices). A tuple of the path and a key names
             one of several values that it returns.
+        batch_size: of the frames, for a forward that computes it from them. It takes the place of the one
+            that the forward makes its `SparseConvTensor` with, and answers what is computed from indices.
+        spatial_shape: the grid, in the order of the index columns, in the same way. The forward may then put
+            the indices together itself, as Pointcept's SpUNet does from `grid_coord` and `offset`: these
+            indices, int32 [N, 4], are an input of the graph, and frames are (features, indices).
 
     Returns:
         A `torch.fx.GraphModule` that returns a dense map, or (features [M, C], indices int32 [M, 1 +
@@ -87,11 +96,13 @@ def capture(
     paths = output_paths(output)
     model = unwrapped(model)
     _check_parameters(model)
-    inputs = Arguments.of(model, args, kwargs)
+    given = given_batch_size(batch_size), given_shape(spatial_shape)
+    inputs = Arguments.of(model, args, kwargs, made_inside=given[1] is not None)
     begin = None if input is None else path_of_begin(input, model)
 
     def new_tracing(wanted: tuple[Path, ...]) -> Tracing:
         tracing = Tracing(model, output_bound=output_bound, axes=axes)
+        tracing.batch_size, tracing.spatial_shape = given
         tracing.begin = begin
         tracing.want(path[0] for path in wanted if path)
         return tracing
@@ -105,6 +116,16 @@ def capture(
     chosen = [output_text(path) for path in paths]
     notes = run_passes(graph, fusing_passes(tracing.paths, choices(tracing.outputs), chosen))
     captured = finished(graph, axes, tuple(dict.fromkeys((*tracing.notes, *notes))))
+    warn_of_axes(captured)
+    indices = str(metadata(captured)["indices"])
+    if indices not in inputs.names and inputs.has_indices:
+        warnings.warn(
+            f"The forward computes the indices of its sparse tensor, and does not take those of args as they "
+            f"are. The graph takes what it computes, {indices!r}: frames are (features, indices) as the "
+            "SparseConvTensor gets them.",
+            CaptureWarning,
+            stacklevel=2,
+        )
     if grid is not None:
         set_grid(captured, grid)
     return captured

@@ -72,7 +72,7 @@ def explanation(
         return (
             f"{name} cannot be captured{at}: the forward decides or computes something from the "
             "voxels' values or their number, which differ from frame to frame. A batch size or grid must be "
-            "a Python number among args. "
+            "a Python number among args, or be given to capture: capture(…, batch_size=…, spatial_shape=…). "
             f"{_part(tracing)}"
         )
     if any(word in text for word in _OF_MEMORY):

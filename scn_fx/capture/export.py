@@ -16,6 +16,7 @@ from torch import fx, nn
 
 from scn_fx.capture.arguments import Arguments
 from scn_fx.capture.explain import explanation, line_of_trace, place
+from scn_fx.capture.frame_values import FrameValues
 from scn_fx.capture.inline import Inlining
 from scn_fx.capture.module_values import check_begins, leave_modules, module_values
 from scn_fx.capture.outputs import Path, available, select
@@ -49,7 +50,8 @@ class _Program(nn.Module):
         args, kwargs = inputs.rebuild(tensors)
         state = State(model)
         try:
-            result = self.model(*args, **kwargs)
+            with FrameValues(tracing, tensors):
+                result = self.model(*args, **kwargs)
         except Exception as error:
             if not _known_already(paths, tracing):
                 raise _Stopped from error

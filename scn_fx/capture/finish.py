@@ -11,12 +11,13 @@ import torch
 from torch import fx, nn
 
 from scn_fx.errors import CaptureError, CaptureWarning
-from scn_fx.graph import NAMESPACE, CapturedGraph, new_metadata, operands, operator_spec
+from scn_fx.graph import NAMESPACE, CapturedGraph, metadata, new_metadata, operands, operator_spec
+from scn_fx.input_grid import input_shape
 from scn_fx.names import unique
 from scn_fx.operators.spec import Kind
 from scn_fx.passes import nodes
 
-__all__ = ["finished"]
+__all__ = ["finished", "warn_of_axes"]
 
 
 def finished(graph: fx.GraphModule, axes: str, notes: tuple[str, ...]) -> fx.GraphModule:
@@ -51,6 +52,19 @@ def finished(graph: fx.GraphModule, axes: str, notes: tuple[str, ...]) -> fx.Gra
     result.meta[NAMESPACE] = {**made_of, "notes": list(notes)}
     result.eval()
     return result
+
+
+def warn_of_axes(graph: fx.GraphModule) -> None:
+    """Warn where a grid in the order z, y, x looks like x, y, z: the last axis is much the smallest."""
+    shape = input_shape(graph)
+    if metadata(graph)["axes"] == "zyx" and len(shape) == 3 and 4 * shape[2] <= min(shape[:2]):
+        warnings.warn(
+            f"The grid of the input is {' x '.join(map(str, shape))}: its smallest axis comes last, as where "
+            "the index columns are in the order x, y, z (BEVFusion's encoder). If they are, capture with "
+            'axes="xyz", which the graph and its files record; frames keep the order of the model.',
+            CaptureWarning,
+            stacklevel=3,
+        )
 
 
 def _copy_parameters(

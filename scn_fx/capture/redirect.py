@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 import scn_fx.ops  # noqa: F401 - registers the operators
 from scn_fx.capture.convolution import convolve
 from scn_fx.capture.foreign import refuse_foreign
+from scn_fx.capture.given_frame import made_tensor
 from scn_fx.capture.packages import spconv
 from scn_fx.capture.tracing import Tracing
 from scn_fx.capture.unsupported import stand_in
@@ -71,6 +73,7 @@ def _redirections() -> list[tuple[Any, str, Callable[[Any], Any]]]:
     tensor, pool, functional = module.SparseConvTensor, module.pool, module.functional
     return [
         (module.conv.SparseConvolutionBase, "_conv_forward", _conv_forward),
+        (tensor, "__init__", _made),
         (tensor, "dense", _dense),
         (tensor, "features", _features),
         (pool.SparseMaxPool, "forward", _pool),
@@ -122,6 +125,29 @@ def _conv_forward(original: Callable[..., Any]) -> Callable[..., Any]:
         return convolve(tracing, module, tensor, given["weight"], given["bias"], activation, alpha)
 
     return forward
+
+
+def _made(original: Callable[..., Any]) -> Callable[..., Any]:
+    signature = inspect.signature(original)
+
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        tracing = _active()
+        # spconv copies its tensors by their constructor too.
+        if tracing is not None and not _within_spconv():
+            bound = signature.bind(*args, **kwargs)
+            names = ("features", "indices", "spatial_shape", "batch_size")
+            found = made_tensor(tracing, *(bound.arguments[name] for name in names))
+            bound.arguments.update(zip(names[1:], found, strict=True))
+            args, kwargs = bound.args, bound.kwargs
+        original(*args, **kwargs)
+
+    return __init__
+
+
+def _within_spconv() -> bool:
+    """Whether the caller of the function that asks is code of spconv or of capture itself."""
+    name = str(sys._getframe(2).f_globals.get("__name__", ""))
+    return name.partition(".")[0] == "spconv" or name.startswith("scn_fx.capture.")
 
 
 def _dense(original: Callable[..., Any]) -> Callable[..., Any]:

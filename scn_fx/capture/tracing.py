@@ -56,6 +56,8 @@ class Tracing:
         reassigned: names of tensor attributes and buffers that the forward gave another tensor.
         outputs: paths of the tensors that the forward returns, with descriptions.
         selected: how many tensors each chosen output has: 1, or 2 for features with their indices.
+        batch_size: that of the frames, where the forward computes it from them; None if it does not.
+        spatial_shape: their grid, in the order of the index columns; as batch_size.
         begin: path of the module after which the captured part begins, and steps into what it returns.
         began: how often that module has run.
         wanted: paths of modules whose value may be an output.
@@ -72,6 +74,8 @@ class Tracing:
     reassigned: set[str] = field(default_factory=set)
     outputs: list[tuple[tuple[Any, ...], str]] = field(default_factory=list)
     selected: list[int] = field(default_factory=list)
+    batch_size: int | None = None
+    spatial_shape: tuple[int, ...] | None = None
     begin: tuple[Any, ...] | None = None
     began: int = 0
     wanted: frozenset[str] = frozenset()
@@ -164,6 +168,10 @@ class Tracing:
             if same_tensor(known.indices, indices) and known.geometry == geometry:
                 return known
         return None
+
+    def made_sites(self, indices: torch.Tensor) -> bool:
+        """Whether a layer has made these sites."""
+        return any(same_tensor(known.out_indices, indices) for known in self._strided)
 
     def remember(self, made: KernelMap) -> None:
         """Let `strided` find the map."""

@@ -41,6 +41,13 @@ def test_the_tutorial_and_the_comparison_guide_run(
     assert re.search(r"extra_conv\.0 +\d\d\.\d dB", printed)
 
 
+def test_the_guide_to_forwards_that_make_their_grid_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {}
+    exec(blocks("how-to/capture-a-model.md")[0], names)
+    assert "makes a number of the frame" in capsys.readouterr().out
+    assert names["result"].shape == (len(names["coors"]), 16)
+
+
 def anchors(page: Path) -> set[str]:
     """What links to a page may end in: its headings in small letters, without marks, hyphens for spaces."""
     headings = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), re.MULTILINE)
