@@ -133,7 +133,7 @@ class Arguments:
 
     @property
     def has_indices(self) -> bool:
-        """Whether indices [N, 4] are among the arguments, or [N, 3] or [N, 2] that are not made into others."""
+        """Whether indices are among the arguments: [N, 4], or [N, 3] or [N, 2] of which none are made."""
         return bool(self._voxels_of(4)) or (not self.made_inside and bool(self._voxels()))
 
     def _voxels(self) -> set[int]:

@@ -79,7 +79,8 @@ def capture(
     Returns:
         A `torch.fx.GraphModule` that returns a dense map, or (features [M, C], indices int32 [M, 1 +
         dimensions]) for a sparse output, or a tuple of those, in the order of the list, for several outputs.
-        Its ``meta["scn_fx"]`` holds axes, dimensions, input names, and notes on layers that could not be fused.
+        Its ``meta["scn_fx"]`` holds axes, dimensions, input names, and notes on layers that could not be
+        fused.
 
     Raises:
         CaptureError: an unsupported module or operator (named by its path and class), training mode, a wrong
