@@ -14,18 +14,17 @@ from hypothesis import strategies as st
 
 from scn_fx import _core
 from scn_fx.errors import OverflowedError, ScnError, SiteError
-from tests.core.activations import NONE, RELU, Named, activations
+from tests.core.activations import NONE, RELU, Named
 from tests.core.instruction_sets import SUPPORTED, instruction_set
 from tests.oracle import numerics, strategies
 from tests.oracle.compare import assert_same_bits, assert_within
 from tests.oracle.dense import dense_convolution
-from tests.oracle.exact import round_to_float16
+from tests.oracle.problems import PRECISIONS, Problem, problems
 from tests.oracle.strategies import Case, cases
 
 Array = npt.NDArray[np.generic]
 AMAX = 2.5
 every_isa = pytest.mark.parametrize("isa", SUPPORTED)
-outputs = st.sampled_from(["int8", "fp16"])
 
 
 def _operands(case: Case) -> tuple[Array, Array, Array, npt.NDArray[np.int32]]:
@@ -37,9 +36,10 @@ def _operands(case: Case) -> tuple[Array, Array, Array, npt.NDArray[np.int32]]:
     return features, weight, bias, kernel_map
 
 
-def _finished(y: Array, output_precision: str, activation: Named) -> Array:
-    y = numerics.activate(y.astype(np.float32), *activation)
-    return round_to_float16(y).values if output_precision == "fp16" else y.astype(np.float32)
+def _operator(problem: Problem, **options: Any) -> Array:
+    arguments = problem.arguments()
+    del arguments["output_amax"]
+    return _core.convolution(**arguments, **options)
 
 
 def _weight_ranges(weight: Array) -> npt.NDArray[np.float32]:
@@ -65,55 +65,17 @@ def _convolve(
 
 
 @every_isa
-@given(cases(), outputs, activations)
-def test_int8_has_the_bits_of_the_oracle(
-    isa: str, case: Case, output_precision: str, activation: Named
-) -> None:
-    operands = _operands(case)
-    ranges = _weight_ranges(operands[1])
-    y = _finished(numerics.convolution_int8(*operands, AMAX, ranges), output_precision, activation)
+@pytest.mark.parametrize("precision", PRECISIONS)
+@given(st.data())
+def test_the_operator_has_what_the_oracle_has(isa: str, precision: str, data: st.DataObject) -> None:
+    """int8 and layers of few channels to the bit, the others within the bound of their sums."""
+    problem = replace(data.draw(problems(precisions=(precision,))), stores_int8=False)
     with instruction_set(isa):
-        for threads in (1, 2):
-            assert_same_bits(_convolve(operands, "int8", output_precision, activation, threads=threads), y)
-
-
-@every_isa
-@given(cases(max_channels=8).map(lambda c: replace(c, channels=(c.channels[0], 3 * c.channels[1]))), outputs)
-def test_fp16_input_layers_have_the_bits_of_the_oracle(isa: str, case: Case, output_precision: str) -> None:
-    operands = _operands(case)
-    y = _finished(numerics.convolution_fixed_order(*operands), output_precision, NONE)
-    with instruction_set(isa):
-        for threads in (1, 2):
-            assert_same_bits(_convolve(operands, "fp16", output_precision, threads=threads), y)
-
-
-@every_isa
-@given(cases(), outputs, activations)
-def test_fp16_stays_within_the_derived_bound(isa: str, case: Case, output: str, activation: Named) -> None:
-    operands = _operands(case)
-    y = numerics.convolution_float64(*operands)
-    terms = case.volume * case.channels[0]
-    bound = numerics.gamma(terms) * numerics.convolution_magnitude(*operands)
-    bound = numerics.activation_error(y, bound, *activation)
-    y = numerics.activate(y.astype(np.float32), *activation)
-    if output == "fp16":
-        bound = bound + numerics.float16_half_ulp(np.abs(y) + bound)
-    with instruction_set(isa):
-        one, two = (_convolve(operands, "fp16", output, activation, threads=n) for n in (1, 2))
-    assert_within(one, y, bound)
-    assert_same_bits(two, one, "two threads against one")
-
-
-@every_isa
-@given(cases())
-def test_fp32_stays_within_the_derived_bound(isa: str, case: Case) -> None:
-    x, weight, bias, kernel_map = _operands(case)
-    rng = np.random.default_rng(case.seed + 1)
-    x = x + rng.normal(0, 1e-4, x.shape).astype(np.float32)  # values that float16 does not have
-    operands = x.astype(np.float32), weight, bias, kernel_map
-    bound = numerics.gamma(case.volume * x.shape[1]) * numerics.convolution_magnitude(*operands)
-    with instruction_set(isa):
-        assert_within(_convolve(operands, "fp32", "fp32"), numerics.convolution_float64(*operands), bound)
+        one, two = (_operator(problem, threads=n) for n in (1, 2))
+    problem.check(one, f"the operator, {isa}")
+    if problem.expected.bound is not None:
+        assert_same_bits(two, one, "two threads against one")
+    problem.check(two, f"the operator, {isa}, two threads")
 
 
 @given(cases(("subm", "strided", "transposed"), max_channels=16))

@@ -90,20 +90,21 @@ def convolution_int8(
 
 
 def convolution_fixed_order(x: Array, weight: Array, bias: Array, kernel_map: Ints) -> Float32:
-    """fp16 convolution of an input layer: float32 fma, offsets ascending, then channels, then the bias.
+    """fp16 and fp32 convolutions of an input layer: float32 fma, offsets ascending, then channels, then the
+    bias.
 
-    A product of two float16 numbers has at most 22 significant bits and is exact in float32, so
-    `fma(x, w, sum)` is the plain float32 `sum + x * w` (the oracle's tests check that).
+    A product of two float16 numbers has at most 22 significant bits and is exact in float32, so that for
+    those `fma(x, w, sum)` is the plain float32 `sum + x * w` (the oracle's tests check that).
     """
-    x16, w16 = np.asarray(x), np.asarray(weight)
-    assert x16.dtype == w16.dtype == np.float16, "both operands must be float16: products must be exact"
     assert weight.shape[-1] <= FIXED_ORDER_CHANNELS
-    x32, w32 = x16.astype(np.float32), _by_offset(w16.astype(np.float32))
+    exact = np.asarray(x).dtype == weight.dtype == np.float16
+    x32, w32 = np.asarray(x, np.float32), _by_offset(weight.astype(np.float32))
     total = np.zeros((len(kernel_map), weight.shape[0]), np.float32)
     for k, outputs, inputs in _pairs(kernel_map):
         part = total[outputs]
         for c in range(weight.shape[-1]):
-            part = part + x32[inputs, c, None] * w32[k, c]
+            column, row = x32[inputs, c, None], w32[k, c]
+            part = part + column * row if exact else fma32(column, row, part)
         total[outputs] = part
     return total + np.asarray(bias, np.float32)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hypothesis strategies: random convolutions and random small networks.
+"""Random convolutions: their geometry and sites, and the numbers that networks have.
 
-Hypothesis draws the structure and one seed; numpy draws the numbers from the seed. So examples shrink in
-structure, stay cheap to draw, and are reproducible from what hypothesis prints.
+The structure and one seed are chosen (`choices`); numpy draws the numbers from the seed. So examples shrink
+in structure, stay cheap to draw, and are reproducible from what hypothesis prints.
 """
 
 from __future__ import annotations
@@ -15,16 +15,29 @@ import numpy.typing as npt
 from hypothesis import strategies as st
 
 from tests.oracle import geometry
+from tests.oracle.choices import Choices, Drawn, triple
 from tests.oracle.frames import random_sites
 
-__all__ = ["Case", "Kind", "cases", "features_for", "seeds", "triples", "weights_for"]
+__all__ = [
+    "KINDS",
+    "MOST_SEED",
+    "Case",
+    "Kind",
+    "cases",
+    "features_for",
+    "make_case",
+    "seeds",
+    "triples",
+    "weights_for",
+]
 
 Triple = tuple[int, int, int]
 Ints = npt.NDArray[np.int32]
 Kind = str
 KINDS: tuple[Kind, ...] = ("subm", "strided", "transposed", "inverse")
 
-seeds = st.integers(0, 2**32 - 1)
+MOST_SEED = 2**32 - 1
+seeds = st.integers(0, MOST_SEED)
 
 
 def triples(low: int, high: int) -> st.SearchStrategy[Triple]:
@@ -79,9 +92,8 @@ class Case:
         return after, self.sites, geometry.inverse_map(kernel_map, len(self.sites))
 
 
-@st.composite
-def cases(
-    draw: st.DrawFn,
+def make_case(
+    choices: Choices,
     kinds: tuple[Kind, ...] = KINDS,
     *,
     max_sites: int = 500,
@@ -92,25 +104,25 @@ def cases(
 
     The grid is at most `max_cells` cells (dense checks allocate it), and large enough for one output.
     """
-    kind, seed = draw(st.sampled_from(kinds)), draw(seeds)
-    kernel, dilation = draw(triples(1, 5)), draw(triples(1, 3))
-    stride: Triple = (1, 1, 1) if kind == "subm" else draw(triples(1, 3))
+    kind, seed = choices.pick(kinds), choices.integer(0, MOST_SEED)
+    kernel, dilation = triple(choices, 1, 5), triple(choices, 1, 3)
+    stride: Triple = (1, 1, 1) if kind == "subm" else triple(choices, 1, 3)
     reach = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
     extra: Triple = (0, 0, 0)
     if kind == "subm":
         padding = tuple(k // 2 * d for k, d in zip(kernel, dilation, strict=True))
         least = [1, 1, 1]
     else:
-        padding = tuple(draw(st.integers(0, r)) for r in reach)
+        padding = tuple(choices.integer(0, r) for r in reach)
         least = [max(1, r + 1 - 2 * p) for r, p in zip(reach, padding, strict=True)]
     if kind == "transposed":
-        extra = tuple(draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True))
+        extra = tuple(choices.integer(0, max(s, d) - 1) for s, d in zip(stride, dilation, strict=True))
         # (n - 1) * s - 2 * p + reach + 1 + extra >= 1
         least = [
             1 + max(0, -(-(2 * p - r - e) // s))
             for s, p, r, e in zip(stride, padding, reach, extra, strict=True)
         ]  # fmt: skip
-    sizes = [n + draw(st.integers(0, 11)) for n in least]
+    sizes = [n + choices.integer(0, 11) for n in least]
     while np.prod(sizes) > max_cells:
         widest = max(range(3), key=lambda i: sizes[i] - least[i])
         if sizes[widest] == least[widest]:
@@ -122,13 +134,20 @@ def cases(
         out_shape = geometry.output_shape(
             shape, kernel, stride, padding, dilation, transposed=kind == "transposed", output_padding=extra
         )  # fmt: skip
-    batch_size = draw(st.integers(1, 3))
-    count = draw(st.one_of(st.integers(0, 20), st.integers(0, max_sites)))
-    sites = random_sites(np.random.default_rng(seed), count, shape, batch_size, ordered=draw(st.booleans()))
-    channels = draw(st.integers(1, max_channels)), draw(st.integers(1, max_channels))
+    batch_size = choices.integer(1, 3)
+    count = choices.integer(0, choices.pick((20, max_sites)))
+    ordered = choices.pick((False, True))
+    sites = random_sites(np.random.default_rng(seed), count, shape, batch_size, ordered=ordered)
+    channels = choices.integer(1, max_channels), choices.integer(1, max_channels)
     return Case(
         kind, sites, batch_size, shape, out_shape, kernel, stride, padding, dilation, extra, channels, seed
     )  # fmt: skip
+
+
+@st.composite
+def cases(draw: st.DrawFn, kinds: tuple[Kind, ...] = KINDS, **limits: int) -> Case:
+    """What `make_case` makes of hypothesis's choices."""
+    return make_case(Drawn(draw), kinds, **limits)
 
 
 def features_for(rng: np.random.Generator, rows: int, channels: int) -> npt.NDArray[np.float16]:
