@@ -43,6 +43,80 @@ def convolution(
     name: str = ...,
     threads: int = ...,
 ) -> np.ndarray: ...
+
+class ConvolutionProblem:
+    """One convolution, to be computed by any kernel on any device."""
+
+    def __init__(
+        self,
+        features: np.ndarray,
+        weight: np.ndarray,
+        bias: np.ndarray | None,
+        kernel_map: np.ndarray,
+        precision: str,
+        output_precision: str,
+        activation: tuple[str, float],
+        input_amax: float = ...,
+        weight_amax: np.ndarray | None = ...,
+        output_amax: float = ...,
+        name: str = ...,
+    ) -> None:
+        """Arrays in host memory, in C order; they are kept, not copied.
+
+        Args:
+            features: float16 or float32 [N, in].
+            weight: float16 or float32 [out, kz, ky, kx, in].
+            bias: float16 or float32 [out].
+            kernel_map: int32 [M, K], K = kz · ky · kx: the row of `features` that an output row reads at each
+                offset, or -1.
+            precision: of the products, "int8", "fp16" or "fp32".
+            output_precision: "fp16" rounds the result to float16.
+            activation: name and parameter, as ("LeakyReLU", 0.1) or ("None", 0.0).
+            input_amax, weight_amax: dynamic ranges, for int8; the weight's are float [out].
+            output_amax: dynamic range of the layer that reads the result, which is then stored as its int8
+                rows, as engines do; 0 stores float16 or float32.
+            name: what messages call it.
+
+        ArgumentError for unknown names; arrays that do not fit each other are errors of `convolve`.
+        """
+
+def convolve(
+    problem: ConvolutionProblem,
+    device: str = ...,
+    config: str = ...,
+    repeat: int = ...,
+    threads: int = ...,
+) -> tuple[np.ndarray, str, list[float]]:
+    """One convolution below the engine, by one of its kernels.
+
+    Args:
+        problem: what to compute.
+        device: "cpu", "cuda" or "cuda:N".
+        config: the name of a kernel, one of `convolution_kernels(problem, device)`; empty for the one that
+            an engine chooses.
+        repeat: further runs of the product and its finish, over operands that are prepared already, to be
+            timed: by the host's steady clock on the CPU, by events on a GPU.
+        threads: of the CPU; 0 for all processors.
+
+    Returns:
+        The result [M, out], int8 with an `output_amax`, else float16 or float32 by the `output_precision`;
+        the kernel that ran, in one line that begins with its name; the seconds of each repeated run.
+
+    Raises:
+        ArgumentError: a kernel that cannot compute the problem here, an unknown device, ranges that cannot be
+            computed with.
+        SiteError: arrays that do not fit each other, or a map that reads rows that are not there.
+        OverflowedError, NonFiniteError: values that the precisions do not have.
+        MemoryLimitError: the memory that it takes is not there.
+    """
+
+def convolution_kernels(problem: ConvolutionProblem, device: str = ...) -> list[str]:
+    """The names of all kernels that can compute a problem on a device, whichever an engine would choose.
+
+    On the CPU those of every instruction set that the processor has, and, for int8, only those that take
+    negative features where there are some. Errors as for `convolve`.
+    """
+
 def weight_gradient(
     grad: np.ndarray, features: np.ndarray, kernel_map: np.ndarray, name: str = ..., threads: int = ...
 ) -> np.ndarray:
@@ -214,12 +288,19 @@ class CudaConvolution:
         precision: str,
         round_output: bool,
         activation: tuple[str, float],
-    ) -> None: ...
+        kernel: str = ...,
+    ) -> None:
+        """`kernel`: the name of one, see `convolution_kernels`; empty for the one that engines choose."""
+
     @property
     def scratch_bytes(self) -> int: ...
     @property
     def columns(self) -> int:
         """Values of a result's row, of which the first `out_channels` count."""
+
+    @property
+    def kernel(self) -> str:
+        """The kernel that runs it and its config, in one line that begins with the kernel's name."""
 
     def run(self, scratch: int, result: int) -> None: ...
 

@@ -39,6 +39,12 @@ def test_the_stub_names_every_function_with_its_arguments() -> None:
         assert _documented_arguments(getattr(_core, name)) == arguments, name
 
 
+def test_the_stub_names_what_a_problem_is_made_of() -> None:
+    classes = {item.name: item for item in ast.parse(STUB.read_text()).body if isinstance(item, ast.ClassDef)}
+    found = _functions(classes["ConvolutionProblem"].body)["__init__"]
+    assert _documented_arguments(_core.ConvolutionProblem.__init__) == found
+
+
 @pytest.mark.parametrize(
     ("name", "methods"),
     [

@@ -66,6 +66,30 @@ void check_rows(int64_t rows, int64_t channels, const std::string& layer, const 
     fail(ErrorKind::kSite, layer, ": ", rows, " rows of ", what, " are more than 32 bits can number.");
 }
 
+float checked_range(double amax, const char* what, const std::string& layer) {
+  constexpr float kMost = std::numeric_limits<float>::max();
+  const float range = std::fabs(amax) <= double(kMost) ? float(amax) : std::numeric_limits<float>::infinity();
+  if (!usable_range(range))
+    fail(ErrorKind::kArgument, layer, ": ", what, " must be ", kUsableRange, ", got ", amax, ".");
+  return range;
+}
+
+void check_sizes(const ConvolutionCall& call) {
+  check_rows(call.in_sites, call.in_channels, call.layer);
+  check_rows(call.out_sites, call.out_channels, call.layer, "its result");
+  check_depth({call.offsets, call.in_channels, call.precision, call.layer});
+  if (call.precision == ElementType::kInt8 && !call.weight_amax)
+    fail(ErrorKind::kArgument, call.layer, ": int8 needs the dynamic ranges of the weight.");
+}
+
+void fail_kernel(const std::string& layer, const std::string& wanted, const std::string& problem,
+                 const std::vector<std::string>& able) {
+  std::string names;
+  for (const std::string& name : able) names += (names.empty() ? "'" : ", '") + name + "'";
+  fail(ErrorKind::kArgument, layer, ": no kernel '", wanted, "' computes this here (", problem,
+       "). Pass one of ", names, ", or '' for the one that an engine takes.");
+}
+
 std::string operator_label(const std::string& layer, const char* kind) {
   return layer.empty() ? std::string("This ") + kind : layer;
 }

@@ -38,7 +38,9 @@ void cuda_inverse_map(const CudaPlace&, const int32_t*, int64_t, int64_t, int64_
   missing();
 }
 CudaConvolutionSizes cuda_convolution_sizes(const CudaConvolutionCall&) { missing(); }
-void cuda_convolve(const CudaConvolutionCall&) { missing(); }
+std::vector<double> cuda_convolve(const CudaConvolutionCall&, int32_t) { missing(); }
+Convolved cuda_convolve(int, const ConvolutionCall&) { missing(); }
+std::vector<std::string> cuda_convolution_kernels(int, const ConvolutionCall&) { missing(); }
 void cuda_add(const CudaAddCall&) { missing(); }
 void cuda_gather(const CudaPlace&, const float*, int64_t, int64_t, const int32_t*, int64_t, int64_t, float*) {
   missing();

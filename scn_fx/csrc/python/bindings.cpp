@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "core/error.h"
+#include "python/convolution_binding.h"
 #include "python/cuda_binding.h"
 #include "python/cuda_operators_binding.h"
 #include "python/engine_binding.h"
@@ -56,6 +57,7 @@ NB_MODULE(_core, m) {
     }
   });
   scn::python::bind_functions(m);
+  scn::python::bind_convolutions(m);
   scn::python::bind_tools(m);
   scn::python::bind_engine(m);
   scn::python::bind_cuda(m);

@@ -73,9 +73,10 @@ class CudaConvolution {
                   int64_t in_sites, int64_t in_channels, Address weight, int64_t out_channels,
                   int64_t offsets, Address bias, Address weight_amax, double input_amax, Address map,
                   int64_t out_sites, const std::string& precision, bool round_output,
-                  const NamedActivation& activation) {
+                  const NamedActivation& activation, const std::string& kernel) {
     call_.place = place_of(device, stream);
     call_.layer = layer;
+    call_.kernel = kernel;
     call_.features = at<const void>(features);
     call_.half_features = half_features;
     call_.in_sites = in_sites;
@@ -95,6 +96,7 @@ class CudaConvolution {
   }
   int64_t scratch_bytes() const { return sizes_.scratch; }
   int64_t columns() const { return sizes_.columns; }
+  const std::string& kernel() const { return sizes_.kernel; }
   void run(Address scratch, Address result) {
     call_.scratch = at<void>(scratch);
     call_.result = at<void>(result);
@@ -159,12 +161,13 @@ void bind_cuda_operators(nb::module_& m) {
   nb::class_<CudaConvolution>(m, "CudaConvolution")
       .def(nb::init<int, Address, const std::string&, Address, bool, int64_t, int64_t, Address, int64_t,
                     int64_t, Address, Address, double, Address, int64_t, const std::string&, bool,
-                    const NamedActivation&>(),
+                    const NamedActivation&, const std::string&>(),
            "device"_a, "stream"_a, "name"_a, "features"_a, "half_features"_a, "in_sites"_a, "in_channels"_a,
            "weight"_a, "out_channels"_a, "offsets"_a, "bias"_a, "weight_amax"_a, "input_amax"_a, "map"_a,
-           "out_sites"_a, "precision"_a, "round_output"_a, "activation"_a)
+           "out_sites"_a, "precision"_a, "round_output"_a, "activation"_a, "kernel"_a = "")
       .def_prop_ro("scratch_bytes", &CudaConvolution::scratch_bytes)
       .def_prop_ro("columns", &CudaConvolution::columns)
+      .def_prop_ro("kernel", &CudaConvolution::kernel)
       .def("run", &CudaConvolution::run, "scratch"_a, "result"_a);
   m.def("cuda_inverse_map", inverse_map, "device"_a, "stream"_a, "name"_a, "map"_a, "outputs"_a, "offsets"_a,
         "input_sites"_a, "checks"_a, "inverse"_a);

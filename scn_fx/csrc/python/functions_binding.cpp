@@ -1,45 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "python/functions_binding.h"
 
-#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
-
-#include <new>
-#include <optional>
 
 #include "core/activation_info.h"
 #include "cpu/operators/functions.h"
 #include "cpu/operators/map_functions.h"
 #include "cpu/operators/weight_gradient.h"
 #include "python/caller.h"
-#include "python/gil.h"
-#include "python/shared_pool.h"
+#include "python/operator_run.h"
 
 namespace scn::python {
 namespace {
-
-/// Runs body() without the interpreter's lock.
-template <typename Body>
-auto run(const std::string& layer, const Body& body) {
-  const GilRelease release;
-  try {
-    return body();
-  } catch (const std::bad_alloc&) {
-    fail(ErrorKind::kMemory, layer,
-         ": this process gets no more memory. Use a smaller grid, batch or kernel, or fewer sites.");
-  }
-}
-
-/// Runs body(pool) on that many threads.
-template <typename Body>
-auto run(const std::string& layer, Integer threads, const Body& body) {
-  return run(layer, [&] {
-    SharedPool pool(threads.number);
-    return body(pool.get());
-  });
-}
 
 nb::object int_array(IntRows rows) {
   return int32_array(std::move(rows.data), size_t(rows.rows), size_t(rows.columns));
@@ -99,54 +73,6 @@ nb::object float_result(std::unique_ptr<float[]> y, size_t rows, size_t columns,
   std::unique_ptr<uint16_t[]> out(new uint16_t[count.count()]);
   for (size_t i = 0; i < count.count(); ++i) out[i] = float_to_half(y[i]);
   return to_numpy(std::move(out), {rows, columns}, float_dtype(16));
-}
-
-nb::object convolution_numpy(const AnyArray& features, const AnyArray& weight,
-                             const std::optional<AnyArray>& bias, const AnyArray& map,
-                             const std::string& precision, const std::string& output_precision,
-                             const NamedActivation& activation, double input_amax,
-                             const std::optional<AnyArray>& weight_amax, const std::string& name,
-                             Integer threads) {
-  const std::string layer = operator_label(name, "convolution");
-  MemoryBudget budget = MemoryBudget::of_operator();
-  ConvCall call{};
-  call.layer = layer;
-  call.precision = precision_of(precision, "precision");
-  call.round_output = precision_of(output_precision, "output_precision") == ElementType::kFloat16;
-  call.activation = activation_of(activation.first, activation.second, layer);
-  const FloatView x(features, 2, layer, "features", budget), w(weight, 5, layer, "weight", budget);
-  if (features.shape(1) != weight.shape(4)) {
-    fail(ErrorKind::kSite, layer, ": expected features [N, C] and weight [out, kz, ky, kx, C], got ",
-         shape_name(features), " and ", shape_name(weight), ".");
-  }
-  std::optional<FloatView> b, amax;
-  if (bias) b.emplace(*bias, 1, layer, "bias", budget, FloatView::Reads::kAgain);
-  if (weight_amax)
-    amax.emplace(*weight_amax, 1, layer, "weight dynamic ranges", budget, FloatView::Reads::kAgain);
-  if ((b && bias->shape(0) != weight.shape(0)) || (amax && weight_amax->shape(0) != weight.shape(0)) ||
-      (call.precision == ElementType::kInt8 && !amax)) {
-    fail(ErrorKind::kArgument, layer, ": bias and weight dynamic ranges need one entry per output channel (",
-         weight.shape(0), "); int8 needs the ranges.");
-  }
-  const Size offsets = Size(weight.shape(1)) * Size(weight.shape(2)) * Size(weight.shape(3));
-  call.map = int32_matrix(map, 0, layer, "kernel_map");
-  if (Size(map.shape(1)) != offsets) {
-    fail(ErrorKind::kSite, layer, ": the kernel map has ", map.shape(1), " columns, but the weight has ",
-         offsets.text(), " offsets. Pass the map that was made for this kernel.");
-  }
-  call.features = x.data();
-  call.in_sites = int64_t(features.shape(0));
-  call.in_channels = int64_t(features.shape(1));
-  call.weight = w.data();
-  call.out_channels = int64_t(weight.shape(0));
-  call.offsets = offsets.value();
-  call.bias = b ? b->data() : nullptr;
-  call.weight_amax = amax ? amax->data() : nullptr;
-  call.input_amax = input_amax;
-  call.out_sites = int64_t(map.shape(0));
-  std::unique_ptr<float[]> y =
-      run(layer, threads, [&](ThreadPool& pool) { return convolve(call, pool, budget); });
-  return float_result(std::move(y), map.shape(0), weight.shape(0), call.round_output, layer, budget);
 }
 
 nb::object weight_gradient_numpy(const AnyArray& grad, const AnyArray& features, const AnyArray& map,
@@ -229,9 +155,6 @@ void bind_functions(nb::module_& m) {
         "kernel_size"_a, "stride"_a, "padding"_a, "dilation"_a, "transposed"_a, "output_bound"_a,
         "name"_a = "conv_map", "threads"_a = 0);
   m.def("inverse_map", inverse_map_numpy, "kernel_map"_a, "input_sites"_a, "name"_a = "inverse_map");
-  m.def("convolution", convolution_numpy, "features"_a, "weight"_a, "bias"_a.none(), "kernel_map"_a,
-        "precision"_a, "output_precision"_a, "activation"_a, "input_amax"_a, "weight_amax"_a.none(),
-        "name"_a = "convolution", "threads"_a = 0);
   m.def("weight_gradient", weight_gradient_numpy, "grad"_a, "features"_a, "kernel_map"_a,
         "name"_a = "convolution", "threads"_a = 0);
   m.def("add", add_numpy, "a"_a, "b"_a, "precision"_a, "output_precision"_a, "activation"_a, "amax0"_a,

@@ -5,7 +5,7 @@
 
 namespace scn::python {
 
-/// The single operators: maps, convolution, add, scatter.
+/// The single operators: maps, add, scatter. Convolutions are in convolution_binding.h.
 void bind_functions(nanobind::module_& m);
 
 }  // namespace scn::python

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpu/convolution/config.h"
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
+
+#include "core/layer.h"
 
 namespace scn {
 namespace {
@@ -85,6 +88,24 @@ const Line<Gemm>& first_line(const Line<Gemm> (&lines)[kLines], const ConvProble
   throw std::logic_error("no kernel for an instruction set");
 }
 
+ConvConfig config_of(const Line<Int8Gemm>& line) { return {line.name, line.table->*line.gemm, nullptr}; }
+ConvConfig config_of(const Line<FloatGemm>& line) { return {line.name, nullptr, line.table->*line.gemm}; }
+
+/// Calls take(line) for each line that computes the problem on this processor.
+template <typename Take>
+void for_each_able(const ConvProblem& problem, const Take& take) {
+  const auto ask = [&](const auto& lines) {
+    for (const auto& line : lines) {
+      if (line.suits(problem) && runs_here(*line.table)) take(line);
+    }
+  };
+  if (problem.precision == ElementType::kInt8) {
+    ask(kInt8Lines);
+  } else {
+    ask(kFloatLines);
+  }
+}
+
 }  // namespace
 
 std::string ConvProblem::text() const {
@@ -94,12 +115,26 @@ std::string ConvProblem::text() const {
 }
 
 ConvConfig choose(const ConvProblem& problem, const Kernels& kernels) {
-  if (problem.precision == ElementType::kInt8) {
-    const auto& line = first_line(kInt8Lines, problem, kernels);
-    return {line.name, line.table->*line.gemm, nullptr};
-  }
-  const auto& line = first_line(kFloatLines, problem, kernels);
-  return {line.name, nullptr, line.table->*line.gemm};
+  if (problem.precision == ElementType::kInt8) return config_of(first_line(kInt8Lines, problem, kernels));
+  return config_of(first_line(kFloatLines, problem, kernels));
+}
+
+ConvConfig choose(const ConvProblem& problem, const std::string& name, const std::string& layer) {
+  ConvConfig found;
+  for_each_able(problem, [&](const auto& line) {
+    if (name == line.name) found = config_of(line);
+  });
+  if (!found.int8 && !found.floats) fail_kernel(layer, name, problem.text(), kernel_names(problem));
+  return found;
+}
+
+std::vector<std::string> kernel_names(const ConvProblem& problem) {
+  std::vector<std::string> names;
+  for_each_able(problem, [&](const auto& line) {
+    // some stand there twice, for different instruction sets
+    if (std::find(names.begin(), names.end(), line.name) == names.end()) names.push_back(line.name);
+  });
+  return names;
 }
 
 }  // namespace scn

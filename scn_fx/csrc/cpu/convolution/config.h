@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "core/types.h"
 #include "cpu/kernels/kernels.h"
@@ -29,5 +30,10 @@ struct ConvConfig {
 
 /// The first line of the registry that suits, for the instruction set of `kernels`.
 ConvConfig choose(const ConvProblem& problem, const Kernels& kernels);
+/// The kernel called `name`, of any instruction set that this processor has. Throws kArgument, with the
+/// layer's name, for one that cannot compute the problem here.
+ConvConfig choose(const ConvProblem& problem, const std::string& name, const std::string& layer);
+/// The names of all kernels that can, in the order of the registry.
+std::vector<std::string> kernel_names(const ConvProblem& problem);
 
 }  // namespace scn

@@ -176,6 +176,8 @@ bool has_avxvnni();
 /// The table for this processor, or the one that the environment variable SCN_FX_ISA names (portable, avx2,
 /// avxvnni, avx512vnni, amx).
 const Kernels& select_kernels();
+/// Whether this processor has the instructions of a table.
+bool runs_here(const Kernels& table);
 /// Names that select_kernels accepts here, best first, as one space-separated string.
 std::string supported_isas();
 

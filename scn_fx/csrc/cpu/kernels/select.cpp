@@ -7,6 +7,7 @@
 #include <unistd.h>
 #endif
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -81,6 +82,11 @@ bool has_avxvnni() {
   return has;
 }
 #endif
+
+bool runs_here(const Kernels& table) {
+  const std::vector<const Kernels*> usable = usable_tables();
+  return std::find(usable.begin(), usable.end(), &table) != usable.end();
+}
 
 std::string supported_isas() {
   std::string names;

@@ -7,34 +7,22 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/activation.h"
+#include "core/layer.h"
 #include "core/memory_budget.h"
 #include "core/parallel.h"
 #include "core/types.h"
-#include "cpu/convolution/convolution.h"
 
 namespace scn {
 
-/// One convolution over float32 arrays, with the arithmetic of its precision.
-struct ConvCall {
-  const float* features;  // [in_sites, in_channels]; fp16 precision rounds them to float16
-  int64_t in_sites, in_channels;
-  const float* weight;  // [out_channels, offsets, in_channels]
-  int64_t out_channels, offsets;
-  const float* bias;         // [out_channels] or null
-  const float* weight_amax;  // [out_channels], int8 only: both are read more than once
-  double input_amax;         // int8 only
-  const int32_t* map;        // [out_sites, offsets]
-  int64_t out_sites;
-  ElementType precision;
-  bool round_output;  // output_precision fp16
-  Activation activation;
-  std::string layer;
-};
-
-/// y [out_sites, out_channels] float32. Throws when a rounded value does not fit in float16.
-std::unique_ptr<float[]> convolve(const ConvCall& call, ThreadPool& pool, MemoryBudget& budget);
+/// Runs a convolution by call.kernel, of any instruction set that this processor has, or else by the one that
+/// engines choose. Throws when a rounded value does not fit in float16.
+Convolved convolve(const ConvolutionCall& call, ThreadPool& pool, MemoryBudget& budget);
+/// The names of all kernels that can run it here.
+std::vector<std::string> convolution_kernels(const ConvolutionCall& call, ThreadPool& pool,
+                                             MemoryBudget& budget);
 
 struct AddCall {
   const float *a, *b;  // [rows, channels] each

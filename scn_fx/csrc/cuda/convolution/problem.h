@@ -6,6 +6,7 @@
 #include <string>
 
 #include "core/element_type.h"
+#include "core/numerics.h"
 #include "cuda/bounds.h"
 #include "cuda/convolution/finish_kind.h"
 
@@ -21,6 +22,12 @@ struct ConvProblem {
   /// In one line.
   std::string text() const;
 };
+
+/// Whether the order of its sums is specified: only chains of multiply-adds may compute it then.
+inline bool has_order(const ConvProblem& p) {
+  return p.precision == ElementType::kFloat32 ||
+         (p.precision == ElementType::kFloat16 && p.in_channels <= kMostChainChannels);
+}
 
 /// Output channels that kernels compute: every stored form of the result fits, that of one byte a channel
 /// too.

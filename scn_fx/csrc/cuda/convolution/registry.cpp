@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "core/error.h"
+#include "core/layer.h"
 #include "cuda/convolution/chain/chain.h"
 #include "cuda/convolution/hopper/hopper.h"
 #include "cuda/convolution/tensor/tensor.h"
@@ -32,22 +33,48 @@ bool generic_kernels_wanted() {
   return kernels == "generic";
 }
 
+/// Whether a kernel runs a problem on a device; if so, how.
+bool able(const ConvKernel& kernel, const ConvProblem& problem, const DeviceLimits& limits,
+          ConvConfig* config) {
+  if (kernel.architecture && kernel.architecture != limits.architecture) return false;
+  *config = ConvConfig{};
+  config->problem = problem;
+  config->kernel = &kernel;
+  config->early = limits.early_launch;
+  config->padded = padded_channels(problem);
+  return kernel.suits(problem, limits, config);
+}
+
 }  // namespace
 
 ConvConfig choose(const ConvProblem& problem, const DeviceLimits& limits, const std::string& layer) {
   const bool generic = generic_kernels_wanted();
+  ConvConfig config;
   for (const ConvKernel& kernel : kKernels) {
-    if (kernel.architecture && (generic || kernel.architecture != limits.architecture)) continue;
-    ConvConfig config;
-    config.problem = problem;
-    config.kernel = &kernel;
-    config.early = limits.early_launch;
-    config.padded = padded_channels(problem);
-    if (kernel.suits(problem, limits, &config)) return config;
+    if (kernel.architecture && generic) continue;
+    if (able(kernel, problem, limits, &config)) return config;
   }
   fail(ErrorKind::kArgument, layer, ": its kernel has ", problem.offsets,
        " offsets, more than a device with ", limits.shared_bytes,
        " bytes of shared memory for a block has room for. Run it on the CPU.");
+}
+
+ConvConfig choose(const ConvProblem& problem, const DeviceLimits& limits, const std::string& layer,
+                  const std::string& name) {
+  ConvConfig config;
+  for (const ConvKernel& kernel : kKernels) {
+    if (kernel.name == name && able(kernel, problem, limits, &config)) return config;
+  }
+  fail_kernel(layer, name, problem.text(), kernel_names(problem, limits));
+}
+
+std::vector<std::string> kernel_names(const ConvProblem& problem, const DeviceLimits& limits) {
+  std::vector<std::string> names;
+  ConvConfig config;
+  for (const ConvKernel& kernel : kKernels) {
+    if (able(kernel, problem, limits, &config)) names.emplace_back(kernel.name);
+  }
+  return names;
 }
 
 void prepare(ConvConfig& config, const DeviceLimits& limits) {

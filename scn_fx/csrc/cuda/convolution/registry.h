@@ -5,6 +5,7 @@
 #include <cuda_runtime_api.h>
 
 #include <string>
+#include <vector>
 
 #include "cuda/convolution/config.h"
 #include "cuda/convolution/convolution.h"
@@ -28,6 +29,12 @@ struct ConvKernel {
 /// CUDA. The environment variable SCN_FX_CUDA_KERNELS=generic leaves out what is for one architecture alone,
 /// for tests.
 ConvConfig choose(const ConvProblem& problem, const DeviceLimits& limits, const std::string& layer);
+
+/// How the kernel called `name` runs a problem. Throws kArgument, with the layer's name, if it cannot.
+ConvConfig choose(const ConvProblem& problem, const DeviceLimits& limits, const std::string& layer,
+                  const std::string& name);
+/// The names of all kernels that can, in the order of the registry.
+std::vector<std::string> kernel_names(const ConvProblem& problem, const DeviceLimits& limits);
 
 /// Asks the current device for what a config's launches need.
 void prepare(ConvConfig& config, const DeviceLimits& limits);

@@ -11,11 +11,13 @@
 #include "cuda/convolution/quantise.cuh"
 #include "cuda/convolution/registry.h"
 #include "cuda/maps/map_records.cuh"
+#include "cuda/operators/host_convolution.h"
 #include "cuda/operators/operators.h"
 #include "cuda/runtime/carver.h"
 #include "cuda/runtime/device_guard.h"
 #include "cuda/runtime/launch.h"
 #include "cuda/runtime/read_back.h"
+#include "cuda/runtime/streams.h"
 #include "cuda/sites/geometry_view.h"
 
 namespace scn {
@@ -99,8 +101,11 @@ FinishView finish_of(const CudaConvolutionCall& call) {
   f.channels = int32_t(call.out_channels);
   f.emission_count = 1;
   EmissionView& e = f.emissions[0];
-  e.type = call.round_output ? ElementType::kFloat16 : ElementType::kFloat32;
+  e.type = call.output_amax != 0.0 ? ElementType::kInt8
+           : call.round_output     ? ElementType::kFloat16
+                                   : ElementType::kFloat32;
   e.rounds = call.round_output;
+  e.factor = call.output_amax != 0.0 ? int8_factor(float(call.output_amax)) : 0.0f;
   e.stride = row_bytes(int32_t(call.out_channels), element_bytes(e.type));
   e.columns = e.stride / element_bytes(e.type);
   e.out = call.result;
@@ -124,7 +129,9 @@ ConvProblem problem_of(const CudaConvolutionCall& call, const FinishView& finish
 Convolution convolution_of(const CudaConvolutionCall& call, const DeviceLimits& limits) {
   Convolution c{};
   c.call.finish = finish_of(call);
-  c.config = choose(problem_of(call, c.call.finish), limits, call.layer);
+  const ConvProblem problem = problem_of(call, c.call.finish);
+  c.config = call.kernel.empty() ? choose(problem, limits, call.layer)
+                                 : choose(problem, limits, call.layer, call.kernel);
   Carver carver(call.scratch);
   c.call.weights.packed = carver.take<char>(c.config.packed_bytes);
   c.call.weights.scale = carver.take<float>(c.config.padded);
@@ -189,6 +196,36 @@ void check_call(const CudaConvolutionCall& call) {
   check_depth({call.offsets, call.in_channels, call.precision, call.layer});
 }
 
+/// Throws for values that the call's precision does not have; waits.
+void check_values(const CudaConvolutionCall& call, const Counts* counts, cudaStream_t stream) {
+  const Counts found = read_back(counts, 1, stream)[0];
+  for (int i = 0; i < 2; ++i) {
+    if (!found.beyond[i]) continue;
+    fail(ErrorKind::kOverflow, call.layer, ": its ", i ? "bias" : "weight", " holds ", found.beyond[i],
+         " values that do not fit in float16 (65504 at most). Rescale the layer, or run it in fp32.");
+  }
+  if (found.wrong && call.precision == ElementType::kFloat16)
+    fail_overflow(call.layer + " (its input)", found.wrong);
+  if (found.wrong) fail_not_finite(call.layer + ": its input", found.wrong);
+  if (found.lost[0] || found.lost[1]) fail_overflow(call.layer, std::max(found.lost[0], found.lost[1]));
+}
+
+/// Seconds of further runs, each between two events.
+std::vector<double> timed_runs(const Convolution& c, int32_t repeat, cudaStream_t stream) {
+  const Event before(cudaEventDefault), after(cudaEventDefault);
+  std::vector<double> seconds;
+  for (int32_t i = 0; i < repeat; ++i) {
+    check(cudaEventRecord(before, stream), "recording an event");
+    convolve(c.config, c.call, stream);
+    check(cudaEventRecord(after, stream), "recording an event");
+    check(cudaEventSynchronize(after), "waiting for an operator");
+    float milliseconds = 0.0f;
+    check(cudaEventElapsedTime(&milliseconds, before, after), "reading a time");
+    seconds.push_back(double(milliseconds) * 1e-3);
+  }
+  return seconds;
+}
+
 }  // namespace
 }  // namespace cuda
 
@@ -199,11 +236,11 @@ CudaConvolutionSizes cuda_convolution_sizes(const CudaConvolutionCall& call) {
   CudaConvolutionCall measured = call;
   measured.scratch = nullptr;
   const Convolution c = convolution_of(measured, device_limits(call.place.device));
-  return {c.bytes, c.call.finish.emissions[0].columns};
+  return {c.bytes, c.call.finish.emissions[0].columns, c.config.text()};
 }
 
-void cuda_convolve(const CudaConvolutionCall& call) {
-  if (!call.out_sites) return;
+std::vector<double> cuda_convolve(const CudaConvolutionCall& call, int32_t repeat) {
+  if (!call.out_sites) return std::vector<double>(size_t(repeat));
   const DeviceGuard guard(call.place.device);
   const cudaStream_t stream = cudaStream_t(call.place.stream);
   const DeviceLimits limits = device_limits(call.place.device);
@@ -221,17 +258,15 @@ void cuda_convolve(const CudaConvolutionCall& call) {
                                                 int32_t(call.out_sites));
   check_launch("preparing a kernel map");
   convolve(c.config, c.call, stream);
-  if (call.precision == ElementType::kFloat32 && !call.round_output) return;  // it has every value
-  const Counts found = read_back(c.counts, 1, stream)[0];
-  for (int i = 0; i < 2; ++i) {
-    if (!found.beyond[i]) continue;
-    fail(ErrorKind::kOverflow, call.layer, ": its ", i ? "bias" : "weight", " holds ", found.beyond[i],
-         " values that do not fit in float16 (65504 at most). Rescale the layer, or run it in fp32.");
-  }
-  if (found.wrong && call.precision == ElementType::kFloat16)
-    fail_overflow(call.layer + " (its input)", found.wrong);
-  if (found.wrong) fail_not_finite(call.layer + ": its input", found.wrong);
-  if (found.lost[0] || found.lost[1]) fail_overflow(call.layer, std::max(found.lost[0], found.lost[1]));
+  // float32 has every value of its results
+  if (call.precision != ElementType::kFloat32 || call.round_output) check_values(call, c.counts, stream);
+  return timed_runs(c, repeat, stream);
+}
+
+std::vector<std::string> cuda_convolution_kernels(int device, const ConvolutionCall& call) {
+  CudaConvolutionCall asked = device_call(device, call);
+  check_call(asked);
+  return kernel_names(problem_of(asked, finish_of(asked)), device_limits(device));
 }
 
 }  // namespace scn

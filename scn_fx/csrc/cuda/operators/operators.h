@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "core/activation.h"
 #include "core/layer.h"
@@ -48,7 +49,7 @@ void cuda_conv_map(const CudaMapCall& call, int64_t outputs, Site* sites, int32_
 void cuda_inverse_map(const CudaPlace& place, const int32_t* map, int64_t outputs, int64_t offsets,
                       int64_t input_sites, const std::string& layer, int32_t* checks, int32_t* inverse);
 
-/// One convolution with the arithmetic of its precision; as ConvCall (cpu/operators/functions.h), but of the
+/// One convolution with the arithmetic of its precision; as ConvolutionCall (core/layer.h), but of the
 /// device.
 struct CudaConvolutionCall {
   CudaPlace place;
@@ -65,21 +66,32 @@ struct CudaConvolutionCall {
   ElementType precision;
   bool round_output;
   Activation activation;
+  double output_amax;  // stores int8 of this range; 0: none, else usable
   std::string layer;
-  void* scratch;  // CudaConvolutionSizes::scratch bytes
-  void* result;   // [out_sites, CudaConvolutionSizes::columns] float32, or float16 if round_output
+  std::string kernel;  // by its name in the registry; empty: the first that suits
+  void* scratch;       // CudaConvolutionSizes::scratch bytes
+  /// [out_sites, CudaConvolutionSizes::columns] float32, float16 if round_output, or int8 with an
+  /// output_amax.
+  void* result;
 };
 
 struct CudaConvolutionSizes {
   int64_t scratch;
-  int64_t columns;  // of a result's row, of which the first out_channels count
+  int64_t columns;     // of a result's row, of which the first out_channels count
+  std::string kernel;  // that will run, with its config in one line
 };
 
-/// Checks the call and says what memory it takes.
+/// Checks the call and says what memory it takes, and what will run it.
 CudaConvolutionSizes cuda_convolution_sizes(const CudaConvolutionCall& call);
 /// Runs it. Waits where a value can be lost, that is, but for a float32 result of float32; throws as the CPU
-/// does for values that its precision does not have.
-void cuda_convolve(const CudaConvolutionCall& call);
+/// does for values that its precision does not have. `repeat` more runs of the product and its finish alone
+/// are timed by events, and waited for: their seconds.
+std::vector<double> cuda_convolve(const CudaConvolutionCall& call, int32_t repeat = 0);
+
+/// The same of arrays in host memory, copied to a device and back; checked as the CPU checks them.
+Convolved cuda_convolve(int device, const ConvolutionCall& call);
+/// The names of all kernels that can run it on a device.
+std::vector<std::string> cuda_convolution_kernels(int device, const ConvolutionCall& call);
 
 /// act(a + b) of float32 arrays, as AddCall (cpu/operators/functions.h).
 struct CudaAddCall {

@@ -1,17 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cuda/convolution/chain/chain.h"
 
-#include "core/numerics.h"
 #include "cuda/convolution/chain/chain_params.h"
 #include "cuda/convolution/launch_config.h"
 
 namespace scn::cuda {
 namespace {
-
-bool has_order(const ConvProblem& p) {
-  return p.precision == ElementType::kFloat32 ||
-         (p.precision == ElementType::kFloat16 && p.in_channels <= kMostChainChannels);
-}
 
 void fill(const ConvProblem& p, ConvConfig* c) {
   c->block = kInputColumns;

@@ -99,7 +99,8 @@ bool suits_int8(const ConvProblem& p, const DeviceLimits& limits, ConvConfig* co
 }
 
 bool suits_half(const ConvProblem& p, const DeviceLimits& limits, ConvConfig* config) {
-  return p.precision == ElementType::kFloat16 && suits(half_kernel, any_half_kernel, p, limits, config);
+  return p.precision == ElementType::kFloat16 && !has_order(p) &&
+         suits(half_kernel, any_half_kernel, p, limits, config);
 }
 
 void launch(const ConvConfig& config, const ConvCall& call, cudaStream_t stream) {
