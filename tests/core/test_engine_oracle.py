@@ -17,7 +17,7 @@ from tests.oracle.dialect import read_network
 from tests.oracle.frames import Frame, random_sites
 from tests.oracle.geometry import align
 from tests.oracle.network import NodeValue, Result, run_network
-from tests.oracle.random_networks import RandomNetwork, networks
+from tests.oracle.random_networks import RandomNetwork, networks, wide_network
 
 Array = npt.NDArray[np.generic]
 every_isa = pytest.mark.parametrize("isa", SUPPORTED)
@@ -52,6 +52,15 @@ def test_exact_networks_have_the_bits_of_the_oracle(isa: str, network: RandomNet
     with instruction_set(isa):
         for threads in (1, 2):
             _assert_outputs(_run(network, threads=threads), expected.outputs, f"{threads} threads,")
+
+
+@every_isa
+@pytest.mark.parametrize("seed", range(3000, 3030))
+def test_wide_int8_networks_have_the_bits_of_the_oracle(isa: str, seed: int) -> None:
+    network = wide_network(seed, "int8")
+    expected = run_network(network.onnx, network.features, network.sites, network.batch_size)
+    with instruction_set(isa):
+        _assert_outputs(_run(network), expected.outputs, network.summary)
 
 
 def _traced(network: RandomNetwork, precision: str = "") -> dict[str, tuple[Array, object]]:

@@ -12,9 +12,10 @@ import torch
 from scn_fx import Engine
 from scn_fx.errors import ScnError, SiteError
 from scn_fx.runtime.torch_frames import TorchFrames
-from tests.gpu.networks import GRID, small_network, wide_network
+from tests.gpu.networks import GRID, small_network
 from tests.oracle.compare import assert_same_bits
 from tests.oracle.frames import random_sites
+from tests.oracle.random_networks import wide_network
 
 pytestmark = pytest.mark.gpu
 

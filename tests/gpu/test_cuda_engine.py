@@ -11,17 +11,16 @@ from hypothesis import given, settings
 
 from scn_fx import Engine, _core
 from scn_fx.lidar import embedded_frame
-from tests.gpu.networks import WideNetwork, small_network, wide_network
+from tests.gpu.networks import small_network
 from tests.oracle.centerpoint import centerpoint_onnx
 from tests.oracle.compare import assert_same_bits, assert_within, cosine
 from tests.oracle.frames import GRID, Frame, available_frames, load_frame, random_sites
 from tests.oracle.geometry import align
 from tests.oracle.network import run_network
-from tests.oracle.random_networks import RandomNetwork, networks
+from tests.oracle.random_networks import RandomNetwork, networks, wide_network
 
 pytestmark = pytest.mark.gpu
 
-Network = RandomNetwork | WideNetwork
 SEEDS = 220
 """Wide int8 networks."""
 
@@ -43,11 +42,11 @@ def run(core: Any, frame: tuple[Any, ...]) -> list[Any]:
     return outputs
 
 
-def frame_of(network: Network) -> tuple[Any, ...]:
+def frame_of(network: RandomNetwork) -> tuple[Any, ...]:
     return network.features, network.sites, network.batch_size
 
 
-def assert_like_the_cpu(network: Network, what: str) -> None:
+def assert_like_the_cpu(network: RandomNetwork, what: str) -> None:
     expected = _core.Engine(network.onnx).run(*frame_of(network))
     for graph in (True, False):
         core = _core.CudaEngine(network.onnx, graph=graph, max_batch=network.batch_size)
@@ -75,7 +74,7 @@ def test_the_kernels_of_other_gpus_have_the_same_bits(seed: int, monkeypatch: py
     assert_like_the_cpu(network, network.summary)
 
 
-def judge_each_node(network: Network, precision: str = "") -> None:
+def judge_each_node(network: RandomNetwork, precision: str = "") -> None:
     """Each node, given the engine's own values of its inputs, is within the bound of its summation order."""
     core = _core.CudaEngine(network.onnx, precision, max_batch=network.batch_size, graph=False, trace=True)
     arguments = network.onnx, network.features, network.sites, network.batch_size
@@ -88,7 +87,7 @@ def judge_each_node(network: Network, precision: str = "") -> None:
     expected = run_network(*arguments, precision=precision or None, given=traced, bounds=True)
     assert traced.keys() == expected.nodes.keys()
     for name, want in expected.nodes.items():
-        what = f"{want.op_type} {name} of {getattr(network, 'summary', network)}"
+        what = f"{want.op_type} {name} of {network!r}"
         if want.bound is None:
             assert_same_bits(traced[name], want.values, what)
         else:

@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random small networks as ONNX files of the engine's own dialect, with a frame for each."""
+"""Random networks as ONNX files of the engine's own dialect, with a frame for each.
+
+One generator, of two kinds of networks: `networks` are small and have every operator and every mixture of
+precisions; `wide_network` has kernels up to 5, strides up to 3, and channels of all widths at which kernels
+change, in one precision.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,17 +17,53 @@ import numpy.typing as npt
 from hypothesis import strategies as st
 
 from tests.oracle import builder, strategies
+from tests.oracle.choices import Choices, Drawn, Seeded, triple
 from tests.oracle.dialect import ACTIVATION_NODES
 from tests.oracle.frames import random_sites
 from tests.oracle.geometry import on_plane, output_shape
 from tests.oracle.numerics import FIXED_ORDER_CHANNELS
+from tests.oracle.problems import WIDTHS
 
-__all__ = ["RandomNetwork", "networks"]
+__all__ = ["RandomNetwork", "networks", "wide_network"]
 
 Triple = tuple[int, int, int]
-BLOCKS = ("subm", "residual", "residual", "strided", "transposed", "inverse", "activation")
-ACTIVATIONS = ("ReLU",) * 6 + tuple(ACTIVATION_NODES.values())
 SLOPES = (0.01, 0.25, 1.5, -0.5)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Which networks are drawn."""
+
+    inputs: Sequence[int]
+    """Channels of the frame,"""
+    widths: Sequence[int]
+    """and of every other value."""
+    precisions: Sequence[str]
+    """Of layers; empty: their nodes name none."""
+    exact: bool
+    """No node whose order of sums is free."""
+    blocks: Sequence[str] = ("subm", "residual", "residual", "strided", "transposed", "inverse", "activation")
+    max_blocks: int = 4
+    activations: Sequence[str] = ("ReLU",) * 6 + tuple(ACTIVATION_NODES.values())
+    """Mostly ReLU: the kernels of a GPU that finish other activations are few, and one for all layers."""
+    max_kernel: int = 3
+    max_stride: int = 2
+    dilations: Sequence[Triple] = ((1, 1, 1), (1, 2, 1))
+    shape: tuple[Triple, Triple] = ((3, 4, 4), (10, 14, 14))
+    """Smallest and largest grid of the frame."""
+    max_cells: int = 20_000
+    """Of any layer's grid."""
+    max_batch: int = 2
+    counts: Sequence[int] = ()
+    """Numbers of sites that are tried besides any up to `max_sites`."""
+    max_sites: int = 150
+    ndim: int = 3
+    """Dimensions; the leading axes have one cell where they are fewer than three."""
+
+    def flat(self, numbers: Triple) -> Triple:
+        """A triple with 1 along the axes that the network lacks."""
+        lead = 3 - self.ndim
+        return (1,) * lead + numbers[lead:]  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -53,29 +95,18 @@ class _Sparse:
 
 @dataclass
 class _Drawing:
-    """The network so far.
+    """The network so far."""
 
-    `exact`: no node whose summation order is free. `quantised`: nodes name precisions and ranges. `ndim`:
-    dimensions; the leading axes have one cell where they are fewer than three.
-    """
-
-    draw: st.DrawFn
+    kind: _Kind
+    choices: Choices
     rng: np.random.Generator
-    exact: bool
-    quantised: bool
-    ndim: int = 3
     pieces: list[builder.Piece] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
     partners: list[tuple[str, _Sparse, _Sparse, dict[str, Triple]]] = field(default_factory=list)
 
-    def _name(self, word: str) -> str:
-        self.words.append(word)
+    def _name(self, word: str, more: str = "") -> str:
+        self.words.append(f"{word} {more}".rstrip())
         return f"{word}{len(self.pieces)}"
-
-    def _flat(self, numbers: Triple) -> Triple:
-        """A triple with 1 along the axes that the network lacks."""
-        lead = 3 - self.ndim
-        return (1,) * lead + numbers[lead:]  # type: ignore[return-value]
 
     def _amax(self) -> float:
         """Activations are about 1: small ranges clip, large ones are coarse; both must agree."""
@@ -83,35 +114,40 @@ class _Drawing:
 
     def _precisions(self, channels: int) -> dict[str, Any]:
         """Precision, output precision and the input range of a convolution or Add."""
-        if not self.quantised:
+        if not self.kind.precisions:
             return {}
-        allowed = ["int8", "int8", "fp16"]
-        if self.exact and channels > FIXED_ORDER_CHANNELS:
-            allowed = ["int8"]
-        precision = self.draw(st.sampled_from(allowed))
-        return {"precision": precision, "output_precision": self.draw(st.sampled_from(["int8", "fp16"]))}
+        free = self.kind.exact and channels > FIXED_ORDER_CHANNELS
+        precision = "int8" if free else self.choices.pick(self.kind.precisions)
+        rounded = self.choices.pick(("int8", "fp16")) if "int8" in self.kind.precisions else "fp16"
+        return {"precision": precision, "output_precision": rounded}
 
     def _activation(self) -> tuple[str, dict[str, float]]:
         """An activation and the attributes of its node."""
-        name = self.draw(st.sampled_from(ACTIVATIONS))
-        return name, {"alpha": self.draw(st.sampled_from(SLOPES))} if name == "LeakyReLU" else {}
+        name = self.choices.pick(self.kind.activations)
+        return name, {"alpha": self.choices.pick(SLOPES)} if name == "LeakyReLU" else {}
 
     def convolution(self, x: _Sparse, kind: str, active: bool, out: int | None = None) -> _Sparse:
-        """Appends a convolution of this kind with a drawn geometry."""
-        kernel = self._flat(self.draw(strategies.triples(1, 3)))
-        dilation: Triple = self._flat(self.draw(st.sampled_from([(1, 1, 1), (1, 2, 1)])))
-        stride: Triple = (1, 1, 1) if kind == "subm" else self._flat(self.draw(strategies.triples(1, 2)))
+        """Appends a convolution of this kind with a drawn geometry.
+
+        One that would leave the grid without a cell, or with too many, becomes submanifold.
+        """
+        kernel = self.kind.flat(triple(self.choices, 1, self.kind.max_kernel))
+        dilation = self.kind.flat(self.choices.pick(self.kind.dilations))
+        stride = triple(self.choices, 1, 1 if kind == "subm" else self.kind.max_stride)
+        stride = self.kind.flat(stride)
         padding = tuple(k // 2 * d for k, d in zip(kernel, dilation, strict=True))
-        numbers = {"stride": stride, "padding": padding, "dilation": dilation}
         shape = x.shape
         if kind != "subm":
             shape = output_shape(x.shape, kernel, stride, padding, dilation, transposed=kind == "transposed")
-        if min(shape) < 1 or max(shape) > 40:
-            return x
-        name = self._name(kind)
+            if min(shape) < 1 or np.prod(shape) > self.kind.max_cells:
+                kind, stride, shape = "subm", (1, 1, 1), x.shape
+        numbers: dict[str, Triple] = {"stride": stride, "padding": padding, "dilation": dilation}
+        width = out or self.choices.pick(self.kind.widths)
+        name = self._name(kind, f"{kernel}/{stride}/{dilation} {x.channels}->{width}")
         # submanifold layers of equal geometry on one site set share a rulebook, as an indice_key does
-        rulebook = f"{x.sites}_{kernel}_{dilation}" if kind == "subm" and self.draw(st.booleans()) else name
-        y = _Sparse(name, out or self.draw(st.integers(1, 24)), shape, x.sites if kind == "subm" else name)
+        shares = kind == "subm" and self.choices.pick((False, True))
+        rulebook = f"{x.sites}_{kernel}_{dilation}" if shares else name
+        y = _Sparse(name, width, shape, x.sites if kind == "subm" else name)
         self._append(name, x, y, kernel, numbers, kind, active, rulebook)
         if kind == "strided":
             self.partners.append((rulebook, x, y, {"kernel": kernel, **numbers}))
@@ -128,7 +164,7 @@ class _Drawing:
         numbers = dict(numbers)
         kernel = numbers.pop("kernel")
         name = self._name("inverse")
-        y = _Sparse(name, self.draw(st.integers(1, 24)), before.shape, before.sites)
+        y = _Sparse(name, self.choices.pick(self.kind.widths), before.shape, before.sites)
         self._append(name, x, y, kernel, numbers, "inverse", active, rulebook)
         return y
 
@@ -171,7 +207,7 @@ class _Drawing:
         """Convolution, activation, convolution, Add with x, activation: the block of CenterPoint."""
         inner = self.convolution(self.convolution(x, "subm", True), "subm", False, out=x.channels)
         name = self._name("add")
-        ranges = (self._amax(), self._amax()) if self.quantised else None
+        ranges = (self._amax(), self._amax()) if self.kind.precisions else None
         precisions = self._precisions(0)
         self.pieces.append(builder.add(name, inner.tensor, x.tensor, name, ranges=ranges, **precisions))
         return self.activation(_Sparse(name, x.channels, x.shape, x.sites))
@@ -193,16 +229,52 @@ class _Drawing:
                 format="zyx", input_spatial_shape=list(x.shape), output_shape=shape,
             )
         )  # fmt: skip
-        if self.draw(st.booleans()):
+        if self.choices.pick((False, True)):
             permuted = self._name("transpose")
             self.pieces.append(builder.node("Transpose", permuted, [name], permuted, dims=[0, 1, 2, 4, 3]))
             name, shape = permuted, [*shape[:3], shape[4], shape[3]]
-        if self.draw(st.booleans()):
+        if self.choices.pick((False, True)):
             flat = self._name("reshape")
             dims = [shape[0], shape[1] * shape[2], *shape[3:]]
             self.pieces.append(builder.node("Reshape", flat, [name], flat, dims=dims))
             name = flat
         return name
+
+
+def _sites(kind: _Kind, choices: Choices, rng: np.random.Generator, shape: Triple, batch: int) -> Any:
+    count = choices.integer(0, kind.max_sites)
+    if kind.counts and choices.pick((False, True, True)):
+        count = choices.pick(kind.counts)
+    return random_sites(rng, count, shape, batch, ordered=choices.pick((False, True)))
+
+
+def _make(kind: _Kind, choices: Choices) -> RandomNetwork:
+    rng = np.random.default_rng(choices.integer(0, strategies.MOST_SEED))
+    drawing = _Drawing(kind, choices, rng)
+    batch_size = choices.integer(1, kind.max_batch)
+    low, high = kind.shape
+    z, y, x = (choices.integer(a, b) for a, b in zip(low, high, strict=True))
+    shape, channels = kind.flat((z, y, x)), choices.pick(kind.inputs)
+    first = choices.pick([b for b in kind.blocks if b in ("subm", "strided", "transposed")])
+    value = drawing.convolution(_Sparse("features", channels, shape, "input"), first, True)
+    for _ in range(choices.integer(0, kind.max_blocks)):
+        block = choices.pick(kind.blocks)
+        if block == "residual":
+            value = drawing.residual(value)
+        elif block == "activation":
+            value = drawing.activation(value)
+        elif block == "inverse":
+            value = drawing.inverse(value, choices.pick((False, True)))
+        else:
+            value = drawing.convolution(value, block, choices.pick((False, True)))
+    outputs = choices.pick((("dense",), ("dense",), ("sparse",), ("dense", "sparse")))
+    last = value.tensor
+    names = [drawing.dense(value, batch_size) if ending == "dense" else last for ending in outputs]
+    said = {} if kind.ndim == 3 else {"scn_fx.ndim": str(kind.ndim)}
+    onnx = builder.build_onnx(*drawing.pieces, outputs=names, channels=channels, metadata=said)
+    sites = _sites(kind, choices, rng, shape, batch_size)
+    features = strategies.features_for(rng, len(sites), channels)
+    return RandomNetwork(onnx, features, on_plane(sites, kind.ndim), batch_size, "; ".join(drawing.words))
 
 
 @st.composite
@@ -214,31 +286,39 @@ def networks(
     With `exact`, every node has one right answer bit for bit. With `ndim` 1 or 2 the file says so, and sites
     are [N, ndim + 1].
     """
-    rng = np.random.default_rng(draw(strategies.seeds))
     quantised = exact or draw(st.booleans())
-    drawing = _Drawing(draw, rng, exact, quantised, ndim)
-    batch_size = draw(st.integers(1, 2))
-    shape = (draw(st.integers(3, 10)), draw(st.integers(4, 14)), draw(st.integers(4, 14)))
-    channels = draw(st.integers(1, 8 if exact else 20))
-    shape = drawing._flat(shape)
-    x = drawing.convolution(_Sparse("features", channels, shape, "input"), "subm", True)
-    for _ in range(draw(st.integers(0, max_blocks))):
-        block = draw(st.sampled_from(BLOCKS))
-        if block == "residual":
-            x = drawing.residual(x)
-        elif block == "activation":
-            x = drawing.activation(x)
-        elif block == "inverse":
-            x = drawing.inverse(x, draw(st.booleans()))
-        else:
-            x = drawing.convolution(x, block, draw(st.booleans()))
-    outputs = draw(st.sampled_from([("dense",), ("dense",), ("sparse",), ("dense", "sparse")]))
-    last = x.tensor
-    names = [drawing.dense(x, batch_size) if kind == "dense" else last for kind in outputs]
-    said = {} if ndim == 3 else {"scn_fx.ndim": str(ndim)}
-    onnx = builder.build_onnx(*drawing.pieces, outputs=names, channels=channels, metadata=said)
-    count = draw(st.one_of(st.integers(0, 10), st.integers(0, max_sites)))
-    sites = random_sites(rng, count, shape, batch_size, ordered=draw(st.booleans()))
-    features = strategies.features_for(rng, len(sites), channels)
-    sites = on_plane(sites, ndim)
-    return RandomNetwork(onnx, features, sites, batch_size, " ".join(drawing.words))
+    kind = _Kind(
+        inputs=range(1, 9 if exact else 21),
+        widths=range(1, 25),
+        precisions=("int8", "int8", "fp16") if quantised else (),
+        exact=exact,
+        max_blocks=max_blocks,
+        max_sites=max_sites,
+        counts=range(11),
+        ndim=ndim,
+    )
+    return _make(kind, Drawn(draw))
+
+
+def wide_network(seed: int, precision: str) -> RandomNetwork:
+    """One to four blocks of any width in one precision ("int8" or "fp16"); batch 1 to 4."""
+    kind = _Kind(
+        inputs=WIDTHS,
+        widths=WIDTHS,
+        precisions=(precision,),
+        exact=False,
+        blocks=("subm", "subm", "strided", "strided", "transposed", "residual", "residual", "inverse",
+                "activation"),
+        max_blocks=2,
+        max_kernel=5,
+        max_stride=3,
+        dilations=[(z, y, x) for z in (1, 2) for y in (1, 2) for x in (1, 2)],
+        shape=((2, 3, 3), (8, 19, 39)),
+        max_cells=30_000,
+        max_batch=4,
+        # the last one fills small grids
+        counts=(0, 1, 2, 63, 64, 65, 900),
+        max_sites=700,
+    )  # fmt: skip
+    network = _make(kind, Seeded(seed))
+    return replace(network, summary=f"seed {seed}: {network.summary}")

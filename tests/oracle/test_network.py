@@ -11,7 +11,7 @@ from hypothesis import given
 from tests.oracle import builder
 from tests.oracle.frames import Frame, random_sites
 from tests.oracle.network import run_network
-from tests.oracle.random_networks import RandomNetwork, networks
+from tests.oracle.random_networks import RandomNetwork, networks, wide_network
 
 SHAPE = (3, 8, 8)
 ONE = np.ones((1, 1, 1, 1, 1), np.float16)
@@ -108,3 +108,29 @@ def test_quantised_networks_stay_near_their_float64_selves(network: RandomNetwor
     half, full = (run_network(*arguments, precision=p) for p in ("fp16", "fp32"))
     for a, b in zip(half.outputs, full.outputs, strict=True):
         np.testing.assert_allclose(a.values, b.values, atol=0.02 * (1 + np.abs(b.values).max(initial=0)))
+
+
+def test_wide_networks_follow_from_their_seeds_and_have_every_operator() -> None:
+    found, widths, counts = set(), set(), set()
+    for seed in range(120):
+        network = wide_network(seed, "int8")
+        assert network.onnx == wide_network(seed, "int8").onnx
+        model = onnx.load_model_from_string(network.onnx)
+        for made in model.graph.node:
+            found.add(made.op_type)
+            kinds = [a.name for a in made.attribute if a.name in ("subm", "inverse", "transposed") and a.i]
+            found.add(kinds[0] if kinds else made.op_type)
+            widths |= {a.i for a in made.attribute if a.name == "out_channels"}
+            precisions = {a.s for a in made.attribute if a.name == "precision"}
+            assert precisions <= {b"int8"}
+        counts.add(len(network.sites))
+    assert found >= {
+        "SparseConvolution", "subm", "inverse", "transposed", "Add", "Relu", "LeakyRelu", "Silu",
+        "ScatterDense", "Transpose", "Reshape",
+    }  # fmt: skip
+    assert widths >= {1, 5, 8, 16, 32, 64, 128, 256} and counts >= {0, 1, 2, 63, 64, 65}
+    assert wide_network(0, "int8").onnx != wide_network(1, "int8").onnx
+    half = run_network(
+        *(getattr(wide_network(7, "fp16"), n) for n in ("onnx", "features", "sites", "batch_size"))
+    )
+    assert not half.overflowed
