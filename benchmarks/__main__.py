@@ -2,8 +2,9 @@
 """`python -m benchmarks`: everything that can be measured, the tables, and which goals are reached.
 
 `scn-fx bench` measures the same with fewer words; this driver adds the goals and keeps the report.
-`python -m benchmarks soak` runs many frames instead, see benchmarks.soak; `python -m benchmarks accuracy`
-says what int8 costs on trained networks, see benchmarks.accuracy.
+`python -m benchmarks layer` times single layers kernel by kernel, see benchmarks.layer; `python -m benchmarks
+soak` runs many frames, see benchmarks.soak; `python -m benchmarks accuracy` says what int8 costs on trained
+networks, see benchmarks.accuracy.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from scn_fx.files.atomic import write_file
 def command(ctx: click.Context, no_memory: bool, report_file: Path | None, **options: Any) -> None:
     """Everything that can be measured, the tables, and which goals are reached: exit 1 if one is missed.
 
-    `python -m benchmarks soak` and `python -m benchmarks accuracy` are two more, each with its own --help.
+    `python -m benchmarks layer`, `soak` and `accuracy` are three more, each with its own --help.
     """
     try:
         settings = make_settings(memory=not no_memory, **options)
@@ -57,6 +58,10 @@ def command(ctx: click.Context, no_memory: bool, report_file: Path | None, **opt
 def main(arguments: list[str] | None = None) -> int:
     """Run it; the exit code is 0 if no goal is missed, 1 if one is or on an error, 2 for wrong usage."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["layer"]:
+        from benchmarks.layer.__main__ import main as layer
+
+        return layer(arguments[1:])
     if arguments[:1] == ["soak"]:
         from benchmarks.soak.__main__ import main as soak  # the tests' oracle is needed there alone
 
