@@ -5,6 +5,7 @@
 # make ext    rebuild the compiled module that tests and commands load, in seconds after a change
 # make fuzz   look for inputs that break the engine, MINUTES=10 (needs Clang)
 # make asan, make ubsan, make tsan   the C++ and CPU tests under a sanitizer
+# make compute-sanitizer             some of the GPU tests under NVIDIA's memcheck and racecheck
 #
 # SCN_FX_CUDA=auto|on|off and SCN_FX_CUDA_ARCHS choose the CUDA backend, see cmake/cuda.cmake.
 # The environment lives in $(VENV). SCN_FX_DATA may name a folder of real LiDAR frames; demo and test use them too.
@@ -24,7 +25,7 @@ MINUTES ?= 10
 CXX_FILES := $(shell find scn_fx/csrc examples tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 SOURCES := pyproject.toml CMakeLists.txt cmake/cuda.cmake cmake/checks.cmake cmake/install.cmake $(filter scn_fx/%,$(CXX_FILES))
 
-.PHONY: demo test lint format ext fuzz asan ubsan tsan clean
+.PHONY: demo test lint format ext fuzz asan ubsan tsan compute-sanitizer clean
 
 demo: $(READY)
 	$(BIN)/scn-fx demo --output-dir $(DEMO_OUTPUT)
@@ -61,7 +62,7 @@ ext:
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
-asan ubsan tsan: $(READY)
+asan ubsan tsan compute-sanitizer: $(READY)
 	$(BIN)/python -m tests.sanitizers $@
 
 clean:

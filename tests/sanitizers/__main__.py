@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m tests.sanitizers asan|ubsan|tsan`: builds everything with it and runs the tests.
+"""`python -m tests.sanitizers asan|ubsan|tsan|compute-sanitizer`: builds what it needs and runs the tests.
 
 ASan and UBSan run the tests of the engine, its operators and its runtime in Python, whose module is the
 instrumented one, and all C++ test programs. TSan runs the C++ programs: many callers on shared and on own
-engines, failing allocations on three threads, and all seeds of the fuzz targets.
+engines, failing allocations on three threads, and all seeds of the fuzz targets. compute-sanitizer runs tests
+that need a GPU with the module that is installed, see `tests.sanitizers.compute`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from tests.cpp_programs import ROOT, find_cmake
 from tests.fuzz.seeds import CORPUS, TARGETS
+from tests.sanitizers import compute
 
 SANITIZERS = {"asan": "address", "ubsan": "undefined", "tsan": "thread"}
 TESTS = ["tests/core", "tests/runtime", "tests/ops", "tests/fuzz", "tests/test_cpp_example.py"]
@@ -110,8 +112,11 @@ def run_programs(folder: Path) -> int:
 
 def main() -> int:
     """Build and run; 0 if the sanitizer has nothing to say."""
+    if sys.argv[1:2] == ["compute-sanitizer"]:
+        return compute.run(sys.argv[2:])
     if len(sys.argv) < 2 or sys.argv[1] not in SANITIZERS:
-        raise SystemExit(f"usage: python -m tests.sanitizers {'|'.join(SANITIZERS)} [pytest arguments]")
+        names = "|".join([*SANITIZERS, "compute-sanitizer"])
+        raise SystemExit(f"usage: python -m tests.sanitizers {names} [pytest arguments]")
     name = sys.argv[1]
     folder = build(name)
     return run_programs(folder) if name == "tsan" else run_python(name, folder, sys.argv[2:])
