@@ -85,6 +85,8 @@ def run_python(name: str, folder: Path, arguments: list[str]) -> int:
         "SCN_FX_CPP_BUILD": str(folder),
         "PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "sanitizers" / "site"), str(ROOT)]),
         "SCN_FX_EXAMPLES": "10",
+        # the example is built by itself, on the instrumented library
+        "CXXFLAGS": f"-fsanitize={SANITIZERS[name]}",
         "LD_PRELOAD": " ".join(preload),
     }
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(arguments or TESTS)]
