@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sparse encoders for demonstrations and tests, written as the field writes them.
+"""Sparse networks for demonstrations and tests, written as the field writes them.
 
 spconv is imported with the first model, not with this package.
 """
@@ -13,15 +13,25 @@ from scn_fx.errors import MissingPackageError
 
 if TYPE_CHECKING:
     from scn_fx.zoo.centerpoint import CenterPointEncoder
+    from scn_fx.zoo.hednet import HEDNetEncoder
+    from scn_fx.zoo.large_kernel import LargeKernelEncoder
     from scn_fx.zoo.pillarnet import PillarNetEncoder
+    from scn_fx.zoo.pointgroup import PointGroupUNet
     from scn_fx.zoo.scale import demo_frame, demo_model, randomise_weights, scale_weights
     from scn_fx.zoo.second import SecondEncoder, SecondResEncoder
+    from scn_fx.zoo.spunet import SpUNet
+    from scn_fx.zoo.unet_v2 import UNetV2
 
 __all__ = [
     "CenterPointEncoder",
+    "HEDNetEncoder",
+    "LargeKernelEncoder",
     "PillarNetEncoder",
+    "PointGroupUNet",
     "SecondEncoder",
     "SecondResEncoder",
+    "SpUNet",
+    "UNetV2",
     "demo_frame",
     "demo_model",
     "randomise_weights",
@@ -30,9 +40,14 @@ __all__ = [
 
 _HOME = {
     "CenterPointEncoder": "centerpoint",
+    "HEDNetEncoder": "hednet",
+    "LargeKernelEncoder": "large_kernel",
     "PillarNetEncoder": "pillarnet",
+    "PointGroupUNet": "pointgroup",
     "SecondEncoder": "second",
     "SecondResEncoder": "second",
+    "SpUNet": "spunet",
+    "UNetV2": "unet_v2",
     "demo_frame": "scale",
     "demo_model": "scale",
     "randomise_weights": "scale",
