@@ -121,7 +121,8 @@ def test_published_sizes_are_those_of_the_papers() -> None:
 
 def test_what_becomes_of_concatenations_and_batch_norms() -> None:
     names = [layer.name for layer in layers(graph(PAIRS_OF["PointGroupUNet"])) if layer.spec.layer]
-    assert names[:3] == ["input_conv.0", "unet.blocks.block0.conv_branch.0", "unet.blocks.block0.conv_branch.2"]
+    branch = "unet.blocks.block0.conv_branch"
+    assert names[:3] == ["input_conv.0", f"{branch}.0", f"{branch}.2"]
     assert "unet.blocks_tail.block0.conv_branch.2.part1" in names and names[-1] == "linear"
     names = [layer.name for layer in layers(graph(PAIRS_OF["HEDNetEncoder"])) if layer.spec.layer]
     assert "conv2.0.decoder_norm.0" in names  # it follows a sum that nothing else takes in
