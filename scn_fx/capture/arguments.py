@@ -121,7 +121,7 @@ class Arguments:
         A named dimension, so that a model which depends on the example's number of voxels is refused.
         Tensors of another length (points, labels) are left to torch.export.
         """
-        voxels = self._voxels() or (self._voxels(columns=3) if self.made_inside else set())
+        voxels = self._voxels()
         named = {count: torch.export.Dim(f"voxels_{count}", min=2) for count in voxels}
         shapes: list[dict[int, Any] | None] = []
         for tensor in self.tensors:

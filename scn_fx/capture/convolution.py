@@ -150,8 +150,8 @@ def _check(tracing: Tracing, module: Any, tensor: Any, weight: Any, bias: Any, a
     if isinstance(tensor.batch_size, torch.SymInt):
         raise CaptureError(
             f"{layer}: the batch size of its input is computed from the voxels' values or their number, "
-            "which differ from frame to frame. Give it: capture(…, batch_size=…), or pass a Python number "
-            "among args."
+            "which differ from frame to frame. A batch size must be a Python number among args, or given to "
+            "capture: capture(…, batch_size=…)."
         )
     if isinstance(tensor.batch_size, bool) or not isinstance(tensor.batch_size, Integral):
         raise CaptureError(

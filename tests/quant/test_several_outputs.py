@@ -59,7 +59,7 @@ def test_precisions_are_chosen_and_everything_is_improved() -> None:
     graph = two_outputs()
     result = quant.quantize(graph, FRAMES, improve=("equalize", "round", "bias"), progress=False)
     assert result.calibration.frames == 3
-    choice = quant.choose_precision(graph, FRAMES, budget="sqnr>=50", progress=False)
+    choice = quant.choose_precision(graph, FRAMES, budget="sqnr>=42", progress=False)
     assert set(choice.precisions.values()) == {"fp16", "int8"}
     (values, sites), dense = graph(*FRAMES[0])
     assert values.shape == (len(sites), 4) and dense.shape[1] == 8
