@@ -98,7 +98,13 @@ class PointGroupUNet(nn.Module):
     main_output = "semantic_scores"
     """The `output` of `scn_fx.capture` that the U-Net and one head lead to."""
 
-    published: ClassVar[dict[str, Any]] = {"classes": 20, "m": 16, "levels": 7, "block_reps": 2}
+    published: ClassVar[dict[str, Any]] = {
+        "classes": 20,
+        "m": 16,
+        "levels": 7,
+        "block_reps": 2,
+        "grid": (512, 512, 127),  # seven levels need one of at least 64 cells each way
+    }
     """Arguments of the constructor for the size that was published."""
 
     def __init__(

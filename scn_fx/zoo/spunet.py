@@ -63,6 +63,7 @@ class SpUNet(nn.Module):
         "base_channels": 32,
         "channels": (32, 64, 128, 256, 256, 128, 96, 96),
         "layers": (2, 3, 4, 6, 2, 2, 2, 2),
+        "grid": (512, 512, 127),
     }
     """Arguments of the constructor for the size that was published."""
 

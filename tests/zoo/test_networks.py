@@ -101,7 +101,7 @@ def test_both_exporters_the_engine_and_the_oracle_have_its_int8_bits(number: int
 
 
 @pytest.mark.parametrize(
-    "made", {made for made, _, _ in PAIRS}, ids=lambda made: made.__name__  # type: ignore[no-any-return]
+    "made", dict.fromkeys(made for made, _, _ in PAIRS), ids=lambda made: made.__name__  # type: ignore[no-any-return]
 )  # fmt: skip
 def test_published_sizes_are_arguments_of_the_constructor(made: Any) -> None:
     parameters = sum(p.numel() for p in made(4, **made.published).parameters())
