@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from scn_fx.capture.module_values import entry
-from scn_fx.capture.tracing import Tracing
+from scn_fx.capture.tracing import Tracing, same_tensor
 from scn_fx.errors import CaptureError
 
 __all__ = ["given_batch_size", "given_shape", "made_tensor"]
@@ -58,4 +58,10 @@ def made_tensor(
         spatial_shape = list(tracing.spatial_shape)
     if tracing.batch_size is not None:
         batch_size = tracing.batch_size
-    return entry(indices, features, "indices", "the forward"), spatial_shape, batch_size
+    # Features are replaced by making a tensor anew, on sites that have come this way already.
+    for before, known in tracing.entries:
+        if same_tensor(indices, known) or same_tensor(indices, before):
+            return known, spatial_shape, batch_size
+    made = entry(indices, features, "indices", "the forward")
+    tracing.entries.append((indices, made))
+    return made, spatial_shape, batch_size

@@ -66,6 +66,7 @@ class Tracing:
         usable: whether the path of a module can be captured as the output; None where nobody can say.
         stopped: what the forward raised after all outputs were known.
         notes: what the user should know of the trace, a sentence each.
+        entries: indices that the forward made sparse tensors of, and what stands for them in the graph.
     """
 
     model: nn.Module
@@ -84,6 +85,7 @@ class Tracing:
     usable: Callable[[str], bool] | None = None
     stopped: Exception | None = None
     notes: list[str] = field(default_factory=list)
+    entries: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
     _paths: dict[int, str] = field(init=False)
     _aliases: dict[str, str] = field(default_factory=dict)
     _layers: set[str] = field(default_factory=set)

@@ -157,6 +157,8 @@ class ChannelMaps:
             return "it is not computed from features row by row"
         _, sources = found
         places = {nodes.sites(source) for source in sources}
+        if None in places:
+            return "it is made of what is not supported"
         if len(places) != 1:
             return "its operands lie on different sites"
         widths = [int(source.meta["val"].shape[-1]) for source in sources]

@@ -103,9 +103,18 @@ class _Lowering:
         return self._known[value]
 
     def _refused(self, value: fx.Node, reason: str) -> None:
-        """Note why a value cannot be lowered at all operators that make it: errors name the first of them."""
+        """Note why a value cannot be lowered, at the operators that may be the cause: errors name the first.
+
+        Those on the way to an earlier value that is a channel map are not.
+        """
         region = self._maps.region(value)
-        for node in region[0] - {value} if region is not None else ():
+        inner = region[0] if region is not None else {value}
+        fine: set[fx.Node] = set()
+        for node in self._graph.graph.nodes:
+            if node in inner and node not in fine and isinstance(self._maps.of(node), ChannelMap):
+                made = self._maps.region(node)
+                fine |= made[0] if made is not None else set()
+        for node in inner - fine - {value}:
             nodes.add_reason(node, reason)
         self._refuse(value, reason)
 

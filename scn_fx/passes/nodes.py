@@ -129,9 +129,9 @@ ROWWISE = frozenset(
     {
         "_unsafe_view", "add", "addmm", "alpha_dropout", "batch_norm", "cat", "chunk", "concat",
         "concatenate", "div", "dropout", "expand", "feature_alpha_dropout", "feature_dropout", "flatten",
-        "hstack", "index_select", "linear", "matmul", "mean", "mm", "mul", "narrow", "neg", "permute",
-        "reshape", "rsub", "select", "slice", "split", "split_with_sizes", "squeeze", "stack", "sub", "sum",
-        "t", "tensor_split", "transpose", "unbind", "unflatten", "unsqueeze", "view",
+        "flip", "hstack", "index_select", "linear", "matmul", "mean", "mm", "mul", "narrow", "neg",
+        "permute", "repeat", "reshape", "rsub", "select", "slice", "split", "split_with_sizes", "squeeze",
+        "stack", "sub", "sum", "t", "tensor_split", "transpose", "unbind", "unflatten", "unsqueeze", "view",
     }
 )  # fmt: skip
 """aten operators that may give one row for each row, computed from its channels alone; see `channel_maps`."""

@@ -56,7 +56,8 @@ class Verify(GraphPass):
 
     def call(self, graph: fx.GraphModule) -> bool:
         # Sizes and constants are computed for operators that then are what is not supported.
-        found = [node for node in graph.graph.nodes if nodes.aten_name(node) != "sym_size"]
+        # What makes channels of channels is there because something behind it is not supported.
+        found = [node for node in graph.graph.nodes if not _follows(node)]
         fed = [
             node
             for node in found
@@ -124,6 +125,11 @@ def _named_end(node: fx.Node) -> str:
         if before is None
         else f"{place} The value before it is output={before}, what that module returns."
     )
+
+
+def _follows(node: fx.Node) -> bool:
+    name = nodes.aten_name(node)
+    return name == "sym_size" or (name in nodes.ROWWISE and not nodes.reasons(node))
 
 
 def _check_sites(graph: fx.GraphModule) -> None:

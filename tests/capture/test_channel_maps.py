@@ -356,6 +356,18 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "mean over rows": (lambda m, x: x.features - x.features.mean(0), "mean in the model's own.*rows"),
     "statistics that are not finite": (lambda m, x: m.bad(x.features.relu()), r"batch_norm.*not finite"),
     "softmax": (lambda m, x: x.features.softmax(1), "softmax in the model's own"),
+    "LayerNorm behind a Linear": (
+        lambda m, x: nn.functional.layer_norm(m.linear(x.features), (8,)),
+        "layer_norm in the model's own",
+    ),
+    "a product behind a BatchNorm": (
+        lambda m, x: m.fine(x.features) * x.features.sigmoid(),
+        "mul in the model's own.*not linear",
+    ),
+    "pooling before a BatchNorm": (
+        lambda m, x: m.fine(m.pool(x).features.relu()),
+        r"'pool' \(SparseMaxPool3d\) pools",
+    ),
 }
 
 
@@ -369,6 +381,9 @@ def test_what_is_no_channel_map_is_refused_by_name(case: str) -> None:
         16 if "other sites" in case else 8,
         a=subm(8, 8),
         bad=bad,
+        fine=norm(),
+        linear=nn.Linear(8, 8),
+        pool=spconv.SparseMaxPool3d(2),
         down=spconv.SparseConv3d(8, 8, 3, 2, bias=False),
     ).eval()
     with pytest.raises(CaptureError, match=message):

@@ -277,3 +277,33 @@ def test_a_grid_that_looks_like_x_y_z_gives_a_hint() -> None:
         assert layers(graph)[-1].format == "xyz"
         for grid in ((41, 1440, 1440), (9, 12, 13), (400, 400, 150)):
             capture(randomise(Fixed(grid)), args)
+
+
+class TwoLayers(nn.Module):
+    """Layers that share a key on the sites of the frame, before and after another level."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = (spconv.SubMConv3d(4, 4, 3, bias=False, indice_key="same") for _ in range(2))
+        self.low = spconv.SparseConv3d(4, 4, 2, 2, bias=False, indice_key="low")
+        self.up = spconv.SparseInverseConv3d(4, 4, 2, bias=False, indice_key="low")
+
+    def forward(self, features: torch.Tensor, coors: torch.Tensor) -> Any:
+        indices = torch.cat([coors[:, :1], coors[:, 1:]], 1)
+        x = self.a(spconv.SparseConvTensor(features, indices, coors.max(0)[0][1:] + 1, 2))
+        y = self.up(self.low(x.replace_feature(x.features.relu())))
+        y = y.replace_feature(torch.cat([y.features, x.features], 1)[:, 2:6])
+        return self.b(y)
+
+
+def test_sites_of_the_frame_stay_one_set() -> None:
+    """spconv replaces features by making a tensor anew."""
+    torch.manual_seed(0)
+    model, (features, indices) = TwoLayers().eval(), batch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CaptureWarning)
+        graph = capture(model, (features, indices), **GIVEN)
+    with spconv_is_reliable():
+        expected = model(features, indices)
+    found, sites = graph(features, indices)
+    assert torch.equal(sites, indices) and relative(found, expected.features) < 1e-5
