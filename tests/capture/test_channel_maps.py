@@ -441,4 +441,6 @@ def test_any_chain_of_them(steps: list[str], seed: int) -> None:
     model, args = Chain(steps).eval(), frame(seed=seed % 7)
     graph = capture(model, (sparse(*args),))
     with spconv_is_reliable():
-        assert relative(graph(*args)[0], model(sparse(*args)).features) < 1e-5
+        expected = model(sparse(*args)).features
+    # A ReLU may leave nothing but zeros.
+    assert float((graph(*args)[0] - expected).abs().max()) <= 1e-5 * float(expected.abs().max() + 1e-3)
