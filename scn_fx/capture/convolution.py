@@ -53,12 +53,13 @@ def _convolution(
     indice_dict = tensor.indice_dict
     fused = activation_of_spconv(activation)
     assert fused is not None
-    if module.conv1x1:
-        kernel_map = _pointwise(tracing, module, tensor, name)
-        # spconv multiplies by weight.view(in, out) although the weight is stored [out, 1, 1, 1, in]: the
+    if module.conv1x1 and isinstance(module, spconv().conv.SparseConvolutionBase):
+        # spconv 2.x multiplies by weight.view(in, out) although the weight is stored [out, 1, 1, 1, in]: the
         # numbers are read in another order than elsewhere, and a trained model depends on it.
         weight = weight.view(module.in_channels, module.out_channels).t()
         weight = weight.reshape(module.out_channels, 1, 1, 1, module.in_channels)
+    if module.conv1x1:
+        kernel_map = _pointwise(tracing, module, tensor, name)
     elif module.inverse:
         kernel_map = _inverse(tracing, module, tensor, name)
     else:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from scn_fx.capture.spconv1 import is_convolution
 from scn_fx.capture.tracing import Tracing
 from scn_fx.errors import CaptureError
 
@@ -23,7 +24,9 @@ _WRAPPERS = {  # class → attribute that holds the model
     "OptimizedModule": "_orig_mod",
 }
 _LIBRARIES = ("torchsparse", "MinkowskiEngine", "ocnn", "fvdb", "warpconvnet")
-_SPCONV_CLASS = re.compile(r"^(SubM|Sparse|SparseInverse)Conv(Transpose)?[1-4]d$|^SparseConvTensor$")
+_SPCONV_CLASS = re.compile(
+    r"^(SubM|Sparse|SparseInverse)Conv(Transpose)?[1-4]d$|^SparseConvTensor$|^Sparse(Max|Avg)Pool([1-4]d)?$"
+)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -70,7 +73,7 @@ def refuse_foreign(tracing: Tracing, module: Any) -> None:
             f"place: model.{tracing.path(module)} = model.{tracing.path(module)}.{attribute}."
         )
     library = is_sparse_convolution(module)
-    if library is not None:
+    if library is not None and not is_convolution(module):
         raise CaptureError(
             f"Module {what} is a sparse layer of {library}; capture takes those of spconv 2.x. Build the "
             "model with spconv.pytorch (SubMConv3d, SparseConv3d, …); its weights are [out, kz, ky, kx, in], "

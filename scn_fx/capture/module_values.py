@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from scn_fx.capture.nesting import flatten, rebuilt
-from scn_fx.capture.packages import spconv
+from scn_fx.capture.spconv1 import is_sparse, with_features
 from scn_fx.capture.tracing import Tracing
 from scn_fx.errors import CaptureError
 
@@ -126,7 +126,7 @@ class _Hook:
         if tracing.begin and tracing.canonical(tracing.begin[0]) == path:
             tracing.began += 1
             output = result = _begun(tracing, output, args)
-        if isinstance(output, spconv().SparseConvTensor):
+        if is_sparse(output):
             tracing.ends.pop(path, None)
             tracing.ends[path] = None
         if path in tracing.wanted:
@@ -139,8 +139,8 @@ class _Hook:
 
 def _marked(value: Any, way: tuple[Any, ...]) -> Any:
     """The value with the mark that it is what a module returned, or what `way` leads to in that."""
-    if isinstance(value, spconv().SparseConvTensor):
-        return value.replace_feature(_marked(value.features, way))
+    if is_sparse(value):
+        return with_features(value, _marked(value.features, way))
     if isinstance(value, torch.Tensor) and value.is_floating_point() and value.dim() >= 2:
         return torch.ops.scn_fx.returned.default(value, path=repr(way[0] if len(way) == 1 else way))
     return value

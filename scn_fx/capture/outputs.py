@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from scn_fx.capture.packages import spconv
+from scn_fx.capture.spconv1 import is_sparse
 from scn_fx.errors import CaptureError
 
 __all__ = ["Path", "available", "choices", "output_paths", "output_text", "select"]
@@ -62,7 +62,7 @@ def select(result: Any, path: Path, returned: Mapping[str, Any]) -> tuple[torch.
             value = _step(value, step, result, path)
     if isinstance(value, torch.Tensor):
         return (value,)
-    if isinstance(value, spconv().SparseConvTensor):
+    if is_sparse(value):
         return value.features, value.indices
     raise CaptureError(f"{output_text(path)} is a {type(value).__name__}, not a tensor. {_choices(result)}")
 
@@ -92,7 +92,7 @@ def _step(value: Any, step: int | str, result: Any, path: Path) -> Any:
 def _walk(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
     if isinstance(value, torch.Tensor):
         yield path, f"tensor {[s if isinstance(s, int) else 'N' for s in value.shape]}"
-    elif isinstance(value, spconv().SparseConvTensor):
+    elif is_sparse(value):
         yield path, f"sparse tensor of {value.features.shape[1]} channels on {value.spatial_shape}"
     elif isinstance(value, Mapping):
         for key, item in value.items():
@@ -103,7 +103,7 @@ def _walk(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _is_tensor(value: Any) -> bool:
-    return isinstance(value, torch.Tensor | spconv().SparseConvTensor)
+    return isinstance(value, torch.Tensor) or is_sparse(value)
 
 
 def choices(found: list[tuple[Path, str]]) -> str:

@@ -24,6 +24,7 @@ from scn_fx.capture.convolution import convolve
 from scn_fx.capture.foreign import refuse_foreign
 from scn_fx.capture.given_frame import made_tensor
 from scn_fx.capture.packages import spconv
+from scn_fx.capture.spconv1 import convolution_of, old_classes
 from scn_fx.capture.tracing import Tracing
 from scn_fx.capture.unsupported import stand_in
 from scn_fx.dimensions import DIMENSIONS, lifted
@@ -48,13 +49,17 @@ def redirected(tracing: Tracing) -> Iterator[None]:
     """
     with _lock:
         previous = getattr(_thread, "tracing", None)
-        originals = [(owner, name, owner.__dict__[name]) for owner, name in patched_attributes()]
+        older = _older_redirections(tracing)
+        replaced = [*patched_attributes(), *((owner, name) for owner, name, _ in older)]
+        originals = [(owner, name, owner.__dict__[name]) for owner, name in replaced]
         hook: Any = register_module_forward_pre_hook(_before_forward)
         _thread.tracing = tracing
         try:
             for owner, name, replace in _redirections():
                 if _of_spconv(owner.__dict__[name]):
                     setattr(owner, name, replace(owner.__dict__[name]))
+            for owner, name, replace in older:
+                setattr(owner, name, replace(owner.__dict__[name]))
             yield
         finally:
             for owner, name, original in originals:
@@ -83,6 +88,23 @@ def _redirections() -> list[tuple[Any, str, Callable[[Any], Any]]]:
         (functional, "sparse_add_hash_based", _sparse_add),
         *((module.ops, name, _kernel) for name in _kernels()),
     ]
+
+
+def _older_redirections(tracing: Tracing) -> list[tuple[Any, str, Callable[[Any], Any]]]:
+    """The same for layers and tensors of mmcv.ops and copies of spconv 1.x in the model."""
+    layers, tensors = old_classes(tracing.model)
+    return [
+        *((owner, "forward", _old_forward) for owner in layers),
+        *((owner, "dense", _dense) for owner in tensors if "dense" in owner.__dict__),
+    ]
+
+
+def _old_forward(original: Callable[..., Any]) -> Callable[..., Any]:
+    def forward(self: Any, input: Any) -> Any:
+        tracing = _active()
+        return original(self, input) if tracing is None else convolution_of(tracing, self, input)
+
+    return forward
 
 
 @functools.cache

@@ -121,7 +121,7 @@ def test_features_come_before_the_arguments_that_are_left() -> None:
     assert [n.name for n in graph.graph.nodes if n.op == "placeholder"] == ["features", "coors"]
     with spconv_is_reliable():
         same(graph(features, indices), net(*args))
-    with pytest.raises(CaptureError, match=r"sum in module 'reader' \(Reader\).*input='reader'"):
+    with pytest.raises(CaptureError, match=r"type_as in module 'reader' \(Reader\).*input='reader'"):
         capture(net, args)
 
 
