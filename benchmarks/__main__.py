@@ -4,7 +4,8 @@
 `scn-fx bench` measures the same with fewer words; this driver adds the goals and keeps the report.
 `python -m benchmarks layer` times single layers kernel by kernel, see benchmarks.layer; `python -m benchmarks
 soak` runs many frames, see benchmarks.soak; `python -m benchmarks accuracy` says what int8 costs on trained
-networks, see benchmarks.accuracy.
+networks, see benchmarks.accuracy; `python -m benchmarks models` says which networks pass every stage, see
+benchmarks.models.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from scn_fx.files.atomic import write_file
 def command(ctx: click.Context, no_memory: bool, report_file: Path | None, **options: Any) -> None:
     """Everything that can be measured, the tables, and which goals are reached: exit 1 if one is missed.
 
-    `python -m benchmarks layer`, `soak` and `accuracy` are three more, each with its own --help.
+    `python -m benchmarks layer`, `soak`, `accuracy` and `models` are four more, each with its own --help.
     """
     try:
         settings = make_settings(memory=not no_memory, **options)
@@ -70,6 +71,10 @@ def main(arguments: list[str] | None = None) -> int:
         from benchmarks.accuracy.__main__ import main as accuracy  # needs torch and spconv
 
         return accuracy(arguments[1:])
+    if arguments[:1] == ["models"]:
+        from benchmarks.models.__main__ import main as models  # needs torch and spconv
+
+        return models(arguments[1:])
     try:
         return int(command.main(arguments, prog_name="python -m benchmarks", standalone_mode=False) or 0)
     except click.ClickException as error:
