@@ -136,7 +136,7 @@ class _Lowering:
         if same is not None:
             return same
         stem = nodes.module_path(value) or _operator(value)
-        goes = {s: self._owned(value, s) and self._folds(s, matrix) for s, matrix in made.terms.items()}
+        goes = {s: self._owned(value, s, m) and self._folds(s, m) for s, m in made.terms.items()}
         constant, done = made.constant, {}
         # The constant goes into a layer that is there, if there is one.
         for source, matrix in sorted(made.terms.items(), key=lambda term: not goes[term[0]]):
@@ -153,8 +153,11 @@ class _Lowering:
             total = self._make.add(before, total, term, value)
         return total
 
-    def _owned(self, value: fx.Node, source: fx.Node) -> bool:
-        """Whether everything that reads `source` is on the way to `value`."""
+    def _owned(self, value: fx.Node, source: fx.Node, matrix: torch.Tensor) -> bool:
+        """Whether `matrix` is all that becomes of `source`, and everything that reads it leads to `value`."""
+        whole = self._map(value)
+        if whole is None or int(whole.terms[source].any(1).sum()) != int(matrix.any(1).sum()):
+            return False  # other channels of the value are made of it, too
         found = self._maps.region(value)
         if found is None:
             return False
@@ -240,7 +243,7 @@ class _Lowering:
             source, matrix = part.single
             if is_identity(matrix):
                 return source, None, part.constant if part.shifts else None
-            owned = self._owned(value, source) and self._folds(source, matrix)
+            owned = self._owned(value, source, matrix) and self._folds(source, matrix)
             if not owned and matrix.shape[1] <= matrix.shape[0]:  # no more channels to read
                 return source, matrix, part.constant if part.shifts else None
         return self._part(node, value, made, first, last), None, None

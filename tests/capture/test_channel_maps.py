@@ -90,6 +90,20 @@ CASES: dict[str, Made] = {
         {"a": lambda: subm(8, 8), "norm": lambda: norm(16), "relu": nn.ReLU},
         6,
     ),
+    "twice the same with BatchNorm behind": (
+        lambda m, x: (y := joined(m.b(x), m.a(x), m.b(x))) and given_features(y, m.norm(y.features)),
+        24,
+        {"a": lambda: subm(8, 8), "b": lambda: subm(8, 8), "norm": lambda: norm(24)},
+        9,
+    ),
+    "one value twice with BatchNorm and ReLU behind": (
+        lambda m, x: (
+            (z := m.b(x), y := joined(z, m.a(x), z)) and given_features(y, m.norm(y.features).relu())
+        ),
+        24,
+        {"a": lambda: subm(8, 8), "b": lambda: subm(8, 8), "norm": lambda: norm(24)},
+        10,
+    ),
     "with SiLU behind": (
         lambda m, x: (y := joined(x, m.a(x))) and given_features(y, m.act(y.features)),
         16,

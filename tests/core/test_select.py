@@ -31,11 +31,11 @@ def test_the_best_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         assert _core.cpu_features()["isa"] == SUPPORTED[0]
 
 
-@pytest.mark.skipif(
-    platform.system() != "Linux" or platform.machine() != "x86_64", reason="reads /proc/cpuinfo"
-)
 def test_what_is_supported_is_what_the_system_says() -> None:
     """Flags of /proc/cpuinfo; AMX may be refused to a process, and old kernels do not name AVX-VNNI."""
+    if platform.machine() != "x86_64":
+        assert SUPPORTED == ["portable"]
+        return
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     flags = set(next(line for line in lines if line.startswith("flags")).partition(":")[2].split())
     for name, needed in FLAGS.items():
