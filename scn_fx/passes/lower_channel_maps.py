@@ -158,6 +158,8 @@ class _Lowering:
         whole = self._map(value)
         if whole is None or int(whole.terms[source].any(1).sum()) != int(matrix.any(1).sum()):
             return False  # other channels of the value are made of it, too
+        if any(operator_spec(user) is None and user.op != "output" for user in value.users):
+            return False  # another value is made of this one, and known by what `source` was
         found = self._maps.region(value)
         if found is None:
             return False

@@ -104,6 +104,20 @@ CASES: dict[str, Made] = {
         {"a": lambda: subm(8, 8), "b": lambda: subm(8, 8), "norm": lambda: norm(24)},
         10,
     ),
+    "a Linear read by a layer and by another channel map": (
+        lambda m, x: (
+            (n := given_features(x, m.linear(m.b(x).features)))
+            and given_features(x, m.a(n).features + m.c(given_features(n, 2 * n.features)).features)
+        ),
+        8,
+        {
+            "a": lambda: subm(8, 8),
+            "b": lambda: subm(8, 8, 1),
+            "c": lambda: subm(8, 8),
+            "linear": lambda: nn.Linear(8, 8),
+        },
+        8,
+    ),
     "with SiLU behind": (
         lambda m, x: (y := joined(x, m.a(x))) and given_features(y, m.act(y.features)),
         16,
