@@ -82,6 +82,13 @@ def _refused_or(call: Any, reference: Any) -> None:
         )
 
 
+def _sites_of(tensor: torch.Tensor) -> np.ndarray:
+    """Indices as int32 [N, 4]: two columns fewer are those of a grid of one cell along z and y."""
+    sites = _as(tensor, np.int32)
+    zeros = np.zeros((len(sites), 4 - sites.shape[1]), np.int32)
+    return np.concatenate([sites[:, :1], zeros, sites[:, 1:]], 1)
+
+
 def _as(tensor: torch.Tensor, dtype: Any) -> np.ndarray:
     tensor = tensor.detach()
     known = tensor.float() if tensor.dtype == torch.bfloat16 else tensor  # numpy has no bfloat16
@@ -117,14 +124,15 @@ def test_maps(call: tuple[str, torch.Tensor, dict[str, Any]]) -> None:
     kind, sites, arguments = call
 
     def reference() -> Any:
-        rows = _as(sites, np.int32)
+        rows = _sites_of(sites)
         a = arguments
         if kind == "subm":
             return geometry.submanifold_map(
                 rows, tuple(a["spatial_shape"]), tuple(a["kernel_size"]), tuple(a["dilation"])
             )
         numbers = (tuple(a[n]) for n in ("kernel_size", "stride", "padding", "dilation"))
-        return geometry.strided_map(rows, tuple(a["output_spatial_shape"]), *numbers)
+        made, kernel_map = geometry.strided_map(rows, tuple(a["output_spatial_shape"]), *numbers)
+        return made[:, [0, *range(5 - sites.shape[1], 4)]], kernel_map
 
     operator = OPS.subm_map if kind == "subm" else OPS.conv_map
     _refused_or(lambda: operator(sites, **arguments), reference)
@@ -140,7 +148,7 @@ def test_scatter_dense(data: st.DataObject) -> None:
     sites = _tensor(draw, array)
 
     def reference() -> Any:
-        return numerics.scatter_dense(_as(features, np.float32), _as(sites, np.int32), batch, tuple(shape))
+        return numerics.scatter_dense(_as(features, np.float32), _sites_of(sites), batch, tuple(shape))
 
     _refused_or(
         lambda: OPS.scatter_dense(

@@ -195,7 +195,7 @@ class _LazyPackage(types.ModuleType):
         self.__path__ = [str(folder)]
         file = folder / "__init__.py"
         self._folder = folder
-        self._tree = ast.parse(file.read_text()) if file.is_file() else ast.Module([], [])
+        self._tree = ast.parse(file.read_text(encoding="utf-8")) if file.is_file() else ast.Module([], [])
         self._exports = {
             alias.asname or alias.name: ("." * part.level + (part.module or ""), alias.name)
             for part in self._tree.body
