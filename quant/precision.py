@@ -35,13 +35,16 @@ def fits_int8(layer: Layer) -> bool:
 
 
 def _reads_graph_features(graph: GraphModule, layer: Layer) -> bool:
-    """Whether a convolution's features are the graph's own, perhaps through an activation."""
+    """Whether a convolution's features are, or hold, the graph's own, perhaps through an activation."""
     features = metadata(graph)["features"]
-    activations = {other.node: other for other in layers(graph) if other.spec.activation is not None}
-    node = layer.inputs[0]
-    while node in activations:
-        node = activations[node].inputs[0]
-    return node.op == "placeholder" and node.name == features
+    passing = {other.node: other for other in layers(graph) if other.spec.passes_on}
+
+    def reads(node: Node) -> bool:
+        if node in passing:
+            return any(reads(each) for each in passing[node].inputs)
+        return node.op == "placeholder" and node.name == features
+
+    return reads(layer.inputs[0])
 
 
 def default_precisions(graph: GraphModule) -> dict[str, str]:
@@ -124,7 +127,7 @@ def _every_consumer_is_int8(node: Node, chosen: Mapping[str, str], by_node: Mapp
         layer = by_node.get(user)
         if layer is None:
             return False
-        if layer.spec.activation is not None:
+        if layer.spec.passes_on:
             if not _every_consumer_is_int8(user, chosen, by_node):
                 return False
         elif chosen.get(layer.name) != "int8":
@@ -135,9 +138,9 @@ def _every_consumer_is_int8(node: Node, chosen: Mapping[str, str], by_node: Mapp
 def output_precisions(graph: GraphModule, chosen: Mapping[str, str]) -> dict[str, str]:
     """The form in which each layer hands on its result, by layer name.
 
-    It is "int8" if every consumer is an int8 layer, looking through activations: those quantise the unrounded
-    value with their own range. "fp16" (rounded) otherwise, so the last output is float16. "fp32" in an fp32
-    graph.
+    It is "int8" if every consumer is an int8 layer, looking through what only hands it on: those quantise the
+    unrounded value with their own range. "fp16" (rounded) otherwise, so the last output is float16. "fp32" in
+    an fp32 graph.
     """
     by_node = {layer.node: layer for layer in layers(graph)}
     result = {}

@@ -21,6 +21,7 @@ from scn_fx.errors import CaptureError, CaptureWarning, ScnError
 from scn_fx.graph import metadata
 from scn_fx.input_grid import set_grid
 from scn_fx.lidar.grids import VoxelGrid
+from scn_fx.operators.dialects import DIALECTS, LIBSPCONV
 from scn_fx.passes import fusing_passes, run_passes
 
 __all__ = ["capture"]
@@ -40,6 +41,7 @@ def capture(
     input: Any = None,
     batch_size: int | None = None,
     spatial_shape: Sequence[int] | None = None,
+    dialect: str = LIBSPCONV,
 ) -> fx.GraphModule:
     """Capture an spconv model as a fused float graph of scn-fx operators.
 
@@ -75,6 +77,9 @@ def capture(
         spatial_shape: the grid, in the order of the index columns, in the same way. The forward may then put
             the indices together itself, as Pointcept's SpUNet does from `grid_coord` and `offset`: these
             indices, int32 [N, 4], are an input of the graph, and frames are (features, indices).
+        dialect: of the files that the graph is for. For "libspconv", which has neither, a concatenation
+            becomes a sum of convolutions, and a BatchNorm that goes into no convolution becomes one of its
+            own. For "scn_fx", which the engine alone reads, they are layers of their own.
 
     Returns:
         A `torch.fx.GraphModule` that returns a dense map, or (features [M, C], indices int32 [M, 1 +
@@ -89,6 +94,8 @@ def capture(
         GridError: `grid` has another shape than the network's input.
         MissingPackageError: spconv is not installed.
     """
+    if dialect not in DIALECTS:
+        raise CaptureError(f"dialect must be one of {', '.join(sorted(DIALECTS))}, got {dialect!r}.")
     if axes not in _AXES:
         raise CaptureError(f"axes must be one of {', '.join(_AXES)}, got {axes!r}.")
     if isinstance(output_bound, bool) or not isinstance(output_bound, int) or output_bound < 1:
@@ -115,7 +122,7 @@ def capture(
     tracing.usable = usable
     graph = exported_graph(model, inputs, paths, tracing)
     chosen = [output_text(path) for path in paths]
-    notes = run_passes(graph, fusing_passes(tracing.paths, choices(tracing.outputs), chosen))
+    notes = run_passes(graph, fusing_passes(tracing.paths, choices(tracing.outputs), chosen, dialect))
     captured = finished(graph, axes, tuple(dict.fromkeys((*tracing.notes, *notes))))
     warn_of_axes(captured)
     indices = str(metadata(captured)["indices"])

@@ -10,13 +10,11 @@ from scn_fx.operators.aten import AtenCall, Lowered
 from scn_fx.operators.onnx_form import PRECISIONS, OnnxForm, precision_attributes
 from scn_fx.operators.spec import Kind, Operand, OperatorSpec, Range, Sites
 
-__all__ = ["ADD"]
+__all__ = ["ADD", "operands_of_pair", "range_arguments"]
 
 
-def _residual(call: AtenCall) -> Lowered | str:
-    """The addition of two feature tensors. The operands keep their order: it matters for int8."""
-    if call.argument("alpha") != 1:
-        return f"the second operand is multiplied by {call.argument('alpha')}"
+def operands_of_pair(call: AtenCall) -> tuple[Any, Any] | str:
+    """Two feature tensors of one width; a text with the reason if they are none."""
     operands = (call.argument("self"), call.argument("other"))
     for which, value in zip(("first", "second"), operands, strict=True):
         reason = call.not_features(value)
@@ -25,10 +23,19 @@ def _residual(call: AtenCall) -> Lowered | str:
     channels = [width for width in map(call.channels, operands) if width is not None]
     if len(set(channels)) > 1:
         return f"its operands have {channels[0]} and {channels[1]} channels, which would have to be equal"
-    return Lowered(operands)
+    return operands
 
 
-def _arguments(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def _residual(call: AtenCall) -> Lowered | str:
+    """The addition of two feature tensors. The operands keep their order: it matters for int8."""
+    if call.argument("alpha") != 1:
+        return f"the second operand is multiplied by {call.argument('alpha')}"
+    found = operands_of_pair(call)
+    return found if isinstance(found, str) else Lowered(found)
+
+
+def range_arguments(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The ranges of two operands, as arguments, from a node's attributes."""
     names = ("input0_dynamic_range", "input1_dynamic_range")
     return {name: attributes[name] for name in names if name in attributes}
 
@@ -55,7 +62,7 @@ ADD = OperatorSpec(
         doc="Sum of two feature tensors on the same sites.",
         inputs=("a", "b"),
         attributes=precision_attributes,
-        arguments=_arguments,
+        arguments=range_arguments,
         precise=True,
         types=_TYPES,
         may_lack=frozenset(_TYPES),

@@ -143,6 +143,7 @@ class OperatorSpec:
             arguments `activation` and `activation_parameter`, see `fuses`.)
         adds: whether its result is the sum of its operands.
         joins: whether its channels are those of all its operands together.
+        avoidable: whether capture can write it with other operators, which it does for dialects without it.
         aten: which calls of aten operators, by name, are this operator; see `scn_fx.operators.aten`.
         advice: what errors say about such a call that is none.
         suffix: what follows the module's path in the name of a layer; empty: capture has named it.
@@ -163,6 +164,7 @@ class OperatorSpec:
     activation: Activation | None = None
     adds: bool = False
     joins: bool = False
+    avoidable: bool = False
     aten: Mapping[str, AtenRule] = field(default_factory=lambda: MappingProxyType({}))
     advice: str = ""
     suffix: str = ""
@@ -190,6 +192,15 @@ class OperatorSpec:
     def quantisable(self) -> bool:
         """Whether it has a precision, and ranges for int8."""
         return bool(self.ranges)
+
+    @property
+    def passes_on(self) -> bool:
+        """Whether it hands on features as it got them, row by row, without a precision of its own."""
+        return self.sites is Sites.SAME and not self.quantisable
+
+    def belongs(self, dialect: str) -> bool:
+        """Whether capture for a dialect leaves it as it is."""
+        return not self.avoidable or self.onnx is None or dialect in self.onnx.dialects
 
     @property
     def rearranges(self) -> bool:

@@ -9,9 +9,12 @@ from types import MappingProxyType
 from scn_fx.operators.activation import activation_spec
 from scn_fx.operators.activations import Activation, real_activations
 from scn_fx.operators.add import ADD
+from scn_fx.operators.affine import AFFINE
+from scn_fx.operators.concat import CONCAT
 from scn_fx.operators.convolution import CONVOLUTION
 from scn_fx.operators.dense import RESHAPE, SCATTER_DENSE, TRANSPOSE
 from scn_fx.operators.maps import CONV_MAP, INPUT_SITES, INVERSE_MAP, SUBM_MAP
+from scn_fx.operators.multiply import MULTIPLY
 from scn_fx.operators.onnx_form import OnnxForm
 from scn_fx.operators.spec import OperatorSpec
 
@@ -23,6 +26,9 @@ OPERATORS: Mapping[str, OperatorSpec] = MappingProxyType(
         for spec in (
             CONVOLUTION,
             ADD,
+            MULTIPLY,
+            AFFINE,
+            CONCAT,
             *map(activation_spec, real_activations()),
             SCATTER_DENSE,
             RESHAPE,

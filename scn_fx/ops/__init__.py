@@ -10,17 +10,23 @@ from __future__ import annotations
 
 from scn_fx.ops import activations
 from scn_fx.ops.add import add
+from scn_fx.ops.affine import affine
+from scn_fx.ops.concat import concat
 from scn_fx.ops.convolution import convolution
 from scn_fx.ops.dense import reshape, scatter_dense, transpose
 from scn_fx.ops.input_sites import input_sites
 from scn_fx.ops.kernel_maps import conv_map, inverse_map, subm_map
+from scn_fx.ops.multiply import multiply
 
 __all__ = [
     "add",
+    "affine",
+    "concat",
     "conv_map",
     "convolution",
     "input_sites",
     "inverse_map",
+    "multiply",
     "reshape",
     "scatter_dense",
     "subm_map",

@@ -22,7 +22,27 @@ from scn_fx.ops.devices import kernels_for
 from scn_fx.ops.dispatch import define, fake, only_shapes_matter
 from scn_fx.ops.straight_through import as_used
 
-__all__ = ["add"]
+__all__ = ["add", "check_pair", "check_same_sites"]
+
+
+def check_pair(a: torch.Tensor, b: torch.Tensor, name: str) -> None:
+    """Two feature tensors of one width."""
+    check_features(name, a, "the first operand")
+    check_features(name, b, "the second operand")
+    if a.shape[1] != b.shape[1]:
+        raise SiteError(
+            f"Layer {name!r}: both operands must have the same channels, got {shape_text(a)} and "
+            f"{shape_text(b)}."
+        )
+
+
+def check_same_sites(a: torch.Tensor, b: torch.Tensor, name: str) -> None:
+    """Two feature tensors with as many rows."""
+    if a.shape[0] != b.shape[0]:
+        raise SiteError(
+            f"Layer {name!r}: both operands must lie on the same sites, got {shape_text(a)} and "
+            f"{shape_text(b)}."
+        )
 
 
 def _check(
@@ -35,13 +55,7 @@ def _check(
     input0_dynamic_range: float | None,
     input1_dynamic_range: float | None,
 ) -> None:
-    check_features(name, a, "the first operand")
-    check_features(name, b, "the second operand")
-    if a.shape[1] != b.shape[1]:
-        raise SiteError(
-            f"Layer {name!r}: both operands must have the same channels, got {shape_text(a)} and "
-            f"{shape_text(b)}."
-        )
+    check_pair(a, b, name)
     check_activation(name, *activation)
     check_precisions(name, precision, output_precision)
     if precision == "int8":
@@ -75,11 +89,7 @@ def add(
     )  # fmt: skip
     if only_shapes_matter():
         return torch.zeros_like(a, dtype=result_dtype(output_precision))
-    if a.shape[0] != b.shape[0]:
-        raise SiteError(
-            f"Layer {name!r}: both operands must lie on the same sites, got {shape_text(a)} and "
-            f"{shape_text(b)}."
-        )
+    check_same_sites(a, b, name)
     return kernels_for(a).add(
         a, b, name, (activation, activation_parameter), precision, output_precision,
         float(input0_dynamic_range or 0.0), float(input1_dynamic_range or 0.0),

@@ -59,7 +59,8 @@ class Operator:
         class Gradient(torch.autograd.Function):
             @staticmethod
             def forward(ctx: Any, *args: Any) -> Any:
-                *operands, (keyset, kwargs) = args
+                *flat, (keyset, kwargs, lengths) = args
+                operands = _nested(flat, lengths)
                 result = below(keyset, operands, kwargs)
                 setup_context(ctx, tuple(operands), {**defaults, **kwargs}, result)
                 return result
@@ -67,17 +68,30 @@ class Operator:
             @staticmethod
             def backward(ctx: Any, *grads: Any) -> Any:
                 made = backward(ctx, *grads)
-                return *(made if isinstance(made, tuple) else (made,)), None
+                return *_flat(made if isinstance(made, tuple) else (made,)), None
 
         Gradient.__name__ = f"Gradient_{self.name}"
 
         def autograd(keyset: Any, *args: Any, **kwargs: Any) -> Any:
-            needed = any(isinstance(a, torch.Tensor) and a.requires_grad for a in args)
+            flat = _flat(args)
+            needed = any(isinstance(a, torch.Tensor) and a.requires_grad for a in flat)
             if needed and torch.is_grad_enabled():
-                return Gradient.apply(*args, (keyset, kwargs))
+                lengths = [len(a) if isinstance(a, list) else None for a in args]
+                return Gradient.apply(*flat, (keyset, kwargs, lengths))
             return below(keyset, args, kwargs)
 
         _library.impl(self.name, autograd, "Autograd", with_keyset=True)
+
+
+def _flat(values: Sequence[Any]) -> list[Any]:
+    """Operands, those of lists one by one: autograd does not look into lists."""
+    return [each for value in values for each in (value if isinstance(value, list) else (value,))]
+
+
+def _nested(flat: Sequence[Any], lengths: Sequence[int | None]) -> list[Any]:
+    """The operands again; `lengths`: of those that are lists."""
+    left = iter(flat)
+    return [next(left) if n is None else [next(left) for _ in range(n)] for n in lengths]
 
 
 def define(name: str, schema: str) -> Callable[[Callable[..., Any]], Operator]:

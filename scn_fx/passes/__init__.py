@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from scn_fx.operators.dialects import LIBSPCONV
 from scn_fx.passes.base import GraphPass, PassResult, run_passes
 from scn_fx.passes.complete_output import CompleteOutput
 from scn_fx.passes.dead_code import DeadCode
@@ -53,7 +54,7 @@ __all__ = [
 
 
 def fusing_passes(
-    paths: Collection[str] = (), outputs: str = "", chosen: Sequence[str] = ()
+    paths: Collection[str] = (), outputs: str = "", chosen: Sequence[str] = (), dialect: str = LIBSPCONV
 ) -> list[GraphPass]:
     """The passes that `scn_fx.capture` runs, in order.
 
@@ -61,6 +62,7 @@ def fusing_passes(
         paths: paths of all modules of the model, see `NameNodes`.
         outputs: the model's outputs in words, see `Verify`.
         chosen: those that the graph returns, as the user named them.
+        dialect: what it lacks is written with other operators where that is possible.
     """
     return [
         Functionalise(),
@@ -72,8 +74,8 @@ def fusing_passes(
         DeadCode(),
         FoldConstants(),
         FoldBatchNorm(),
-        LowerOperators(),
-        LowerChannelMaps(),
+        LowerOperators(dialect),
+        LowerChannelMaps(dialect),
         DeadCode(),
         CompleteOutput(),
         FuseActivation(),

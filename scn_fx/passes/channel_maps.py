@@ -110,6 +110,12 @@ def is_identity(matrix: torch.Tensor) -> bool:
     return rows == columns and bool((matrix == torch.eye(rows, dtype=matrix.dtype)).all())
 
 
+def is_diagonal(matrix: torch.Tensor) -> bool:
+    """Whether each channel is made of the one in its place alone."""
+    rows, columns = matrix.shape
+    return rows == columns and bool((matrix == matrix.diagonal().diag()).all())
+
+
 def is_source(node: object) -> bool:
     """Whether a value is features that an operator of ours, or nobody in the graph, computes."""
     if not isinstance(node, fx.Node):

@@ -12,10 +12,12 @@ from torch import fx
 
 from scn_fx.graph_nodes import argument, operands, operator_spec
 from scn_fx.operators.activations import ACTIVATIONS, NO_ACTIVATION
+from scn_fx.operators.affine import AFFINE
+from scn_fx.operators.dialects import LIBSPCONV
 from scn_fx.operators.spec import Kind, OperatorSpec
 from scn_fx.passes import nodes
 from scn_fx.passes.base import GraphPass
-from scn_fx.passes.channel_maps import ChannelMap, ChannelMaps, is_identity
+from scn_fx.passes.channel_maps import ChannelMap, ChannelMaps, is_diagonal, is_identity
 from scn_fx.passes.pointwise import LayerMaker
 
 __all__ = ["LowerChannelMaps"]
@@ -34,13 +36,18 @@ class LowerChannelMaps(GraphPass):
     - A ReLU or another activation of a concatenation is one of each part.
     - M and c alone go into the convolution that makes x, or into both sides of a sum of convolutions (c into
       one), where nobody else reads those and no channels are added.
-    - Else they are a convolution of one offset, and a sum of several such.
+    - Else they are a convolution of one offset, and a sum of several such. A diagonal M is an `affine` layer
+      instead, where the dialect has that.
 
     All products are made in float64 and rounded once to float32.
     """
 
+    def __init__(self, dialect: str = LIBSPCONV) -> None:
+        super().__init__()
+        self._scales = AFFINE.belongs(dialect)
+
     def call(self, graph: fx.GraphModule) -> bool:
-        work = _Lowering(graph, self.refuse)
+        work = _Lowering(graph, self.refuse, self._scales)
         for node in list(graph.graph.nodes):
             spec = operator_spec(node)
             if node.op == "output":
@@ -53,8 +60,9 @@ class LowerChannelMaps(GraphPass):
 class _Lowering:
     """One run of the pass."""
 
-    def __init__(self, graph: fx.GraphModule, refuse: Callable[[fx.Node, str], None]) -> None:
+    def __init__(self, graph: fx.GraphModule, refuse: Callable[[fx.Node, str], None], scales: bool) -> None:
         self.modified = False
+        self._scales = scales  # whether there are affine layers
         self._graph = graph
         self._refuse = refuse
         self._maps = ChannelMaps(graph)
@@ -145,6 +153,8 @@ class _Lowering:
             elif goes[source]:
                 self._fold(source, matrix, constant)
                 done[source] = source
+            elif self._scales and is_diagonal(matrix):
+                done[source] = self._make.affine(before, source, matrix.diagonal(), constant, stem, value)
             else:
                 done[source] = self._make.pointwise(before, source, matrix, constant, stem, value)
             constant = torch.zeros_like(constant)

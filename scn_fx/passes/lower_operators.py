@@ -11,6 +11,7 @@ from torch import fx
 import scn_fx.ops  # noqa: F401 - registers the operators
 from scn_fx.graph import operator_spec
 from scn_fx.operators.aten import Lowered
+from scn_fx.operators.dialects import LIBSPCONV
 from scn_fx.operators.spec import Kind, OperatorSpec
 from scn_fx.operators.table import OPERATORS
 from scn_fx.passes import nodes
@@ -23,8 +24,13 @@ class LowerOperators(GraphPass):
     """A call of an aten operator becomes the operator of the table whose rule takes it.
 
     `aten.relu(x)` becomes `scn_fx.relu`, as do the calls that compute the same, NaN included; `aten.add(a,
-    b)` of two feature tensors becomes `scn_fx.add`, its operands in their order.
+    b)` of two feature tensors becomes `scn_fx.add`, its operands in their order. What the dialect lacks and
+    `LowerChannelMaps` can write with other operators is left to that pass.
     """
+
+    def __init__(self, dialect: str = LIBSPCONV) -> None:
+        super().__init__()
+        self._dialect = dialect
 
     def call(self, graph: fx.GraphModule) -> bool:
         modified = False
@@ -32,7 +38,7 @@ class LowerOperators(GraphPass):
             name = nodes.aten_name(node)
             reason = None
             for spec in OPERATORS.values() if name is not None else ():
-                rule = spec.aten.get(str(name))
+                rule = spec.aten.get(str(name)) if spec.belongs(self._dialect) else None
                 found = None if rule is None else rule(_Call(node))
                 if isinstance(found, Lowered):
                     _replace(node, spec, found)

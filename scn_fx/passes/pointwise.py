@@ -15,6 +15,7 @@ from scn_fx.graph_nodes import argument, map_source, operator_spec
 from scn_fx.names import unique
 from scn_fx.operators.activations import NO_ACTIVATION
 from scn_fx.operators.add import ADD
+from scn_fx.operators.affine import AFFINE
 from scn_fx.operators.convolution import CONVOLUTION
 from scn_fx.operators.maps import SUBM_MAP
 from scn_fx.operators.spec import Kind
@@ -68,6 +69,15 @@ class LayerMaker:
         weight = matrix.reshape(matrix.shape[0], 1, 1, 1, matrix.shape[1])
         bias = shift if bool(shift.any()) else None
         return self.convolution(before, x, self._map(before, x, name), weight, bias, name, like)
+
+    def affine(
+        self, before: fx.Node, x: fx.Node, scale: torch.Tensor, shift: torch.Tensor, stem: str, like: fx.Node
+    ) -> fx.Node:
+        """Each channel of x times its `scale`, plus its `shift`; both are rounded to float32."""
+        numbers = {name: values.float().tolist() for name, values in (("scale", scale), ("shift", shift))}
+        return self._call(
+            before, AFFINE.name, (x,), int(scale.shape[0]), like, x, name=self.name(stem), **numbers
+        )
 
     def add(self, before: fx.Node, a: fx.Node, b: fx.Node, like: fx.Node, **keywords: Any) -> fx.Node:
         """The sum of two values on the same sites; NameNodes names it after the module of `like`."""

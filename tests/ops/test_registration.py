@@ -58,6 +58,15 @@ def _cases() -> dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]]:
             (x, other),
             {"name": "add", "activation": "LeakyReLU", "activation_parameter": -0.3},
         ),
+        "affine": (OPS.affine, (x,), {"name": "bn", "scale": [1.5] * 6, "shift": [-0.5] * 6}),
+        "concat": (OPS.concat, ([x, other, x],), {"name": "join"}),
+        "multiply": (OPS.multiply, (x, other), {"name": "gate"}),
+        "multiply int8": (
+            OPS.multiply,
+            (x.detach(), other.detach()),
+            {"name": "gate", "precision": "int8", "output_precision": "fp16"}
+            | {"input0_dynamic_range": 2.0, "input1_dynamic_range": 3.0},
+        ),
         "product": (OPS.product, (x, weight.detach().reshape(8, 27, 6), kernel_map), {"name": "p"}),
         "weight_gradient": (OPS.weight_gradient, (other, x, kernel_map), {"name": "w"}),
         "leaky_relu": (OPS.leaky_relu, (x,), {"name": "leaky", "activation_parameter": -0.3}),

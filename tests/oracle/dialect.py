@@ -43,6 +43,9 @@ ATTRIBUTES: dict[str, dict[str, int]] = {
     "SparseConvolution": _CONVOLUTION,
     "Add": _ADD,
     "QuantAdd": _ADD,
+    "Mul": _ADD,
+    "Affine": {"scale": FLOATS, "shift": FLOATS},
+    "Concat": {"axis": INT},
     "Relu": {},
     "LeakyRelu": {"alpha": FLOAT},
     "ScatterDense": {"format": STRING, "input_spatial_shape": INTS, "output_shape": INTS},
@@ -61,7 +64,7 @@ ATTRIBUTES.update({op_type: ATTRIBUTES.get(op_type, {}) for op_type in ACTIVATIO
 MISSING_ALPHA = 0.01
 """The slope of a LeakyReLU that names none."""
 _ACTIVATIONS = ("None", *ACTIVATION_NODES.values())
-_FOREIGN = ({*ACTIVATION_NODES} | {*ACTIVATION_NODES.values()}) - {"Relu", "ReLU"}
+_FOREIGN = {"Mul", "Affine", "Concat", *ACTIVATION_NODES, *ACTIVATION_NODES.values()} - {"Relu", "ReLU"}
 """Names of activations and nodes that only the engine reads."""
 
 _REQUIRED = {
@@ -69,11 +72,12 @@ _REQUIRED = {
         "activation", "kernel_size", "stride", "padding", "dilation", "subm", "inverse", "output_bound",
         "rulebook", "input_spatial_shape", "output_spatial_shape",
     ),
+    "Affine": ("scale", "shift"),
     "ScatterDense": ("format", "input_spatial_shape", "output_shape"),
     "Reshape": ("dims",),
     "Transpose": ("dims",),
 }  # fmt: skip
-_OPERANDS = {"SparseConvolution": 3, "Add": 2, "QuantAdd": 2}
+_OPERANDS = {"SparseConvolution": 3, "Add": 2, "QuantAdd": 2, "Mul": 2}
 _PRECISIONS = ("int8", "fp16")
 
 
@@ -170,8 +174,8 @@ def _check_convolution(node: Node) -> None:
 def _node(proto: onnx.NodeProto, initialisers: dict[str, TensorProto], used: set[str]) -> Node:
     assert proto.op_type in ATTRIBUTES, f"{proto.name}: operator {proto.op_type} is not of the dialect"
     assert proto.name, f"a {proto.op_type} has no name"
-    count = _OPERANDS.get(proto.op_type, 1)
-    assert len(proto.input) == count, f"{proto.name}: {len(proto.input)} inputs, expected {count}"
+    count = _OPERANDS.get(proto.op_type, 1) if proto.op_type != "Concat" else len(proto.input)
+    assert len(proto.input) == count >= 1, f"{proto.name}: {len(proto.input)} inputs, expected {count}"
     assert len(proto.output) == 1, f"{proto.name}: {len(proto.output)} outputs, expected 1"
     attributes, feature_inputs, weight, bias = _attributes(proto), tuple(proto.input), None, None
     if proto.op_type == "SparseConvolution":
@@ -183,8 +187,9 @@ def _node(proto: onnx.NodeProto, initialisers: dict[str, TensorProto], used: set
     node = Node(proto.name, proto.op_type, feature_inputs, proto.output[0], attributes, weight, bias)
     if proto.op_type == "SparseConvolution":
         _check_convolution(node)
-    if count > 1:
+    if proto.op_type in _OPERANDS:
         _check_ranges(node)
+    assert attributes.get("axis", 1) == 1, f"{proto.name}: axis is {attributes['axis']}"
     return node
 
 

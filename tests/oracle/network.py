@@ -113,15 +113,16 @@ class Runner:
         x, a = inputs[0], node.attributes
         if node.op_type == "SparseConvolution":
             return self._convolution(node, x)
-        if node.op_type in ("Add", "QuantAdd"):
-            return self._add(node, *inputs)
+        if node.op_type in ("Add", "QuantAdd", "Mul"):
+            return self._pair(node, *inputs)
+        if node.op_type == "Concat":
+            return self._concat(node, inputs)
+        if node.op_type == "Affine":
+            numbers = (np.asarray(a[name], np.float32) for name in ("scale", "shift"))
+            return self._as_operand(node, x, numerics.affine(x.values.astype(np.float32), *numbers))
         if node.op_type in ACTIVATION_NODES:
             kind, alpha = ACTIVATION_NODES[node.op_type], a.get("alpha", MISSING_ALPHA)
-            y = numerics.activate(x.values.astype(np.float32), kind, alpha)
-            if x.values.dtype != np.float16:
-                return NodeValue(node.name, node.op_type, y, x.sites)
-            rounded = round_to_float16(y)
-            return NodeValue(node.name, node.op_type, rounded.values, x.sites, None, rounded.overflowed)
+            return self._as_operand(node, x, numerics.activate(x.values.astype(np.float32), kind, alpha))
         if node.op_type == "ScatterDense":
             assert x.sites is not None, f"{node.name}: its input is dense already"
             shape = tuple(a["input_spatial_shape"])
@@ -132,6 +133,22 @@ class Runner:
         change = np.reshape if node.op_type == "Reshape" else np.transpose
         dense = np.ascontiguousarray(change(x.values, tuple(a["dims"])))
         return NodeValue(node.name, node.op_type, dense, None)
+
+    def _as_operand(self, node: Node, x: NodeValue, y: Array) -> NodeValue:
+        """`y` as a float16 number where the operand `x` is one."""
+        if x.values.dtype != np.float16:
+            return NodeValue(node.name, node.op_type, y, x.sites)
+        rounded = round_to_float16(y)
+        return NodeValue(node.name, node.op_type, rounded.values, x.sites, None, rounded.overflowed)
+
+    def _concat(self, node: Node, inputs: list[NodeValue]) -> NodeValue:
+        first = inputs[0].sites
+        assert first is not None
+        columns = []
+        for x in inputs:
+            assert x.sites is not None, f"{node.name}: joins sparse features"
+            columns.append(x.values[geometry.align(first, x.sites)])
+        return NodeValue(node.name, node.op_type, np.concatenate(columns, 1), first)
 
     def _operand(self, x: Array, precision: str) -> tuple[Array, int]:
         """What a node of this precision computes with, and how many values overflowed on the way."""
@@ -181,16 +198,17 @@ class Runner:
         magnitude = numerics.convolution_magnitude(x, weight, bias, kernel_map)
         return numerics.gamma(kernel_map.shape[1] * weight.shape[4]) * magnitude
 
-    def _add(self, node: Node, a: NodeValue, b: NodeValue) -> NodeValue:
+    def _pair(self, node: Node, a: NodeValue, b: NodeValue) -> NodeValue:
         assert a.sites is not None and b.sites is not None, f"{node.name}: adds sparse features"
+        product = node.op_type == "Mul"
         rows = geometry.align(a.sites, b.sites)
         precision = self._precisions(node)[0]
         (left, lost0), (right, lost1) = (self._operand(v, precision) for v in (a.values, b.values[rows]))
         if precision == "int8":
             ranges = (node.attributes[f"input{i}_dynamic_range"] for i in (0, 1))
-            y = numerics.add_int8(left, right, *ranges)
+            y = (numerics.multiply_int8 if product else numerics.add_int8)(left, right, *ranges)
         else:
-            y = numerics.add_fp16(left, right)
+            y = (numerics.multiply_fp16 if product else numerics.add_fp16)(left, right)
         return self._emit(node, y, a.sites, None, lost0 + lost1)
 
     def _map(self, node: Node, sites: Ints) -> tuple[Ints, Ints]:

@@ -154,6 +154,23 @@ def add_fp16(a: Array, b: Array) -> Float32:
     return np.asarray(a, np.float32) + np.asarray(b, np.float32)
 
 
+def multiply_int8(a: Array, b: Array, amax0: float, amax1: float) -> Float32:
+    """`(q(a) * q(b)) * (s_a * s_b)` with each operand quantised in its own range."""
+    qa = quantise(np.asarray(a, np.float32), amax0).astype(np.float32)
+    qb = quantise(np.asarray(b, np.float32), amax1).astype(np.float32)
+    return np.asarray((qa * qb) * np.float32(_scale(amax0) * _scale(amax1)), np.float32)
+
+
+def multiply_fp16(a: Array, b: Array) -> Float32:
+    """Float32 product of float16 (or, in fp32 mode, float32) operands."""
+    return np.asarray(a, np.float32) * np.asarray(b, np.float32)
+
+
+def affine(x: Float32, scale: Float32, shift: Float32) -> Float32:
+    """`x * scale + shift`, channel by channel, both operations rounded to float32."""
+    return np.asarray(x * scale, np.float32) + shift
+
+
 def relu(x: Array) -> Array:
     """`max(x, 0)`, keeping the dtype; NaN stays NaN, a negative zero becomes a positive one."""
     return np.where(x <= 0, x.dtype.type(0), x)

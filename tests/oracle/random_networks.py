@@ -42,7 +42,10 @@ class _Kind:
     """Of layers; empty: their nodes name none."""
     exact: bool
     """No node whose order of sums is free."""
-    blocks: Sequence[str] = ("subm", "residual", "residual", "strided", "transposed", "inverse", "activation")
+    blocks: Sequence[str] = (
+        *("subm", "residual", "residual", "strided", "transposed", "inverse", "activation"),
+        *("concat", "concat", "affine", "gate"),
+    )
     max_blocks: int = 4
     activations: Sequence[str] = ("ReLU",) * 6 + tuple(ACTIVATION_NODES.values())
     """Mostly ReLU: the kernels of a GPU that finish other activations are few, and one for all layers."""
@@ -103,6 +106,12 @@ class _Drawing:
     pieces: list[builder.Piece] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
     partners: list[tuple[str, _Sparse, _Sparse, dict[str, Triple]]] = field(default_factory=list)
+    made: dict[str, list[_Sparse]] = field(default_factory=dict)
+    """Values so far, by their site sets."""
+
+    def _value(self, value: _Sparse) -> _Sparse:
+        self.made.setdefault(value.sites, []).append(value)
+        return value
 
     def _name(self, word: str, more: str = "") -> str:
         self.words.append(f"{word} {more}".rstrip())
@@ -151,7 +160,7 @@ class _Drawing:
         self._append(name, x, y, kernel, numbers, kind, active, rulebook)
         if kind == "strided":
             self.partners.append((rulebook, x, y, {"kernel": kernel, **numbers}))
-        return y
+        return self._value(y)
 
     def inverse(self, x: _Sparse, active: bool) -> _Sparse:
         """Appends the inverse of the strided convolution that made x's site set, and that one if need be."""
@@ -166,7 +175,7 @@ class _Drawing:
         name = self._name("inverse")
         y = _Sparse(name, self.choices.pick(self.kind.widths), before.shape, before.sites)
         self._append(name, x, y, kernel, numbers, "inverse", active, rulebook)
-        return y
+        return self._value(y)
 
     def _append(
         self,
@@ -210,7 +219,7 @@ class _Drawing:
         ranges = (self._amax(), self._amax()) if self.kind.precisions else None
         precisions = self._precisions(0)
         self.pieces.append(builder.add(name, inner.tensor, x.tensor, name, ranges=ranges, **precisions))
-        return self.activation(_Sparse(name, x.channels, x.shape, x.sites))
+        return self.activation(self._value(_Sparse(name, x.channels, x.shape, x.sites)))
 
     def activation(self, x: _Sparse) -> _Sparse:
         """The node of an activation."""
@@ -218,7 +227,43 @@ class _Drawing:
         op_type = {name: op_type for op_type, name in ACTIVATION_NODES.items()}[kind]
         name = self._name(op_type.lower())
         self.pieces.append(builder.node(op_type, name, [x.tensor], name, **attributes))
-        return _Sparse(name, x.channels, x.shape, x.sites)
+        return self._value(_Sparse(name, x.channels, x.shape, x.sites))
+
+    def concat(self, x: _Sparse) -> _Sparse:
+        """The value beside others of its sites: earlier ones, itself perhaps, or a further convolution's."""
+        parts = [x]
+        for _ in range(self.choices.integer(1, 2)):
+            earlier = [v for v in self.made[x.sites] if v.channels + sum(p.channels for p in parts) <= 160]
+            if earlier and self.choices.pick((False, True)):
+                parts.append(self.choices.pick(earlier))
+            else:
+                parts.append(self.convolution(x, "subm", self.choices.pick((False, True))))
+        if self.choices.pick((False, True)):
+            parts.reverse()
+        name = self._name("concat", "+".join(str(part.channels) for part in parts))
+        self.pieces.append(builder.node("Concat", name, [part.tensor for part in parts], name, axis=1))
+        return self._value(_Sparse(name, sum(part.channels for part in parts), x.shape, x.sites))
+
+    def affine(self, x: _Sparse) -> _Sparse:
+        """A scale and a shift for each channel, some of them zero."""
+        name = self._name("affine")
+        scale = self.rng.uniform(-1.5, 2.0, x.channels) * (self.rng.random(x.channels) > 0.05)
+        shift = self.rng.normal(size=x.channels)
+        numbers = {"scale": scale.astype(np.float32).tolist(), "shift": shift.astype(np.float32).tolist()}
+        self.pieces.append(builder.node("Affine", name, [x.tensor], name, **numbers))
+        return self._value(_Sparse(name, x.channels, x.shape, x.sites))
+
+    def gate(self, x: _Sparse) -> _Sparse:
+        """The value times what a convolution and an activation make of it, in either order."""
+        other = self.convolution(x, "subm", True, out=x.channels)
+        pair = [x.tensor, other.tensor]
+        if self.choices.pick((False, True)):
+            pair.reverse()
+        name = self._name("gate")
+        precisions = self._precisions(0)
+        ranges = (self._amax(), self._amax()) if self.kind.precisions else None
+        self.pieces.append(builder.add(name, *pair, name, op_type="Mul", ranges=ranges, **precisions))
+        return self._value(_Sparse(name, x.channels, x.shape, x.sites))
 
     def dense(self, x: _Sparse, batch_size: int) -> str:
         """ScatterDense, then Reshape to a BEV map (channels times z) or Transpose, or neither."""
@@ -261,8 +306,8 @@ def _make(kind: _Kind, choices: Choices) -> RandomNetwork:
         block = choices.pick(kind.blocks)
         if block == "residual":
             value = drawing.residual(value)
-        elif block == "activation":
-            value = drawing.activation(value)
+        elif block in ("activation", "concat", "affine", "gate"):
+            value = getattr(drawing, block)(value)
         elif block == "inverse":
             value = drawing.inverse(value, choices.pick((False, True)))
         else:
@@ -308,7 +353,7 @@ def wide_network(seed: int, precision: str) -> RandomNetwork:
         precisions=(precision,),
         exact=False,
         blocks=("subm", "subm", "strided", "strided", "transposed", "residual", "residual", "inverse",
-                "activation"),
+                "activation", "concat", "affine", "gate"),
         max_blocks=2,
         max_kernel=5,
         max_stride=3,

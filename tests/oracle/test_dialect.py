@@ -59,7 +59,7 @@ def _spare_initialiser(model: onnx.ModelProto) -> None:
 
 
 def _operator(model: onnx.ModelProto) -> None:
-    model.graph.node[1].op_type = "Mul"
+    model.graph.node[1].op_type = "Div"
 
 
 def _operand(model: onnx.ModelProto) -> None:
@@ -89,7 +89,7 @@ def test_ignores_domains_as_libspconv_does() -> None:
     [
         (_second_input, "2 graph inputs"),
         (_spare_initialiser, "without a reader"),
-        (_operator, "Mul is not of the dialect"),
+        (_operator, "Div is not of the dialect"),
         (_operand, "comes from no earlier node"),
         (_twice, "not unique"),
         (_set(0, "subm", 1.0), "subm is FLOAT, must be INT"),

@@ -112,7 +112,7 @@ def test_quantised_networks_stay_near_their_float64_selves(network: RandomNetwor
 
 def test_wide_networks_follow_from_their_seeds_and_have_every_operator() -> None:
     found, widths, counts = set(), set(), set()
-    for seed in range(120):
+    for seed in range(200):
         network = wide_network(seed, "int8")
         assert network.onnx == wide_network(seed, "int8").onnx
         model = onnx.load_model_from_string(network.onnx)
@@ -126,7 +126,7 @@ def test_wide_networks_follow_from_their_seeds_and_have_every_operator() -> None
         counts.add(len(network.sites))
     assert found >= {
         "SparseConvolution", "subm", "inverse", "transposed", "Add", "Relu", "LeakyRelu", "Silu",
-        "ScatterDense", "Transpose", "Reshape",
+        "Concat", "Affine", "Mul", "ScatterDense", "Transpose", "Reshape",
     }  # fmt: skip
     assert widths >= {1, 5, 8, 16, 32, 64, 128, 256} and counts >= {0, 1, 2, 63, 64, 65}
     assert wide_network(0, "int8").onnx != wide_network(1, "int8").onnx

@@ -210,10 +210,17 @@ Finish CpuExecutor::finish_of(const Epilogue& epilogue) {
   stores.clear();
   for (const Emission& e : epilogue.emissions) {
     const StoredRows to = rows(e.rows);
-    stores.push_back({e.type, e.rounds_first, e.activation, e.rounds, e.factor, to.data(), to.stride(),
-                      padded_columns(e.rows.channels, e.type)});
+    const NodeSpec* const affine = e.affine < 0 ? nullptr : &plan_.network.nodes[size_t(e.affine)];
+    stores.push_back({e.type, e.rounds_first, affine ? affine->scale.data() + e.affine_column : nullptr,
+                      affine ? affine->shift.data() + e.affine_column : nullptr, e.activation, e.rounds,
+                      e.factor, to.data(), to.stride(), e.columns});
   }
   Finish f{};
+  if (epilogue.affine >= 0) {
+    const NodeSpec& affine = plan_.network.nodes[size_t(epilogue.affine)];
+    f.scale = affine.scale.data();
+    f.bias = affine.shift.data();
+  }
   f.activation = epilogue.activation;
   f.rounds = epilogue.rounds;
   f.stores = stores.data();
@@ -221,7 +228,8 @@ Finish CpuExecutor::finish_of(const Epilogue& epilogue) {
   if (epilogue.residual) {
     const Residual& r = epilogue.residual;
     const StoredRows other = rows(r.other);
-    f.residual = {other.data(), r.type, other.stride(), r.rounds, r.self_is_second, r.scales};
+    f.residual = {other.data(),     r.type,   other.stride(), r.rounds,
+                  r.self_is_second, r.scales, r.product,      r.scale};
   }
   return f;
 }
@@ -285,6 +293,30 @@ void CpuExecutor::finish_rows(const Step& step) {
   check_overflow(step, run_finish(kernels_, f, held_->sets[size_t(set)].size(), pool_));
 }
 
+void CpuExecutor::concat(const Step& step) {
+  for (const Copy& copy : step.copies) {
+    const Storage& storage = plan_.storage_of(copy.to);
+    const StoredRows from = rows(copy.from), to = rows(copy.to);
+    const int64_t element = element_bytes(storage.type);
+    pool_.for_each(held_->sets[size_t(storage.set)].size(), kRowsPerChunk,
+                   [&](int64_t begin, int64_t end, int) {
+                     for (int64_t row = begin; row < end; ++row) {
+                       std::memcpy(static_cast<char*>(to.data()) + row * to.stride() * element,
+                                   static_cast<const char*>(from.data()) + row * from.stride() * element,
+                                   size_t(copy.to.channels * element));
+                     }
+                   });
+  }
+  for (const View& blank : step.blanks) {
+    const Storage& storage = plan_.storage_of(blank);
+    const StoredRows to = rows(blank);
+    const int64_t element = element_bytes(storage.type), count = held_->sets[size_t(storage.set)].size();
+    for (int64_t row = 0; row < count; ++row)
+      std::memset(static_cast<char*>(to.data()) + row * to.stride() * element, 0,
+                  size_t(blank.channels * element));
+  }
+}
+
 void CpuExecutor::check_overflow(const Step& step, const Overflow& lost) const {
   if (lost.before_add) fail_overflow(plan_.name_of(step), lost.before_add);
   if (lost.stored) fail_overflow(plan_.result_name_of(step), lost.stored);
@@ -298,6 +330,8 @@ void CpuExecutor::run_step(const Step& step, const FrameView& frame) {
       return convolution(step);
     case Step::Kind::kRows:
       return finish_rows(step);
+    case Step::Kind::kConcat:
+      return concat(step);
     case Step::Kind::kScatterDense:
       return scatter(step);
     case Step::Kind::kTranspose:

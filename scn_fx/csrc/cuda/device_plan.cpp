@@ -33,6 +33,7 @@ DevicePlan::DevicePlan(const Plan& plan, const CudaOptions& options, int64_t loa
   prepare_arena();
   prepare_dense();
   prepare_results();
+  prepare_affines();
   prepare_convolutions(load_limit);
   frame_ = DeviceArray<DeviceFrame>(1);
   status_ = DeviceArray<int32_t>(status_entries());
@@ -171,6 +172,13 @@ void DevicePlan::prepare_results() {
   }
 }
 
+void DevicePlan::prepare_affines() {
+  for (const NodeSpec& node : plan_.network.nodes) {
+    affines_.emplace_back();
+    if (node.kind == NodeKind::kAffine) affines_.back() = {to_device(node.scale), to_device(node.shift)};
+  }
+}
+
 void DevicePlan::prepare_convolutions(int64_t load_limit) {
   const Network& net = plan_.network;
   const bool prints = print_kernels_wanted();
@@ -207,6 +215,7 @@ std::string DevicePlan::kernel_of(size_t index) const {
 BufferBytes DevicePlan::buffer_bytes() const {
   BufferBytes b;
   for (const DeviceConvolution& c : convolutions_) b.weights += c.bytes();
+  for (const DeviceAffine& a : affines_) b.weights += a.scale.bytes() + a.shift.bytes();
   // Activations mostly lie where maps lay: what is said of them is what they need in addition.
   Size maps = 0;
   for (const int64_t bytes : map_bytes_) maps += bytes;

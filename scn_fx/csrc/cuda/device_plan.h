@@ -68,6 +68,8 @@ class DevicePlan {
   void prepare_arena();
   void prepare_dense();
   void prepare_results();
+  /// Scales and shifts of affine maps.
+  void prepare_affines();
   /// Chooses kernels by what the steps store, and packs weights for them.
   void prepare_convolutions(int64_t load_limit);
   char* rows(const View& view) const {
@@ -82,6 +84,7 @@ class DevicePlan {
   /// Turns an emission into one to the cells of a dense map.
   void write_cells(int dense, EmissionView& emission) const;
   FinishView finish_of(size_t index) const;
+  void concat(const Step& step, cudaStream_t stream) const;
   void transpose(const Step& step, cudaStream_t stream) const;
 
   const Plan& plan_;
@@ -103,6 +106,10 @@ class DevicePlan {
   DeviceArray<DeviceFrame> frame_;
   DeviceArray<int32_t> status_;
   std::vector<DeviceResult> results_;
+  struct DeviceAffine {
+    DeviceArray<float> scale, shift;
+  };
+  std::vector<DeviceAffine> affines_;            // by node; empty for other nodes
   std::vector<DeviceConvolution> convolutions_;  // by step; empty for other steps
 };
 

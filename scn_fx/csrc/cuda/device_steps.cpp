@@ -37,6 +37,10 @@ void DevicePlan::write_cells(int dense, EmissionView& e) const {
 EmissionView DevicePlan::emission_of(const Emission& emission) const {
   EmissionView e{};
   e.type = emission.type;
+  if (emission.affine >= 0) {
+    e.scale = affines_[size_t(emission.affine)].scale.data() + emission.affine_column;
+    e.shift = affines_[size_t(emission.affine)].shift.data() + emission.affine_column;
+  }
   e.activation = emission.activation;
   e.rounds_first = emission.rounds_first;
   e.rounds = emission.rounds;
@@ -45,7 +49,7 @@ EmissionView DevicePlan::emission_of(const Emission& emission) const {
     write_cells(emission.dense, e);
   } else {
     e.stride = stride_of(emission.rows);
-    e.columns = row_bytes(emission.rows.channels, element_bytes(e.type)) / element_bytes(e.type);
+    e.columns = emission.columns;
     e.out = rows(emission.rows);
   }
   return e;
@@ -62,7 +66,12 @@ FinishView DevicePlan::finish_of(size_t index) const {
   for (const Emission& e : epilogue.emissions) f.emissions[f.emission_count++] = emission_of(e);
   if (epilogue.residual) {
     const Residual& r = epilogue.residual;
-    f.residual = {rows(r.other), r.type, r.rounds, r.self_is_second, r.scales, stride_of(r.other)};
+    f.residual = {rows(r.other),      r.type,    r.rounds, r.self_is_second, r.scales,
+                  stride_of(r.other), r.product, r.scale};
+  }
+  if (epilogue.affine >= 0) {
+    f.scale = affines_[size_t(epilogue.affine)].scale.data();
+    f.bias = affines_[size_t(epilogue.affine)].shift.data();
   }
   return f;
 }
@@ -84,6 +93,8 @@ void DevicePlan::run_step(size_t index, bool after_maps, cudaStream_t stream) co
     case Step::Kind::kRows:
       return finish_rows(rows(step.input), plan_.storage_of(step.input).type, stride_of(step.input),
                          set_of(step.input), finish_of(index), stream);
+    case Step::Kind::kConcat:
+      return concat(step, stream);
     case Step::Kind::kScatterDense: {
       EmissionView cells{};
       cells.type = plan_.storage_of(step.input).type;
@@ -93,6 +104,24 @@ void DevicePlan::run_step(size_t index, bool after_maps, cudaStream_t stream) co
     case Step::Kind::kTranspose:
       return transpose(step, stream);
   }
+}
+
+void DevicePlan::concat(const Step& step, cudaStream_t stream) const {
+  const auto view = [&](const View& to) {
+    CopyView v{};
+    v.to = rows(to);
+    v.to_stride = stride_of(to);
+    v.columns = to.channels;
+    v.element = element_bytes(plan_.storage_of(to).type);
+    return v;
+  };
+  for (const Copy& copy : step.copies) {
+    CopyView v = view(copy.to);
+    v.from = rows(copy.from);
+    v.from_stride = stride_of(copy.from);
+    copy_columns(v, set_of(copy.to), stream);
+  }
+  for (const View& blank : step.blanks) copy_columns(view(blank), set_of(blank), stream);
 }
 
 void DevicePlan::transpose(const Step& step, cudaStream_t stream) const {

@@ -61,19 +61,28 @@ void fuse_adds(Plan& plan, Values& values) {
 
 void fuse_scatters(Plan& plan) {
   if (plan.trace || !plan.traits.scatters) return;
-  std::vector<int> readers(plan.storages.size(), 0), writer(plan.storages.size(), -1);
+  std::vector<int> readers(plan.storages.size(), 0), writer(plan.storages.size(), -1),
+      writers(plan.storages.size(), 0);
   for (size_t i = 0; i < plan.steps.size(); ++i) {
     const Step& step = plan.steps[i];
     for (const View& view : {step.input, step.epilogue.residual.other}) {
       if (view) ++readers[size_t(view.storage)];
     }
-    for (const Emission& e : step.epilogue.emissions) writer[size_t(e.rows.storage)] = int(i);
+    for (const Copy& copy : step.copies) {
+      ++readers[size_t(copy.from.storage)];
+      ++writers[size_t(copy.to.storage)];
+    }
+    for (const Emission& e : step.epilogue.emissions) {
+      writer[size_t(e.rows.storage)] = int(i);
+      ++writers[size_t(e.rows.storage)];
+    }
   }
   for (const PlanOutput& output : plan.outputs) {
     if (output.rows) ++readers[size_t(output.rows.storage)];
   }
   const auto moves = [&](const Step& step) {
     return step.kind == Step::Kind::kScatterDense && readers[size_t(step.input.storage)] == 1 &&
+           writers[size_t(step.input.storage)] == 1 &&
            plan.steps[size_t(writer[size_t(step.input.storage)])].kind == Step::Kind::kConvolution;
   };
   for (const Step& step : plan.steps) {

@@ -7,18 +7,38 @@ namespace {
 
 /// f after g as one activation; false if it is none.
 bool composes(const Activation& f, const Activation& g, Activation* both) {
-  *both = f;
-  return !is_some(g) || (f == g && info_of(f.kind).idempotent);
+  *both = is_some(f) ? f : g;
+  return !is_some(f) || !is_some(g) || (f == g && info_of(f.kind).idempotent);
+}
+
+/// What lies behind a value after what lies before it, as one; false if that takes a step of its own.
+bool joined(const Root& outer, const Root& inner, Root* both) {
+  *both = inner;
+  if (outer.affine >= 0 || is_some(outer.activation)) both->half = outer.half;
+  if (outer.affine >= 0) {
+    both->affine = outer.affine;
+    both->column = outer.column;
+    both->activation = outer.activation;
+    return inner.affine < 0 && !is_some(inner.activation);
+  }
+  // What an affine map makes is rounded before a node behind it sees it.
+  const bool rounded = inner.affine >= 0 && inner.half;
+  if (rounded && !info_of(outer.activation.kind).commutes) return false;
+  return composes(outer.activation, inner.activation, &both->activation);
 }
 
 Root root_of(const Network& net, const Values& values, int id) {
+  const Root own{id, net.values[size_t(id)].half};
   const int producer = net.values[size_t(id)].producer;
-  if (producer < 0 || net.nodes[size_t(producer)].kind != NodeKind::kActivation) return {id, {}};
+  if (producer < 0) return own;
   const NodeSpec& node = net.nodes[size_t(producer)];
+  if (node.kind != NodeKind::kActivation && node.kind != NodeKind::kAffine) return own;
+  const Root outer{id, own.half, node.kind == NodeKind::kAffine ? producer : -1, 0, node.activation};
   // the input of a node is numbered before its output
-  const Root& before = values.roots[size_t(node.inputs[0])];
-  Activation both;
-  return composes(node.activation, before.activation, &both) ? Root{before.value, both} : Root{id, {}};
+  Root both{};
+  if (!joined(outer, values.roots[size_t(node.inputs[0])], &both)) return own;
+  std::vector<Part> parts;
+  return is_concat(net, both.value) && !list_parts(net, values, both, parts) ? own : both;
 }
 
 int add_dense(Plan& plan, Values& values, int id) {
@@ -30,6 +50,25 @@ int add_dense(Plan& plan, Values& values, int id) {
 }
 
 }  // namespace
+
+bool list_parts(const Network& net, const Values& values, const Root& outer, std::vector<Part>& parts) {
+  const int32_t start = parts.empty() ? 0 : parts.back().column + parts.back().channels;
+  int32_t column = start;
+  const NodeSpec& node = net.nodes[size_t(net.values[size_t(outer.value)].producer)];
+  for (int input : node.inputs) {
+    const int32_t channels = net.values[size_t(input)].channels;
+    Root behind = outer, both{};
+    behind.column += column - start;
+    if (!joined(behind, values.roots[size_t(input)], &both)) return false;
+    if (!is_concat(net, both.value)) {
+      parts.push_back({both, column, channels});
+    } else if (!list_parts(net, values, both, parts)) {
+      return false;
+    }
+    column += channels;
+  }
+  return true;
+}
 
 Values list_steps(Plan& plan) {
   const Network& net = plan.network;
@@ -59,12 +98,18 @@ Values list_steps(Plan& plan) {
         step.epilogue.activation = node.activation;
         break;
       case NodeKind::kAdd:
+      case NodeKind::kMultiply:
         step.kind = Step::Kind::kRows;
         break;
       case NodeKind::kActivation:
+      case NodeKind::kAffine:
         if (!values.is_root(node.output)) continue;  // a stored form of its root
         step.kind = Step::Kind::kRows;
         step.epilogue.activation = node.activation;
+        if (node.kind == NodeKind::kAffine) step.epilogue.affine = int(i);
+        break;
+      case NodeKind::kConcat:
+        step.kind = Step::Kind::kConcat;
         break;
       case NodeKind::kScatterDense:
         step.kind = Step::Kind::kScatterDense;

@@ -38,7 +38,20 @@ struct ValueSpec {
   bool batch_first = false;   // dense values: dims[0] is the batch, which may be another one in a frame
 };
 
-enum class NodeKind { kConvolution, kAdd, kActivation, kScatterDense, kReshape, kTranspose };
+enum class NodeKind {
+  kConvolution,
+  kAdd,
+  kMultiply,
+  kActivation,
+  kAffine,
+  kConcat,
+  kScatterDense,
+  kReshape,
+  kTranspose
+};
+
+/// Zeros behind scales and shifts: kernels read them as far as they store columns.
+constexpr int32_t kAffinePadding = 128;
 
 struct NodeSpec {
   NodeKind kind;
@@ -57,8 +70,11 @@ struct NodeSpec {
   std::vector<float> bias;    // [out]
   std::vector<float> weight_amax;
   int64_t bound = 0;
-  // kConvolution uses [0], kAdd both
+  // kConvolution uses [0], kAdd and kMultiply both
   float amax[2] = {0.0f, 0.0f};
+
+  // kAffine: [channels], with zeros behind
+  std::vector<float> scale, shift;
 
   // kReshape: new dims; kTranspose: permutation
   std::vector<int64_t> dims;

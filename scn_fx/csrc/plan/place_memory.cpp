@@ -10,6 +10,11 @@ template <typename Visit>
 void each_view(Step& step, const Visit& visit) {
   visit(step.input);
   visit(step.epilogue.residual.other);
+  for (Copy& copy : step.copies) {
+    visit(copy.from);
+    visit(copy.to);
+  }
+  for (View& blank : step.blanks) visit(blank);
   for (Emission& e : step.epilogue.emissions) visit(e.rows);
 }
 
@@ -72,9 +77,12 @@ void find_last_uses(Plan& plan) {
 void assign_slots(Plan& plan) {
   std::vector<int> busy_until, slot_set;
   for (size_t i = 0; i < plan.steps.size(); ++i) {
-    for (const Emission& e : plan.steps[i].epilogue.emissions) {
-      if (!e.rows || plan.storage_of(e.rows).slot >= 0) continue;
-      Storage& storage = plan.storages[size_t(e.rows.storage)];
+    std::vector<View> written;
+    for (const Emission& e : plan.steps[i].epilogue.emissions) written.push_back(e.rows);
+    for (const Copy& copy : plan.steps[i].copies) written.push_back(copy.to);
+    for (const View& view : written) {
+      if (!view || plan.storage_of(view).slot >= 0) continue;
+      Storage& storage = plan.storages[size_t(view.storage)];
       int best = -1;
       for (size_t slot = 0; slot < busy_until.size(); ++slot) {
         if (busy_until[slot] < int(i) && (best < 0 || slot_set[slot] == storage.set)) best = int(slot);

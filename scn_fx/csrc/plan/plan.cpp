@@ -27,7 +27,11 @@ const char* step_kind(const Step& step) {
     case Step::Kind::kConvolution:
       return "convolution";
     case Step::Kind::kRows:
-      return step.epilogue.residual ? "add" : "activation";
+      return step.epilogue.residual      ? step.epilogue.residual.product ? "multiply" : "add"
+             : step.epilogue.affine >= 0 ? "affine"
+                                         : "activation";
+    case Step::Kind::kConcat:
+      return "concat";
     case Step::Kind::kScatterDense:
       return "scatter_dense";
     case Step::Kind::kTranspose:

@@ -26,8 +26,10 @@ struct Storage {
   int slot = -1;            // storages with disjoint lifetimes share a slot
   int first = 0, last = 0;  // steps
   // What the values are, for messages and descriptions.
-  Activation activation;  // they went through
-  bool rounded = false;   // each is a float16 number
+  int affine = -1;            // node of the affine map that they went through,
+  int32_t affine_column = 0;  // and its channel that is the first of them
+  Activation activation;      // behind it
+  bool rounded = false;       // each is a float16 number
 };
 
 /// Columns of a storage.
@@ -40,42 +42,56 @@ struct View {
 
 /// One stored form of a step's result.
 struct Emission {
-  View rows;       // where it is stored,
-  int dense = -1;  // unless in the cells of a dense map
+  View rows;            // where it is stored,
+  int dense = -1;       // unless in the cells of a dense map
+  int32_t columns = 0;  // of rows: those that are written, with zeros behind the last channel
   ElementType type = ElementType::kInt8;
   float factor = 0.0f;        // int8: 127 / amax
-  bool rounds_first = false;  // to float16, before the activation
+  bool rounds_first = false;  // to float16, before the affine map
+  int affine = -1;            // node of an affine map; -1: none
+  int32_t affine_column = 0;  // its channel that is the first of the rows
   Activation activation;
   bool rounds = false;  // to float16, behind the activation
 };
 
-/// The Add behind a result ("self").
+/// The Add, or product, behind a result ("self").
 struct Residual {
-  int node = -1;  // the Add; -1: none
+  int node = -1;         // -1: none
+  bool product = false;  // of stored rows alone
   View other;
   ElementType type = ElementType::kInt8;  // of other
   bool rounds = false;                    // self is rounded to float16 first
   bool self_is_second = false;
-  AddScales scales;  // int8
+  AddScales scales;    // int8
+  float scale = 0.0f;  // int8 products
 
   explicit operator bool() const { return node >= 0; }
 };
 
 /// What follows a step's sums: scale and bias, activation, rounding, Add, emissions.
 struct Epilogue {
+  int affine = -1;  // node, of kRows: before everything else
   Activation activation;
   bool rounds = false;  // to float16, before the Add
   Residual residual;
   std::vector<Emission> emissions;
 };
 
+/// Columns to columns of the same type, both of all channels.
+struct Copy {
+  View from, to;
+};
+
 struct Step {
-  /// kRows: the epilogue alone, of stored rows.
-  enum class Kind { kLoad, kConvolution, kRows, kScatterDense, kTranspose } kind;
+  /// kRows: the epilogue alone, of stored rows. kConcat: the parts of a concatenation that no step stores in
+  /// place.
+  enum class Kind { kLoad, kConvolution, kRows, kConcat, kScatterDense, kTranspose } kind;
   int node = -1;    // of the network; -1 for kLoad
   int result = -1;  // value that the emissions store
   View input;       // kConvolution, kRows, kScatterDense
   Epilogue epilogue;
+  std::vector<Copy> copies;  // kConcat
+  std::vector<View> blanks;  // kConcat: columns behind the last channel that nothing else sets to zero
   int dense_in = -1, dense_out = -1;  // dense maps, numbered
   bool last_use = false;              // kTranspose: dense_in is not needed afterwards
 };

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Operators that work row by row.
+#include <algorithm>
+#include <cmath>
+
 #include "core/error.h"
+#include "core/geometry.h"
+#include "core/numerics.h"
+#include "core/sizes.h"
 #include "plan/reader.h"
 
 namespace scn {
@@ -22,6 +28,63 @@ void NetworkReader::read_add(const OnnxNode& node, const Attributes& a, NodeSpec
   }
   out.channels = x.channels;
   out.set = x.set;
+}
+
+void NetworkReader::read_multiply(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out) {
+  read_add(node, a, spec, out);
+  if (spec.precision != ElementType::kInt8) return;
+  const float scale = product_scale(spec.amax[0], spec.amax[1]);
+  if (!usable_scale(scale)) {
+    fail(ErrorKind::kOnnx, label_, ": input0_dynamic_range ", spec.amax[0], " and input1_dynamic_range ",
+         spec.amax[1], " make a product of two int8 steps of ", scale,
+         ", which float32 cannot compute with. Give this layer fp16 precision.");
+  }
+}
+
+/// y = x * scale + shift, channel by channel; as x, a float16 number or not.
+void NetworkReader::read_affine(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out) {
+  spec.inputs = {value_id(node, 0)};
+  const ValueSpec& x = sparse(spec.inputs[0]);
+  spec.scale = a.numbers("scale");
+  spec.shift = a.numbers("shift");
+  for (const auto& [values, what] : {std::pair(&spec.scale, "scale"), std::pair(&spec.shift, "shift")}) {
+    if (values->size() != size_t(x.channels)) {
+      fail(ErrorKind::kOnnx, label_, ": ", what, " needs one entry per channel (", x.channels,
+           "), the file has ", values->size(), ".");
+    }
+    for (float v : *values) {
+      if (!std::isfinite(v))
+        fail(ErrorKind::kOnnx, label_, ": ", what, " must be finite, the file has ", v, ".");
+    }
+    budget_.take(Size(x.channels + kAffinePadding) * sizeof(float), label_, "its scale and shift");
+    values->resize(size_t(x.channels) + kAffinePadding, 0.0f);
+  }
+  out.channels = x.channels;
+  out.set = x.set;
+  out.half = x.half;
+}
+
+void NetworkReader::read_concat(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out) {
+  if (a.integer("axis", 1) != 1)
+    fail(ErrorKind::kOnnx, label_, ": axis must be 1 (channels), the file says ", a.integer("axis", 1), ".");
+  int64_t channels = 0;
+  for (size_t i = 0; i < std::max<size_t>(node.inputs.size(), 1); ++i) {
+    spec.inputs.push_back(value_id(node, i));
+    const ValueSpec& x = sparse(spec.inputs.back());
+    const ValueSpec& first = net_.values[size_t(spec.inputs[0])];
+    if (x.set != first.set) {
+      fail(ErrorKind::kOnnx, label_, ": its inputs must lie on the same sites; '", first.name, "' has sites ",
+           first.set, ", '", x.name, "' has sites ", x.set, ".");
+    }
+    channels += x.channels;
+    out.half = (i == 0 || out.half) && x.half;
+  }
+  if (channels > kMostChannels) {
+    fail(ErrorKind::kOnnx, label_, ": its result has ", channels, " channels; this engine numbers ",
+         kMostChannels, " at most.");
+  }
+  out.channels = int32_t(channels);
+  out.set = net_.values[size_t(spec.inputs[0])].set;
 }
 
 void NetworkReader::read_activation(const OnnxNode& node, const Attributes& a, NodeSpec& spec,

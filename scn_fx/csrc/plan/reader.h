@@ -24,6 +24,9 @@ class NetworkReader {
   // in.
   void read_convolution(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_add(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
+  void read_multiply(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
+  void read_affine(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
+  void read_concat(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_activation(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_scatter(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_reshape(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);

@@ -111,9 +111,11 @@ nb::dict form_dict(const Plan& plan, const Emission& e) {
   form["format"] = e.type == ElementType::kInt8 ? "int8" : e.rounds ? "fp16" : "fp32";
   form["activation"] = info_of(e.activation.kind).name;
   form["channels"] = e.rows.channels;
+  if (e.affine >= 0) form["affine"] = plan.network.nodes[size_t(e.affine)].name;
   if (e.rows) {
     const Storage& storage = plan.storage_of(e.rows);
     form["slot"] = storage.slot;
+    form["column"] = e.rows.column;
     if (e.type == ElementType::kInt8) form["dynamic_range"] = storage.amax;
   } else {
     form["dense"] = true;

@@ -34,17 +34,22 @@ inline Vec16 source_columns(const Finish& f, int64_t begin, int64_t row, int32_t
   }
   if (f.float_sums) {
     const Vec16 sums = load_columns(f.float_sums + (row - begin) * f.stride, n, f.channels - n);
+    if (f.scale) return add(mul(sums, load16(f.scale + n)), load16(f.bias + n));
     return f.bias ? add(sums, load16(f.bias + n)) : sums;
   }
-  if (f.self_half) return load_half_columns(f.self_half + row * f.stride, n, f.channels - n);
+  if (f.self_half) {
+    const Vec16 self = load_half_columns(f.self_half + row * f.stride, n, f.channels - n);
+    return f.scale ? add(mul(self, load16(f.scale + n)), load16(f.bias + n)) : self;
+  }
   return from_int8(f.self_int8 + row * f.stride + n);
 }
 
-/// The Add: y = fma(q_a, s_a, q_b * s_b) for int8, a + b otherwise.
+/// The Add: y = fma(q_a, s_a, q_b * s_b) for int8, a + b otherwise. The product: (q_a * q_b) * s, or a * b.
 inline Vec16 add_columns(const Finish& f, int64_t row, int32_t n, Vec16 self, int64_t* lost) {
   const ResidualView& r = f.residual;
   if (r.type == ElementType::kInt8) {
     const Vec16 other = from_int8(static_cast<const int8_t*>(r.other) + row * r.stride + n);
+    if (r.product) return mul(mul(self, other), splat16(r.scale));
     if (!f.self_int8) self = to_q(mul(self, splat16(r.scales.self_factor)));
     const Vec16 self_scale = splat16(r.scales.self_scale), other_scale = splat16(r.scales.other_scale);
     return r.self_is_second ? fma(other, other_scale, mul(self, self_scale))
@@ -52,15 +57,18 @@ inline Vec16 add_columns(const Finish& f, int64_t row, int32_t n, Vec16 self, in
   }
   if (r.rounds) self = through_half(self, lost);
   const int32_t count = f.channels - n;
-  return add(self, r.type == ElementType::kFloat16
-                       ? load_half_columns(static_cast<const uint16_t*>(r.other) + row * r.stride, n, count)
-                       : load_columns(static_cast<const float*>(r.other) + row * r.stride, n, count));
+  const Vec16 other =
+      r.type == ElementType::kFloat16
+          ? load_half_columns(static_cast<const uint16_t*>(r.other) + row * r.stride, n, count)
+          : load_columns(static_cast<const float*>(r.other) + row * r.stride, n, count);
+  return r.product ? mul(self, other) : add(self, other);
 }
 
 /// Stores columns [n, n + 16) of one row in one form, as far as the form has them.
 inline int64_t store_columns(const StoreView& s, int64_t row, int32_t n, Vec16 y) {
   int64_t lost_first = 0, lost = 0;
   if (s.rounds_first) y = through_half(y, &lost_first);
+  if (s.scale) y = add(mul(y, load16(s.scale + n)), load16(s.shift + n));
   y = activate(s.activation, y);
   const int32_t count = s.columns - n < 16 ? s.columns - n : 16;
   if (count <= 0) return 0;

@@ -45,7 +45,9 @@ struct GatherGemm {
 /// One stored form of a result. Rows are written sixteen columns at a time.
 struct StoreView {
   ElementType type;
-  bool rounds_first;  // to float16, before the activation
+  bool rounds_first;   // to float16, before the affine map
+  const float* scale;  // of an affine map, [columns] padded to 16; null: none
+  const float* shift;
   Activation activation;
   bool rounds;      // to float16, behind it (rows of float16 do so by themselves)
   float factor;     // int8: 127 / amax
@@ -54,7 +56,8 @@ struct StoreView {
   int32_t columns;  // of a row that are written: a multiple of 16 for int8, of 8 for float16
 };
 
-/// An Add of two values: the one at hand ("self", a convolution's result or the first operand) and another.
+/// An Add, or product, of two values: the one at hand ("self", a convolution's result or the first operand)
+/// and another.
 struct ResidualView {
   const void* other;  // rows of `type`; null: no Add
   ElementType type;
@@ -62,6 +65,8 @@ struct ResidualView {
   bool rounds;          // self is rounded to float16 first
   bool self_is_second;  // self is the Add's second input
   AddScales scales;     // int8
+  bool product;         // of stored rows
+  float scale;          // int8 products
 };
 
 /// How many values became infinite (or were NaN) when they were rounded to float16.
@@ -79,8 +84,8 @@ struct Finish {
   const uint16_t* self_half;  // the same for a float16 Add
   int64_t stride;             // of the source, elements per row
   int32_t channels;
-  const float* scale;  // [channels] padded to 16, int_sums only
-  const float* bias;   // [channels] padded to 16, or null
+  const float* scale;  // [channels] padded to 16; null: none, with int_sums never
+  const float* bias;   // [channels] padded to 16, or null; with a scale never
   Activation activation;
   bool rounds;  // to float16, before the Add
   ResidualView residual;

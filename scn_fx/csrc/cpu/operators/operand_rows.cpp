@@ -21,7 +21,7 @@ int64_t rows_at_hand(int32_t channels) { return std::max<int64_t>(1, (int64_t(1)
 }  // namespace
 
 StoreView store(ElementType type, void* out, int64_t stride, bool rounds, float factor) {
-  return {type, false, {}, rounds, factor, out, stride, int32_t(stride)};
+  return {type, false, nullptr, nullptr, {}, rounds, factor, out, stride, int32_t(stride)};
 }
 
 void fail_if_lost(const Overflow& lost, const std::string& layer) {

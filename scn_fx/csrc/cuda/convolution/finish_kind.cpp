@@ -8,7 +8,8 @@ FinishKind finish_kind(ElementType precision, const FinishView& f) {
   const EmissionView& first = f.emissions[0];
   bool floors = is_floor(f.activation);
   for (int32_t i = 0; i < f.emission_count; ++i)
-    floors = floors && is_floor(f.emissions[i].activation) && !f.emissions[i].rounds_first;
+    floors = floors && is_floor(f.emissions[i].activation) && !f.emissions[i].rounds_first &&
+             !f.emissions[i].scale;
   if (!floors) return FinishKind::kAny;
   if (f.emission_count == 1 && first.dense && first.type == ElementType::kFloat16 && first.rounds &&
       !f.rounds && !f.residual.other) {

@@ -30,6 +30,14 @@ __device__ __forceinline__ uint32_t round_chunk(float (&v)[Size]) {
   return bits;
 }
 
+/// The affine map of a row's channels from `channel` on; scale and shift are zero beyond the last one.
+template <int Size>
+__device__ __forceinline__ void map_chunk(const EmissionView& e, float (&v)[Size], int32_t channel) {
+#pragma unroll
+  for (int k = 0; k < Size; ++k)
+    v[k] = __fadd_rn(__fmul_rn(v[k], __ldg(e.scale + channel + k)), __ldg(e.shift + channel + k));
+}
+
 /// The Add, of a row's channels from `channel` on.
 template <int Size>
 __device__ __forceinline__ void add_chunk(const ResidualView& r, float (&v)[Size], int32_t row,
@@ -145,6 +153,7 @@ struct LaneFinish<FinishKind::kAny> {
         for (int k = 0; k < kSize; ++k) v[k] = chunk_of(c)[k];
         uint32_t bits = 0;  // of values that are lost before or behind the activation
         if (e.rounds_first) bits = round_chunk<kSize>(v);
+        if (e.scale) map_chunk<kSize>(e, v, channel);
         activate_all(e.activation, v);
         if (e.rounds) bits |= round_chunk<kSize>(v);
         once += __popc(bits);

@@ -18,6 +18,12 @@ __device__ __forceinline__ float other_operand(const ResidualView& r, int32_t ro
   return reinterpret_cast<const float*>(at)[column];
 }
 
+/// The product of two stored values.
+__device__ __forceinline__ float multiply_operands(const ResidualView& r, float self, float other) {
+  const float product = __fmul_rn(self, other);
+  return r.type == ElementType::kInt8 ? __fmul_rn(product, r.scale) : product;
+}
+
 /// The Add, with the value at hand not yet quantised (`self_quantised`: already).
 __device__ __forceinline__ float add_operands(const ResidualView& r, float self, float other,
                                               bool self_quantised, Lost& lost) {
@@ -31,9 +37,10 @@ __device__ __forceinline__ float add_operands(const ResidualView& r, float self,
 }
 
 /// What one emission makes of a value, still as float: the stored number itself.
-__device__ __forceinline__ float emitted(const EmissionView& e, float y, int32_t& lost) {
+__device__ __forceinline__ float emitted(const EmissionView& e, float y, int32_t column, int32_t& lost) {
   int32_t first = 0, behind = 0;
   if (e.rounds_first) y = through_half(y, first);
+  if (e.scale) y = __fadd_rn(__fmul_rn(y, __ldg(e.scale + column)), __ldg(e.shift + column));
   y = activate(e.activation, y);
   if (e.rounds) y = through_half(y, behind);
   lost += max(first, behind);

@@ -31,7 +31,7 @@ __device__ __forceinline__ void emit_row(const FinishView& f, int32_t row, const
       for (int32_t i = 0; i < 16; ++i) {
         if (i >= per_chunk || first + i >= f.channels) break;
         int32_t once = 0;
-        const float v = emitted(e, value(first + i), once);
+        const float v = emitted(e, value(first + i), first + i, once);
         if (which == 0) lost.stored += once;
         put(chunk, e.type, i, v);
       }
@@ -150,10 +150,13 @@ __global__ void finish_kernel(const char* self, ElementType type, int32_t stride
         f, row,
         [&](int32_t c) {
           Lost ignored;
-          const float y = activate(f.activation, other_operand(as_self, row, c));
-          return f.residual.other
-                     ? add_operands(f.residual, y, other_operand(f.residual, row, c), true, ignored)
-                     : y;
+          float y = other_operand(as_self, row, c);
+          if (f.scale) y = __fadd_rn(__fmul_rn(y, __ldg(f.scale + c)), __ldg(f.bias + c));
+          y = activate(f.activation, y);
+          if (!f.residual.other) return y;
+          const float other = other_operand(f.residual, row, c);
+          return f.residual.product ? multiply_operands(f.residual, y, other)
+                                    : add_operands(f.residual, y, other, true, ignored);
         },
         lost);
   }
@@ -172,6 +175,19 @@ __global__ void scatter_kernel(const char* rows, int32_t stride, const __grid_co
     const int64_t cell = (int64_t(s.z) * e.height + s.y) * e.width + s.x;
     static_cast<T*>(e.out)[(int64_t(s.batch) * e.columns + column) * e.cells + cell] =
         reinterpret_cast<const T*>(rows + int64_t(row) * stride)[column];
+  }
+}
+
+/// Columns of rows to those of others, or zeros.
+template <typename T>
+__global__ void copy_kernel(const __grid_constant__ CopyView v, const int32_t* count) {
+  const int64_t items = int64_t(*count) * v.columns;
+  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < items;
+       i += int64_t(gridDim.x) * kThreads) {
+    const int64_t row = i / v.columns;
+    const int32_t column = int32_t(i - row * v.columns);
+    reinterpret_cast<T*>(v.to + row * v.to_stride)[column] =
+        v.from ? reinterpret_cast<const T*>(v.from + row * v.from_stride)[column] : T(0);
   }
 }
 
@@ -245,7 +261,7 @@ LoadFewView load_few_view(const DeviceFrame* frame, const SitesView& set, int32_
   LoadFewView view{};
   const EmissionView& e = finish.emissions[0];
   if (channels > LoadFewView::kChannels || finish.emission_count != 1 || e.type != ElementType::kFloat16 ||
-      e.dense || e.activation.kind != ActivationKind::kNone || e.rounds_first ||
+      e.dense || e.activation.kind != ActivationKind::kNone || e.rounds_first || e.scale ||
       e.stride != 2 * LoadFewView::kChannels) {
     return view;
   }
@@ -277,6 +293,18 @@ void finish_rows(const void* self, ElementType type, int32_t stride, const Sites
   finish_kernel<<<blocks_for(set.capacity), kThreads, 0, stream>>>(static_cast<const char*>(self), type,
                                                                    stride, set.count, finish);
   check_launch("finishing rows");
+}
+
+void copy_columns(const CopyView& view, const SitesView& set, cudaStream_t stream) {
+  const uint32_t blocks = blocks_for(int64_t(set.capacity) * view.columns);
+  if (view.element == 1) {
+    copy_kernel<uint8_t><<<blocks, kThreads, 0, stream>>>(view, set.count);
+  } else if (view.element == 2) {
+    copy_kernel<uint16_t><<<blocks, kThreads, 0, stream>>>(view, set.count);
+  } else {
+    copy_kernel<uint32_t><<<blocks, kThreads, 0, stream>>>(view, set.count);
+  }
+  check_launch("concat");
 }
 
 void scatter_rows(const void* rows, int32_t stride, const EmissionView& dense, const SitesView& set,

@@ -14,10 +14,19 @@ namespace scn::cuda {
 void load_rows(const DeviceFrame* frame, const SitesView& set, int32_t channels, const FinishView& finish,
                int32_t* row_of_input, int32_t* status, cudaStream_t stream);
 
-/// The finish of stored rows (`self`): an Add that no convolution took along, whose first operand they are,
-/// or an activation.
+/// The finish of stored rows (`self`): an Add that no convolution took along or a product, whose first
+/// operand they are, an affine map or an activation.
 void finish_rows(const void* self, ElementType type, int32_t stride, const SitesView& set,
                  const FinishView& finish, cudaStream_t stream);
+
+/// Columns that are copied, or set to zero.
+struct CopyView {
+  const char* from;  // row 0, first column; null: zeros
+  char* to;
+  int32_t from_stride, to_stride;  // bytes
+  int32_t columns, element;        // bytes of an element
+};
+void copy_columns(const CopyView& view, const SitesView& set, cudaStream_t stream);
 
 /// Stored rows to the cells of a dense map that was cleared before.
 void scatter_rows(const void* rows, int32_t stride, const EmissionView& dense, const SitesView& set,

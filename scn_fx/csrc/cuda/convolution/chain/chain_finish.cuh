@@ -135,6 +135,11 @@ __device__ __forceinline__ void finish_chain(const FinishView& f, const SitesVie
 #pragma unroll
     for (int i = 0; i < kChainColumns; ++i) v[i] = y[i];
     if (e.rounds_first) round_values(v, stored);
+    if (e.scale && column < e.columns) {
+#pragma unroll
+      for (int i = 0; i < kChainColumns; ++i)
+        v[i] = __fadd_rn(__fmul_rn(v[i], __ldg(e.scale + column + i)), __ldg(e.shift + column + i));
+    }
     activate_all(e.activation, v);
     if (e.rounds) round_values(v, stored);
     if (e.dense) {
