@@ -17,7 +17,7 @@ from scn_fx.errors import BoundError, CaptureError, ScnError
 from scn_fx.geometry import ConvGeometry
 from scn_fx.operators.activations import activation_of_spconv, real_activations
 
-__all__ = ["convolve"]
+__all__ = ["check_sites", "convolve", "new_map"]
 
 
 def convolve(
@@ -67,7 +67,7 @@ def _convolution(
         if known is not None:
             kernel_map = _reused(tracing, module, tensor, known)
         else:
-            kernel_map = _made(tracing, module, tensor, name)
+            kernel_map = new_map(tracing, module, tensor, name)
             if module.indice_key is not None:
                 indice_dict = {**indice_dict, module.indice_key: kernel_map}
     if weight.dim() < 5:
@@ -101,12 +101,12 @@ def _not_captured(module: Any, tensor: Any, reason: str) -> Any:
     return stand_in(tensor, reason, module.out_channels, shape, new_sites=not module.subm)
 
 
-def _check(tracing: Tracing, module: Any, tensor: Any, weight: Any, bias: Any, activation: str) -> None:
-    """Refuse what the operators do not express, naming the layer."""
+def check_sites(tracing: Tracing, module: Any, tensor: Any) -> None:
+    """Refuse dimensions and batch sizes that the operators do not express, naming the layer."""
     layer = f"Layer {tracing.describe(module)}"
     if module.ndim not in DIMENSIONS:
         raise CaptureError(
-            f"{layer} is a convolution of {module.ndim} dimensions; layers of 1, 2 and 3 are supported, on "
+            f"{layer} is a layer of {module.ndim} dimensions; layers of 1, 2 and 3 are supported, on "
             "indices [N, 2] to [N, 4] (batch, z, y, x). Use a 3D network with the fourth axis among the "
             "features (as the time lag of LiDAR sweeps is) or as samples of the batch, or end the captured "
             "part before it."
@@ -114,10 +114,27 @@ def _check(tracing: Tracing, module: Any, tensor: Any, weight: Any, bias: Any, a
     grid = list(tensor.spatial_shape)
     if len(grid) != module.ndim or tensor.indices.shape[1] != module.ndim + 1:
         raise CaptureError(
-            f"{layer} is a convolution of {module.ndim} dimension(s), but its input is a sparse tensor of "
+            f"{layer} is a layer of {module.ndim} dimension(s), but its input is a sparse tensor of "
             f"{len(grid)}: indices [N, {tensor.indices.shape[1]}] on a grid of {grid}. Give the sparse "
             f"tensor indices [N, {module.ndim + 1}] and a grid of {module.ndim} size(s)."
         )
+    if isinstance(tensor.batch_size, torch.SymInt):
+        raise CaptureError(
+            f"{layer}: the batch size of its input is computed from the voxels' values or their number, "
+            "which differ from frame to frame. A batch size must be a Python number among args, or given to "
+            "capture: capture(…, batch_size=…)."
+        )
+    if isinstance(tensor.batch_size, bool) or not isinstance(tensor.batch_size, Integral):
+        raise CaptureError(
+            f"{layer}: the batch size of its input is a {type(tensor.batch_size).__name__}, not a Python "
+            "integer. It becomes a constant of the graph: pass it as an int among args."
+        )
+
+
+def _check(tracing: Tracing, module: Any, tensor: Any, weight: Any, bias: Any, activation: str) -> None:
+    """Refuse what the operators do not express, naming the layer."""
+    check_sites(tracing, module, tensor)
+    layer = f"Layer {tracing.describe(module)}"
     if module.groups != 1:
         raise CaptureError(f"{layer} has groups={module.groups}; only groups=1 is supported.")
     fused = activation_of_spconv(activation)
@@ -148,17 +165,6 @@ def _check(tracing: Tracing, module: Any, tensor: Any, weight: Any, bias: Any, a
         raise CaptureError(
             f"{layer} expects features of {module.in_channels} channels, got {tuple(tensor.features.shape)}."
         )
-    if isinstance(tensor.batch_size, torch.SymInt):
-        raise CaptureError(
-            f"{layer}: the batch size of its input is computed from the voxels' values or their number, "
-            "which differ from frame to frame. A batch size must be a Python number among args, or given to "
-            "capture: capture(…, batch_size=…)."
-        )
-    if isinstance(tensor.batch_size, bool) or not isinstance(tensor.batch_size, Integral):
-        raise CaptureError(
-            f"{layer}: the batch size of its input is a {type(tensor.batch_size).__name__}, not a Python "
-            "integer. It becomes a constant of the graph: pass it as an int among args."
-        )
 
 
 def _pointwise(tracing: Tracing, module: Any, tensor: Any, name: str) -> KernelMap:
@@ -172,8 +178,8 @@ def _pointwise(tracing: Tracing, module: Any, tensor: Any, name: str) -> KernelM
     return _subm_map(tracing, tensor, geometry, name, tracing.rulebook(name))
 
 
-def _made(tracing: Tracing, module: Any, tensor: Any, name: str) -> KernelMap:
-    """A new map, remembered by the caller under the layer's `indice_key`."""
+def new_map(tracing: Tracing, module: Any, tensor: Any, name: str) -> KernelMap:
+    """A new map of a convolution or pooling layer, remembered by the caller under its `indice_key`."""
     # An empty key shares as any other does, but a file needs a name for the map.
     stem = name if module.indice_key in (None, "") else str(module.indice_key)
     try:
@@ -215,19 +221,20 @@ def _submanifold_geometry(module: Any, shape: list[int]) -> ConvGeometry:
 
 
 def _strided_geometry(module: Any, shape: list[int]) -> ConvGeometry:
+    transposed = bool(getattr(module, "transposed", False))  # which pooling layers do not know
     geometry = ConvGeometry.strided(
         lifted(shape, 1),
         lifted(module.kernel_size, 1),
         lifted(module.stride, 1),
         lifted(module.padding, 0),
         lifted(module.dilation, 1),
-        output_padding=lifted(module.output_padding, 0) if module.transposed else [0, 0, 0],
-        transposed=module.transposed,
+        output_padding=lifted(module.output_padding, 0) if transposed else [0, 0, 0],
+        transposed=transposed,
     )
-    if module.transposed and max(geometry.dilation) > 1:
+    if transposed and max(geometry.dilation) > 1:
         # spconv leaves the dilation out of the output shape of a transposed convolution and drops what is
         # outside.
-        raise CaptureError("a transposed convolution with dilation > 1 is not supported; use dilation 1.")
+        raise ScnError("a transposed convolution with dilation > 1 is not supported; use dilation 1.")
     return geometry
 
 

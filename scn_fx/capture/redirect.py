@@ -24,6 +24,7 @@ from scn_fx.capture.convolution import convolve
 from scn_fx.capture.foreign import refuse_foreign
 from scn_fx.capture.given_frame import made_tensor
 from scn_fx.capture.packages import spconv
+from scn_fx.capture.pooling import pooled
 from scn_fx.capture.spconv1 import convolution_of, old_classes
 from scn_fx.capture.tracing import Tracing
 from scn_fx.capture.unsupported import stand_in
@@ -81,8 +82,8 @@ def _redirections() -> list[tuple[Any, str, Callable[[Any], Any]]]:
         (tensor, "__init__", _made),
         (tensor, "dense", _dense),
         (tensor, "features", _features),
-        (pool.SparseMaxPool, "forward", _pool),
-        (pool.SparseAvgPool, "forward", _pool),
+        (pool.SparseMaxPool, "forward", _pool("max")),
+        (pool.SparseAvgPool, "forward", _pool("mean")),
         (pool.SparseGlobalMaxOrAvgPool, "forward", _global_pool),
         (functional, "sparse_add", _sparse_add),
         (functional, "sparse_add_hash_based", _sparse_add),
@@ -204,22 +205,15 @@ def _features(original: property) -> property:
     return property(original.fget, assign, doc=original.__doc__)
 
 
-def _pool(original: Callable[..., Any]) -> Callable[..., Any]:
-    def forward(self: Any, input: Any) -> Any:
-        tracing = _active()
-        if tracing is None:
-            return original(self, input)
-        reason = (
-            f"Module {tracing.describe(self)} pools, which is not supported. Train with a strided "
-            f"SparseConv{len(input.spatial_shape)}d in its place, or end the captured part before it."
-        )
-        shape = list(input.spatial_shape)
-        if not self.subm:
-            geometry = (self.kernel_size, self.stride, self.padding, self.dilation)
-            shape = spconv().ops.get_conv_output_size(shape, *geometry)
-        return stand_in(input, reason, input.features.shape[1], shape, new_sites=not self.subm)
+def _pool(kind: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def replacement(original: Callable[..., Any]) -> Callable[..., Any]:
+        def forward(self: Any, input: Any) -> Any:
+            tracing = _active()
+            return original(self, input) if tracing is None else pooled(tracing, self, input, kind)
 
-    return forward
+        return forward
+
+    return replacement
 
 
 def _global_pool(original: Callable[..., Any]) -> Callable[..., Any]:

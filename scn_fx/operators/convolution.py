@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scn_fx.operators.activations import ACTIVATIONS, real_activations
+from scn_fx.operators.maps import map_attributes
 from scn_fx.operators.onnx_form import PRECISIONS, Attributes, OnnxForm, precision_attributes
 from scn_fx.operators.spec import Kind, Operand, OperatorSpec, Range, Sites
 
@@ -14,24 +15,13 @@ __all__ = ["CONVOLUTION"]
 
 
 def _attributes(layer: Any) -> Attributes:
-    geometry, channels = layer.geometry, layer.weight.shape
+    channels = layer.weight.shape
     return {
         "ndim": 3,
-        "input_spatial_shape": list(geometry.input_spatial_shape),
-        "output_spatial_shape": list(geometry.output_spatial_shape),
         "in_channels": int(channels[4]),
         "out_channels": int(channels[0]),
-        "kernel_size": list(geometry.kernel_size),
-        "output_bound": layer.output_bound,
-        "stride": list(geometry.stride),
-        "dilation": list(geometry.dilation),
-        "padding": list(geometry.padding),
-        "transposed": int(geometry.transposed),
-        "inverse": int(geometry.inverse),
-        "output_padding": list(geometry.output_padding),
         "groups": 1,
-        "subm": int(geometry.subm),
-        "rulebook": layer.rulebook,
+        **map_attributes(layer),
         "activation": layer.activation,
         **ACTIVATIONS[layer.activation].attributes(layer.activation_parameter),
         # The number of sites is not known before a frame arrives.

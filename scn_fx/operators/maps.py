@@ -12,7 +12,34 @@ from typing import Any
 from scn_fx.geometry import MOST_SITES, ConvGeometry, Triple
 from scn_fx.operators.spec import GridRule, Kind, MapRule, MapSide, Operand, OperatorSpec
 
-__all__ = ["CONV_MAP", "INPUT_SITES", "INVERSE_MAP", "SUBM_MAP"]
+__all__ = ["CONV_MAP", "INPUT_SITES", "INVERSE_MAP", "MAP_TYPES", "SUBM_MAP", "map_attributes"]
+
+MAP_TYPES = {
+    "input_spatial_shape": "ints", "output_spatial_shape": "ints", "kernel_size": "ints",
+    "output_bound": "i", "stride": "ints", "dilation": "ints", "padding": "ints", "transposed": "i",
+    "inverse": "i", "output_padding": "ints", "subm": "i", "rulebook": "s",
+}  # fmt: skip
+"""ONNX types of the attributes that say a node's kernel map."""
+
+
+def map_attributes(layer: Any) -> dict[str, Any]:
+    """The attributes of a node that say its kernel map."""
+    geometry = layer.geometry
+    return {
+        "input_spatial_shape": list(geometry.input_spatial_shape),
+        "output_spatial_shape": list(geometry.output_spatial_shape),
+        "kernel_size": list(geometry.kernel_size),
+        "output_bound": layer.output_bound,
+        "stride": list(geometry.stride),
+        "dilation": list(geometry.dilation),
+        "padding": list(geometry.padding),
+        "transposed": int(geometry.transposed),
+        "inverse": int(geometry.inverse),
+        "output_padding": list(geometry.output_padding),
+        "subm": int(geometry.subm),
+        "rulebook": layer.rulebook,
+    }
+
 
 _INDICES = Operand("indices", Kind.SITES)
 _NAMED = f'str rulebook="", int output_bound={MOST_SITES}'

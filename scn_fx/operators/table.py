@@ -16,6 +16,7 @@ from scn_fx.operators.dense import RESHAPE, SCATTER_DENSE, TRANSPOSE
 from scn_fx.operators.maps import CONV_MAP, INPUT_SITES, INVERSE_MAP, SUBM_MAP
 from scn_fx.operators.multiply import MULTIPLY
 from scn_fx.operators.onnx_form import OnnxForm
+from scn_fx.operators.pool import POOL
 from scn_fx.operators.spec import OperatorSpec
 
 __all__ = ["OPERATORS", "activation_operator", "of_onnx_type", "onnx_forms"]
@@ -29,6 +30,7 @@ OPERATORS: Mapping[str, OperatorSpec] = MappingProxyType(
             MULTIPLY,
             AFFINE,
             CONCAT,
+            POOL,
             *map(activation_spec, real_activations()),
             SCATTER_DENSE,
             RESHAPE,

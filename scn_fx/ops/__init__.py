@@ -17,6 +17,7 @@ from scn_fx.ops.dense import reshape, scatter_dense, transpose
 from scn_fx.ops.input_sites import input_sites
 from scn_fx.ops.kernel_maps import conv_map, inverse_map, subm_map
 from scn_fx.ops.multiply import multiply
+from scn_fx.ops.pool import pool
 
 __all__ = [
     "add",
@@ -27,6 +28,7 @@ __all__ = [
     "input_sites",
     "inverse_map",
     "multiply",
+    "pool",
     "reshape",
     "scatter_dense",
     "subm_map",

@@ -380,7 +380,6 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
         lambda m, x: torch.cat([x.features, x.features], 0),
         r"cat in the model's own.*mixes rows|other rows",
     ),
-    "a product of two values": (lambda m, x: x.features * m.a(x).features, "mul in the model's own"),
     "mean over rows": (lambda m, x: x.features - x.features.mean(0), "mean in the model's own.*rows"),
     "statistics that are not finite": (lambda m, x: m.bad(x.features.relu()), r"batch_norm.*not finite"),
     "softmax": (lambda m, x: x.features.softmax(1), "softmax in the model's own"),
@@ -388,13 +387,13 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
         lambda m, x: nn.functional.layer_norm(m.linear(x.features), (8,)),
         "layer_norm in the model's own",
     ),
-    "a product behind a BatchNorm": (
-        lambda m, x: m.fine(x.features) * x.features.sigmoid(),
-        "mul in the model's own.*not linear",
+    "a product with a number per site": (
+        lambda m, x: m.fine(x.features) * x.features.sum(1, keepdim=True),
+        "mul in the model's own",
     ),
-    "pooling before a BatchNorm": (
-        lambda m, x: m.fine(m.pool(x).features.relu()),
-        r"'pool' \(SparseMaxPool3d\) pools",
+    "what is no layer before a BatchNorm": (
+        lambda m, x: m.fine(m.up(x).features.relu()),
+        r"'up' \(SparseConvTranspose3d\)",
     ),
 }
 
@@ -411,7 +410,7 @@ def test_what_is_no_channel_map_is_refused_by_name(case: str) -> None:
         bad=bad,
         fine=norm(),
         linear=nn.Linear(8, 8),
-        pool=spconv.SparseMaxPool3d(2),
+        up=spconv.SparseConvTranspose3d(8, 8, 3, dilation=2, bias=False),
         down=spconv.SparseConv3d(8, 8, 3, 2, bias=False),
     ).eval()
     with pytest.raises(CaptureError, match=message):

@@ -191,11 +191,7 @@ class Mixed(nn.Module):
             r"'conv' \(SparseConv3d\) .* of 3 .* sparse tensor of 2",
         ),
         (lambda: spconv.SubMConv4d(4, 4, 3), (6, 7), r"'conv' \(SubMConv4d\) .* of 4 dimensions.*time lag"),
-        (
-            lambda: spconv.SparseMaxPool2d(3),
-            (6, 7),
-            r"'conv' \(SparseMaxPool2d\) pools.*strided SparseConv2d",
-        ),
+        (lambda: spconv.SparseMaxPool2d(3), (5, 6, 7), r"'conv' \(SparseMaxPool2d\) .* of 2 .* tensor of 3"),
     ],
 )
 def test_layers_of_other_dimensions_are_refused(conv: Any, grid: tuple[int, ...], message: str) -> None:

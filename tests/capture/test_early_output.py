@@ -58,20 +58,15 @@ def written(m: Any, x: Any) -> Any:
 
 
 RESTS: dict[str, tuple[Callable[[Any, Any], Any], dict[str, Callable[[], nn.Module]], str]] = {
-    "max pooling": (
-        lambda m, x: m.pool(x),
-        {"pool": lambda: spconv.SparseMaxPool3d(2)},
-        r"'pool' \(SparseMaxPool3d\)",
+    "dilated and transposed": (
+        lambda m, x: m.up(x),
+        {"up": lambda: spconv.SparseConvTranspose3d(4, 4, 3, dilation=2, bias=False)},
+        r"'up' \(SparseConvTranspose3d\)",
     ),
-    "pooled and convolved": (
-        lambda m, x: m.conv(m.pool(x)).dense(),
-        {"pool": lambda: spconv.SparseMaxPool3d(2, 2), "conv": subm},
-        r"'pool' \(SparseMaxPool3d\) pools",
-    ),
-    "average pooling": (
-        lambda m, x: m.pool(x),
-        {"pool": lambda: spconv.SparseAvgPool3d(2)},
-        r"'pool' \(SparseAvg",
+    "that, and convolved": (
+        lambda m, x: m.conv(m.up(x)).dense(),
+        {"up": lambda: spconv.SparseConvTranspose3d(4, 4, 3, dilation=2, bias=False), "conv": subm},
+        r"'up' \(SparseConvTranspose3d\).*dilation",
     ),
     "global pooling": (
         lambda m, x: m.head(m.pool(x)),

@@ -40,8 +40,8 @@ def untracked() -> Any:
 
 SEQUENCES: dict[str, tuple[Callable[[], list[Any]], str]] = {
     "pooling": (
-        lambda: [subm(), spconv.SparseMaxPool3d(2)],
-        r"'1' \(SparseMaxPool3d\).*strided SparseConv3d",
+        lambda: [subm(), spconv.SparseGlobalMaxPool()],
+        r"'1' \(SparseGlobalMaxPool\) pools over whole frames",
     ),
     "2D": (lambda: [spconv.SparseConv2d(4, 4, 3)], r"'0' \(SparseConv2d\)"),
     "mish": (lambda: [subm(), nn.Mish()], r"mish in module '1' \(Mish\).*The activations of sparse layers"),
@@ -98,7 +98,10 @@ PROGRAMS: dict[str, tuple[Callable[[Any, Any, Any], Any], str]] = {
         lambda a, b, x: x.replace_feature(torch.cat([a(x).features, b(x).features], 0)),
         "cat in the model's own forward",
     ),
-    "product": (lambda a, b, x: x.replace_feature(a(x).features * b(x).features), "mul in the model's own"),
+    "product": (
+        lambda a, b, x: x.replace_feature(a(x).features * b(x).features.sum(1, keepdim=True)),
+        "mul in the model's own",
+    ),
     "voxel count": (lambda a, b, x: a(x) if x.features.shape[0] > 100 else b(x), "number"),
     "branch on values": (lambda a, b, x: a(x) if bool(x.features.sum() > 0) else b(x), "values"),
 }

@@ -67,6 +67,10 @@ def _cases() -> dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]]:
             {"name": "gate", "precision": "int8", "output_precision": "fp16"}
             | {"input0_dynamic_range": 2.0, "input1_dynamic_range": 3.0},
         ),
+        **{
+            f"pool {kind}": (OPS.pool, (x, kernel_map), {"name": "pool", "kind": kind})
+            for kind in ("max", "mean", "sum")
+        },
         "product": (OPS.product, (x, weight.detach().reshape(8, 27, 6), kernel_map), {"name": "p"}),
         "weight_gradient": (OPS.weight_gradient, (other, x, kernel_map), {"name": "w"}),
         "leaky_relu": (OPS.leaky_relu, (x,), {"name": "leaky", "activation_parameter": -0.3}),

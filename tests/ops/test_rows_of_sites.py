@@ -12,7 +12,7 @@ import torch
 
 import scn_fx.ops  # noqa: F401  (registers the operators)
 from scn_fx.errors import ArgumentError, CalibrationError, OverflowedError, ScnError, SiteError
-from tests.ops.samples import random_tensor
+from tests.ops.samples import random_sites, random_tensor, strided_arguments
 from tests.oracle import numerics
 
 OPS = torch.ops.scn_fx
@@ -78,6 +78,35 @@ def test_product_of_a_value_with_itself() -> None:
     _same(OPS.multiply(a, a, name="square"), a * a, [a])
 
 
+def _pooled(x: torch.Tensor, kernel_map: torch.Tensor, kind: str) -> torch.Tensor:
+    """By torch's own operators, row by row."""
+    rows = []
+    for entries in kernel_map:
+        found = x[entries[entries >= 0].long()]
+        if kind == "max":
+            rows.append(found.amax(0))
+        else:
+            rows.append(found.sum(0) if kind == "sum" else found.mean(0))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("kind", ["max", "mean", "sum"])
+def test_pooling_and_its_gradients(kind: str) -> None:
+    _, kernel_map = OPS.conv_map(random_sites(), **strided_arguments())
+    x = random_tensor(40, 5).requires_grad_()
+    _same(OPS.pool(x, kernel_map, name="pool", kind=kind), _pooled(x, kernel_map, kind), [x])
+
+
+def test_pooling_keeps_nan_and_empty_rows_are_zero() -> None:
+    x = torch.tensor([[1.0], [float("nan")], [-3.0]])
+    kernel_map = torch.tensor([[0, 1], [1, 0], [2, -1], [-1, -1]], dtype=torch.int32)
+    for kind in ("max", "mean", "sum"):
+        made = OPS.pool(x, kernel_map, name="pool", kind=kind)
+        assert made[:2].isnan().all()
+        assert made[2:].tolist() == [[-3.0], [0.0]]
+    assert OPS.pool(x[:0], kernel_map[3:], name="pool", kind="max").tolist() == [[0.0]]
+
+
 INT8 = {
     "precision": "int8",
     "output_precision": "int8",
@@ -132,6 +161,16 @@ REFUSED: dict[str, Refusal] = {
         lambda: OPS.multiply(A, A[:, :1], name="gate"),
         SiteError,
         "'gate': both operands must have the same channels",
+    ),
+    "another kind of pooling": (
+        lambda: OPS.pool(A, torch.zeros(2, 1, dtype=torch.int32), name="pool", kind="min"),
+        ArgumentError,
+        "'pool': kind must be one of max, mean, sum, got 'min'",
+    ),
+    "a map of other sites": (
+        lambda: OPS.pool(A, torch.tensor([[4], [0]], dtype=torch.int32), name="pool", kind="max"),
+        SiteError,
+        "pool: the kernel map reads input row 4, but there are 4 input rows",
     ),
     "no range": (
         lambda: OPS.multiply(A, A, name="gate", precision="int8", output_precision="int8"),

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-__all__ = ["Piece", "add", "build_onnx", "convolution", "node"]
+__all__ = ["Piece", "add", "build_onnx", "convolution", "node", "pool"]
 
 DOMAIN = "scn_fx"
 Triple = Sequence[int]
@@ -96,6 +96,42 @@ def convolution(
         output_spatial_shape=list(output_shape),
     )
     return Piece(piece.proto, (_float16(f"{name}.weight", weight), _float16(f"{name}.bias", bias)))
+
+
+def pool(
+    name: str,
+    x: str,
+    y: str,
+    kind: str,
+    kernel: Triple,
+    *,
+    input_shape: Triple,
+    output_shape: Triple,
+    stride: Triple = (1, 1, 1),
+    padding: Triple = (0, 0, 0),
+    dilation: Triple = (1, 1, 1),
+    subm: bool = False,
+    rulebook: str | None = None,
+    output_bound: int = 200_000,
+) -> Piece:
+    """A SparsePool; shapes are spatial (z, y, x)."""
+    return node(
+        "SparsePool",
+        name,
+        [x],
+        y,
+        kind=kind,
+        kernel_size=list(kernel),
+        stride=list(stride),
+        padding=list(padding),
+        dilation=list(dilation),
+        subm=int(subm),
+        inverse=0,
+        output_bound=output_bound,
+        rulebook=name if rulebook is None else rulebook,
+        input_spatial_shape=list(input_shape),
+        output_spatial_shape=list(output_shape),
+    )
 
 
 def add(

@@ -46,6 +46,12 @@ ATTRIBUTES: dict[str, dict[str, int]] = {
     "Mul": _ADD,
     "Affine": {"scale": FLOATS, "shift": FLOATS},
     "Concat": {"axis": INT},
+    "SparsePool": {
+        **dict.fromkeys(("kind", "rulebook"), STRING),
+        **dict.fromkeys(("kernel_size", "stride", "padding", "dilation", "output_padding"), INTS),
+        **dict.fromkeys(("subm", "inverse", "transposed", "output_bound"), INT),
+        **dict.fromkeys(("input_spatial_shape", "output_spatial_shape"), INTS),
+    },
     "Relu": {},
     "LeakyRelu": {"alpha": FLOAT},
     "ScatterDense": {"format": STRING, "input_spatial_shape": INTS, "output_shape": INTS},
@@ -64,7 +70,10 @@ ATTRIBUTES.update({op_type: ATTRIBUTES.get(op_type, {}) for op_type in ACTIVATIO
 MISSING_ALPHA = 0.01
 """The slope of a LeakyReLU that names none."""
 _ACTIVATIONS = ("None", *ACTIVATION_NODES.values())
-_FOREIGN = {"Mul", "Affine", "Concat", *ACTIVATION_NODES, *ACTIVATION_NODES.values()} - {"Relu", "ReLU"}
+_FOREIGN = {"Mul", "Affine", "Concat", "SparsePool", *ACTIVATION_NODES, *ACTIVATION_NODES.values()} - {
+    "Relu",
+    "ReLU",
+}
 """Names of activations and nodes that only the engine reads."""
 
 _REQUIRED = {
@@ -73,6 +82,10 @@ _REQUIRED = {
         "rulebook", "input_spatial_shape", "output_spatial_shape",
     ),
     "Affine": ("scale", "shift"),
+    "SparsePool": (
+        "kind", "kernel_size", "stride", "padding", "dilation", "subm", "inverse", "output_bound", "rulebook",
+        "input_spatial_shape", "output_spatial_shape",
+    ),
     "ScatterDense": ("format", "input_spatial_shape", "output_shape"),
     "Reshape": ("dims",),
     "Transpose": ("dims",),

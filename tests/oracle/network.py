@@ -117,6 +117,12 @@ class Runner:
             return self._pair(node, *inputs)
         if node.op_type == "Concat":
             return self._concat(node, inputs)
+        if node.op_type == "SparsePool":
+            assert x.sites is not None, f"{node.name}: pools sparse features"
+            sites, kernel_map = self._map(node, x.sites)
+            assert len(sites) <= a["output_bound"], f"{node.name}: {len(sites)} sites > output_bound"
+            y = numerics.pool(x.values.astype(np.float32), kernel_map, a["kind"])
+            return replace(self._as_operand(node, x, y), sites=sites)
         if node.op_type == "Affine":
             numbers = (np.asarray(a[name], np.float32) for name in ("scale", "shift"))
             return self._as_operand(node, x, numerics.affine(x.values.astype(np.float32), *numbers))

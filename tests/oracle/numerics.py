@@ -171,6 +171,26 @@ def affine(x: Float32, scale: Float32, shift: Float32) -> Float32:
     return np.asarray(x * scale, np.float32) + shift
 
 
+def pool(x: Float32, kernel_map: Ints, kind: str) -> Float32:
+    """`max`, `mean` or `sum` of the neighbours of each row, in the order of offsets; zero without any."""
+    made = np.zeros((len(kernel_map), x.shape[1]), np.float32)
+    for row, entries in enumerate(kernel_map):
+        found = x[entries[entries >= 0]]
+        if len(found) == 0:
+            continue
+        if kind == "max":
+            best = found[0]
+            for other in found[1:]:
+                best = np.where((other <= best) | np.isnan(best), best, other)
+            made[row] = best
+            continue
+        total = np.zeros(x.shape[1], np.float32)
+        for other in found:
+            total = total + other
+        made[row] = total / np.float32(len(found)) if kind == "mean" else total
+    return made
+
+
 def relu(x: Array) -> Array:
     """`max(x, 0)`, keeping the dtype; NaN stays NaN, a negative zero becomes a positive one."""
     return np.where(x <= 0, x.dtype.type(0), x)

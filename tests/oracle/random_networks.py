@@ -44,7 +44,7 @@ class _Kind:
     """No node whose order of sums is free."""
     blocks: Sequence[str] = (
         *("subm", "residual", "residual", "strided", "transposed", "inverse", "activation"),
-        *("concat", "concat", "affine", "gate"),
+        *("concat", "concat", "affine", "gate", "pool"),
     )
     max_blocks: int = 4
     activations: Sequence[str] = ("ReLU",) * 6 + tuple(ACTIVATION_NODES.values())
@@ -253,6 +253,37 @@ class _Drawing:
         self.pieces.append(builder.node("Affine", name, [x.tensor], name, **numbers))
         return self._value(_Sparse(name, x.channels, x.shape, x.sites))
 
+    def pool(self, x: _Sparse) -> _Sparse:
+        """The largest, mean or sum of neighbours, of a strided or submanifold kernel."""
+        kernel = self.kind.flat(triple(self.choices, 1, self.kind.max_kernel))
+        stride = self.kind.flat(triple(self.choices, 1, self.kind.max_stride))
+        dilation = self.kind.flat(self.choices.pick(self.kind.dilations))
+        padding = tuple(k // 2 * d for k, d in zip(kernel, dilation, strict=True))
+        shape = output_shape(x.shape, kernel, stride, padding, dilation)
+        subm = min(shape) < 1 or self.choices.pick((False, False, True))
+        if subm:
+            stride, shape = (1, 1, 1), x.shape
+        kind = self.choices.pick(("max", "mean", "sum"))
+        name = self._name("pool", f"{kind} {kernel}/{stride}/{dilation}{' subm' if subm else ''}")
+        numbers = {"stride": stride, "padding": padding, "dilation": dilation}
+        self.pieces.append(
+            builder.pool(
+                name,
+                x.tensor,
+                name,
+                kind,
+                kernel,
+                input_shape=x.shape,
+                output_shape=shape,
+                subm=subm,
+                **numbers,
+            )
+        )
+        y = _Sparse(name, x.channels, shape, x.sites if subm else name)
+        if not subm:
+            self.partners.append((name, x, y, {"kernel": kernel, **numbers}))
+        return self._value(y)
+
     def gate(self, x: _Sparse) -> _Sparse:
         """The value times what a convolution and an activation make of it, in either order."""
         other = self.convolution(x, "subm", True, out=x.channels)
@@ -306,7 +337,7 @@ def _make(kind: _Kind, choices: Choices) -> RandomNetwork:
         block = choices.pick(kind.blocks)
         if block == "residual":
             value = drawing.residual(value)
-        elif block in ("activation", "concat", "affine", "gate"):
+        elif block in ("activation", "concat", "affine", "gate", "pool"):
             value = getattr(drawing, block)(value)
         elif block == "inverse":
             value = drawing.inverse(value, choices.pick((False, True)))
@@ -353,7 +384,7 @@ def wide_network(seed: int, precision: str) -> RandomNetwork:
         precisions=(precision,),
         exact=False,
         blocks=("subm", "subm", "strided", "strided", "transposed", "residual", "residual", "inverse",
-                "activation", "concat", "affine", "gate"),
+                "activation", "concat", "affine", "gate", "pool"),
         max_blocks=2,
         max_kernel=5,
         max_stride=3,

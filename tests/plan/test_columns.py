@@ -10,8 +10,8 @@ import pytest
 
 from scn_fx import _core
 from scn_fx.errors import OnnxError
-from tests.oracle.builder import Piece, add, build_onnx, node
-from tests.plan.test_plan import BACKENDS, _dense, _int8, _same, _steps, _summary
+from tests.oracle.builder import Piece, add, build_onnx, node, pool
+from tests.plan.test_plan import BACKENDS, GRID, _dense, _int8, _same, _steps, _summary
 
 INT8 = {"precision": "int8", "output_precision": "int8"}
 
@@ -99,6 +99,7 @@ def test_a_product_takes_a_step_and_no_add_is_lost_behind_it(backend: str) -> No
     assert [step.get("fused_add") for step in steps if step["name"] == "second"] == [None]
 
 
+SHAPES: Any = {"input_shape": GRID, "output_shape": GRID}
 REFUSED: dict[str, tuple[Piece, str]] = {
     "rows": (node("Concat", "cat", ["a", "a"], "y", axis=0), r"axis must be 1 \(channels\), the file says 0"),
     "nothing": (node("Concat", "cat", [], "y", axis=1), "expected at least 1 inputs"),
@@ -114,6 +115,11 @@ REFUSED: dict[str, tuple[Piece, str]] = {
     "ranges": (
         add("gate", "a", "a", "y", op_type="Mul", ranges=(2.0**-90, 2.0**-90), **INT8),
         "make a product of two int8 steps",
+    ),
+    "least": (pool("p", "a", "y", "min", (1, 1, 1), **SHAPES), "kind must be 'max', 'mean' or 'sum'"),
+    "grid": (
+        pool("p", "a", "y", "max", (2, 2, 2), stride=(2, 2, 2), **SHAPES),
+        "output_spatial_shape is .* but its geometry gives",
     ),
     "no range": (add("gate", "a", "a", "y", op_type="Mul", **INT8), "input0_dynamic_range must be"),
 }

@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/failures.h"
 #include "core/kernel_log.h"
+#include "cpu/convolution/pool.h"
 #include "scn_fx/half.h"
 
 namespace scn {
@@ -62,6 +63,13 @@ void CpuExecutor::load_network(const MemoryLimits& limits) {
   std::string widest;
   for (size_t i = 0; i < weights_.size(); ++i) {
     const NodeSpec& n = plan_.network.nodes[i];
+    if (n.kind == NodeKind::kPool) {
+      const Size own = pool_scratch(plan_.network.values[size_t(n.output)].channels) * pool_.size();
+      if (own > scratch) {
+        scratch = own;
+        widest = n.name;
+      }
+    }
     if (n.kind != NodeKind::kConvolution) continue;
     const int32_t offsets = plan_.network.maps[size_t(n.map)].geometry.volume();
     budget.take(prepared_bytes(n.precision, n.out_channels, offsets, n.in_channels) +
@@ -317,6 +325,17 @@ void CpuExecutor::concat(const Step& step) {
   }
 }
 
+void CpuExecutor::pool(const Step& step) {
+  const NodeSpec& n = plan_.node_of(step);
+  const StoredRows x = rows(step.input);
+  const int set = plan_.network.maps[size_t(n.map)].output_set;
+  const void* const data = x.is_half() ? static_cast<const void*>(x.half()) : x.floats();
+  const FeatureRows input{data, x.stride(), false, x.is_half()};
+  check_overflow(step,
+                 run_pool(kernels_, n.pooling, input, step.input.channels, held_->maps[size_t(n.map)].view(),
+                          held_->sets[size_t(set)].size(), finish_of(step.epilogue), pool_));
+}
+
 void CpuExecutor::check_overflow(const Step& step, const Overflow& lost) const {
   if (lost.before_add) fail_overflow(plan_.name_of(step), lost.before_add);
   if (lost.stored) fail_overflow(plan_.result_name_of(step), lost.stored);
@@ -332,6 +351,8 @@ void CpuExecutor::run_step(const Step& step, const FrameView& frame) {
       return finish_rows(step);
     case Step::Kind::kConcat:
       return concat(step);
+    case Step::Kind::kPool:
+      return pool(step);
     case Step::Kind::kScatterDense:
       return scatter(step);
     case Step::Kind::kTranspose:

@@ -71,6 +71,7 @@ class CpuExecutor final : public Executor {
   void convolution(const Step& step);
   void finish_rows(const Step& step);
   void concat(const Step& step);
+  void pool(const Step& step);
   void scatter(const Step& step);
   void transpose(const Step& step);
   int64_t active_macs(const Step& step) const;

@@ -10,7 +10,7 @@ namespace scn::cuda {
 
 bool DevicePlan::needs_side(const Step& step) const {
   if (step.kind == Step::Kind::kScatterDense || step.kind == Step::Kind::kTranspose) return true;
-  if (step.kind != Step::Kind::kConvolution) return false;
+  if (!reads_map(step)) return false;
   for (const Emission& e : step.epilogue.emissions) {
     if (e.dense >= 0) return true;
   }
@@ -95,6 +95,12 @@ void DevicePlan::run_step(size_t index, bool after_maps, cudaStream_t stream) co
                          set_of(step.input), finish_of(index), stream);
     case Step::Kind::kConcat:
       return concat(step, stream);
+    case Step::Kind::kPool: {
+      const NodeSpec& n = plan_.node_of(step);
+      const PoolView v{maps_[size_t(n.map)], rows(step.input), plan_.storage_of(step.input).type,
+                       stride_of(step.input), n.pooling};
+      return pool_rows(v, finish_of(index), stream);
+    }
     case Step::Kind::kScatterDense: {
       EmissionView cells{};
       cells.type = plan_.storage_of(step.input).type;

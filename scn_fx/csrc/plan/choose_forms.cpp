@@ -176,6 +176,7 @@ void read_operands(Plan& plan, Forms& forms, Step& step) {
         step.input = forms.plain(node.inputs[0]);
       }
       break;
+    case Step::Kind::kPool:
     case Step::Kind::kScatterDense:
       step.input = forms.plain(node.inputs[0]);
       break;

@@ -13,7 +13,7 @@ DeviceLayout lay_out(const Plan& plan, const std::vector<int64_t>& map_bytes,
                         steps);  // of a map that no step reads: nobody waits until it is made
   for (int i = 0; i < steps; ++i) {
     const Step& step = plan.steps[size_t(i)];
-    if (step.kind == Step::Kind::kConvolution) last[size_t(plan.node_of(step).map)] = i;
+    if (reads_map(step)) last[size_t(plan.node_of(step).map)] = i;
   }
   std::vector<Span> spans;
   for (size_t i = 0; i < map_bytes.size(); ++i) spans.push_back({map_bytes[i], 0, last[i], 0});

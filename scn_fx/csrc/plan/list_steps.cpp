@@ -111,6 +111,9 @@ Values list_steps(Plan& plan) {
       case NodeKind::kConcat:
         step.kind = Step::Kind::kConcat;
         break;
+      case NodeKind::kPool:
+        step.kind = Step::Kind::kPool;
+        break;
       case NodeKind::kScatterDense:
         step.kind = Step::Kind::kScatterDense;
         step.dense_out = add_dense(plan, values, node.output);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/activation.h"
+#include "core/pooling.h"
 #include "core/types.h"
 #include "onnx/model.h"
 
@@ -45,6 +46,7 @@ enum class NodeKind {
   kActivation,
   kAffine,
   kConcat,
+  kPool,
   kScatterDense,
   kReshape,
   kTranspose
@@ -63,13 +65,17 @@ struct NodeSpec {
   ElementType precision = ElementType::kFloat16, output_precision = ElementType::kFloat16;
   Activation activation;  // kConvolution, kActivation
 
-  // kConvolution
+  Pooling pooling = Pooling::kMax;  // kPool
+
+  // kConvolution, kPool
   int map = -1;
+  int64_t bound = 0;
+
+  // kConvolution
   int32_t in_channels = 0, out_channels = 0;
   std::vector<float> weight;  // [out, kz, ky, kx, in], values of float16
   std::vector<float> bias;    // [out]
   std::vector<float> weight_amax;
-  int64_t bound = 0;
   // kConvolution uses [0], kAdd and kMultiply both
   float amax[2] = {0.0f, 0.0f};
 

@@ -85,16 +85,20 @@ struct Copy {
 struct Step {
   /// kRows: the epilogue alone, of stored rows. kConcat: the parts of a concatenation that no step stores in
   /// place.
-  enum class Kind { kLoad, kConvolution, kRows, kConcat, kScatterDense, kTranspose } kind;
+  enum class Kind { kLoad, kConvolution, kRows, kConcat, kPool, kScatterDense, kTranspose } kind;
   int node = -1;    // of the network; -1 for kLoad
   int result = -1;  // value that the emissions store
-  View input;       // kConvolution, kRows, kScatterDense
+  View input;       // kConvolution, kRows, kPool, kScatterDense
   Epilogue epilogue;
   std::vector<Copy> copies;  // kConcat
   std::vector<View> blanks;  // kConcat: columns behind the last channel that nothing else sets to zero
   int dense_in = -1, dense_out = -1;  // dense maps, numbered
   bool last_use = false;              // kTranspose: dense_in is not needed afterwards
 };
+/// Whether it reads the kernel map of its node.
+inline bool reads_map(const Step& step) {
+  return step.kind == Step::Kind::kConvolution || step.kind == Step::Kind::kPool;
+}
 /// As in profiles: "convolution".
 const char* step_kind(const Step& step);
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Convolutions and their kernel maps.
+// Convolutions, pooling, and their kernel maps.
 #include <utility>
 
 #include "core/error.h"
@@ -70,9 +70,7 @@ void NetworkReader::read_convolution(const OnnxNode& node, const Attributes& a, 
          dims_text(bias.dims), ".");
   }
   spec.activation = a.activation();
-  spec.bound = a.integer("output_bound", kDefaultBound);
-  if (spec.bound < 1)
-    fail(ErrorKind::kOnnx, label_, ": output_bound must be at least 1, the file says ", spec.bound, ".");
+  read_bound(a, spec);
   read_precisions(a, spec, out);
   spec.amax[0] = a.number("input_dynamic_range", 0.0f);
   spec.weight_amax = a.numbers("weight_dynamic_ranges");
@@ -95,7 +93,27 @@ void NetworkReader::read_convolution(const OnnxNode& node, const Attributes& a, 
   out.set = net_.maps[size_t(spec.map)].output_set;
 }
 
-/// The kernel map of a convolution: its own, or the one of its rulebook.
+void NetworkReader::read_bound(const Attributes& a, NodeSpec& spec) {
+  spec.bound = a.integer("output_bound", kDefaultBound);
+  if (spec.bound < 1)
+    fail(ErrorKind::kOnnx, label_, ": output_bound must be at least 1, the file says ", spec.bound, ".");
+}
+
+void NetworkReader::read_pool(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out) {
+  spec.inputs = {value_id(node, 0)};
+  const ValueSpec x = sparse(spec.inputs[0]);
+  const std::string kind = a.text("kind", "");
+  if (kind != "max" && kind != "mean" && kind != "sum")
+    fail(ErrorKind::kOnnx, label_, ": kind must be 'max', 'mean' or 'sum', the file says '", kind, "'.");
+  spec.pooling = kind == "max" ? Pooling::kMax : kind == "mean" ? Pooling::kMean : Pooling::kSum;
+  read_bound(a, spec);
+  spec.map = map_of(a, spec, a.triple("kernel_size", nullptr, 1), x.set);
+  out.channels = x.channels;
+  out.half = x.half;
+  out.set = net_.maps[size_t(spec.map)].output_set;
+}
+
+/// The kernel map of a convolution or pooling layer: its own, or the one of its rulebook.
 int NetworkReader::map_of(const Attributes& a, const NodeSpec& spec, const Triple& kernel, int set) {
   static const Triple ones{1, 1, 1}, zeros{0, 0, 0};
   ConvGeometry g;

@@ -27,6 +27,7 @@ class NetworkReader {
   void read_multiply(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_affine(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_concat(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
+  void read_pool(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_activation(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_scatter(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_reshape(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
@@ -44,6 +45,7 @@ class NetworkReader {
   const ValueSpec& sparse(int id);
   ValueSpec& any_sparse(int id);
   const ValueSpec& dense(int id);
+  void read_bound(const Attributes& a, NodeSpec& spec);
   void read_precisions(const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void check_range(float amax, const char* what);
   const OnnxTensor& initializer(const OnnxNode& node, size_t input, const char* what);

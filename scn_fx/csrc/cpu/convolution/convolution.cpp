@@ -2,13 +2,13 @@
 #include "cpu/convolution/convolution.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstring>
 
 #include "core/error.h"
 #include "core/geometry.h"
 #include "core/numerics.h"
+#include "cpu/convolution/overflow_count.h"
 #include "scn_fx/half.h"
 
 namespace scn {
@@ -25,19 +25,6 @@ int32_t round_up(int32_t n, int32_t multiple) { return (n + multiple - 1) / mult
 int64_t sum_bytes(int32_t out_padded) {
   return (kTileRows * out_padded * int64_t(sizeof(int32_t)) + 63) / 64 * 64;
 }
-
-/// Sums the counts of all threads.
-class OverflowCount {
- public:
-  void add(const Overflow& o) {
-    before_add_ += o.before_add;
-    stored_ += o.stored;
-  }
-  Overflow total() const { return {before_add_, stored_}; }
-
- private:
-  std::atomic<int64_t> before_add_{0}, stored_{0};
-};
 
 }  // namespace
 

@@ -163,6 +163,40 @@ __global__ void finish_kernel(const char* self, ElementType type, int32_t stride
   report_lost(f, lost);
 }
 
+/// A thread pools a row, channel by channel.
+__global__ void pool_kernel(const __grid_constant__ PoolView v, const __grid_constant__ FinishView f) {
+  const int32_t rows = min(*v.map.output.count, v.map.output.capacity);
+  ResidualView x{};  // reads rows as an Add reads its operands
+  x.type = v.type;
+  x.other = v.rows;
+  x.stride = v.stride;
+  Lost lost;
+  for (int32_t row = blockIdx.x * kThreads + threadIdx.x; row < rows; row += gridDim.x * kThreads) {
+    const char* const record = v.map.tiles + int64_t(row / kTileRows) * v.map.tile_bytes;
+    const int32_t place = row_place(row % kTileRows);
+    emit_row(
+        f, row,
+        [&](int32_t c) {
+          float y = 0.0f;
+          int32_t count = 0;
+          for (int32_t k = 0; k < v.map.geometry.volume; ++k) {
+            const int32_t input = mapped_row(v.map, record, k, place);
+            if (input < 0) continue;
+            const float value = other_operand(x, input, c);
+            if (v.kind != Pooling::kMax) {
+              y = __fadd_rn(y, value);
+            } else if (count == 0 || !(value <= y || y != y)) {
+              y = value;
+            }
+            ++count;
+          }
+          return v.kind == Pooling::kMean && count > 1 ? __fdiv_rn(y, float(count)) : y;
+        },
+        lost);
+  }
+  report_lost(f, lost);
+}
+
 template <typename T>
 __global__ void scatter_kernel(const char* rows, int32_t stride, const __grid_constant__ EmissionView e,
                                const __grid_constant__ SitesView set) {
@@ -293,6 +327,11 @@ void finish_rows(const void* self, ElementType type, int32_t stride, const Sites
   finish_kernel<<<blocks_for(set.capacity), kThreads, 0, stream>>>(static_cast<const char*>(self), type,
                                                                    stride, set.count, finish);
   check_launch("finishing rows");
+}
+
+void pool_rows(const PoolView& view, const FinishView& finish, cudaStream_t stream) {
+  pool_kernel<<<blocks_for(view.map.output.capacity), kThreads, 0, stream>>>(view, finish);
+  check_launch("pooling");
 }
 
 void copy_columns(const CopyView& view, const SitesView& set, cudaStream_t stream) {

@@ -4,6 +4,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include "core/pooling.h"
 #include "cuda/convolution/finish.h"
 #include "cuda/views.h"
 
@@ -27,6 +28,18 @@ struct CopyView {
   int32_t columns, element;        // bytes of an element
 };
 void copy_columns(const CopyView& view, const SitesView& set, cudaStream_t stream);
+
+/// Stored rows (float16 or float32) that are pooled over a kernel map.
+struct PoolView {
+  MapView map;
+  const char* rows;
+  ElementType type;
+  int32_t stride;  // bytes
+  Pooling kind;
+};
+/// Sums are made in float32, offsets ascending, and divided by the number of neighbours; the largest of
+/// several is NaN if one of them is.
+void pool_rows(const PoolView& view, const FinishView& finish, cudaStream_t stream);
 
 /// Stored rows to the cells of a dense map that was cleared before.
 void scatter_rows(const void* rows, int32_t stride, const EmissionView& dense, const SitesView& set,
