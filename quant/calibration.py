@@ -33,7 +33,7 @@ from scn_fx.peers import Peers
 if TYPE_CHECKING:
     from quant.auto_precision import PrecisionChoice
 
-__all__ = ["CalibrationResult", "all_ranges", "calibrate", "ranges_of_weights"]
+__all__ = ["CalibrationResult", "calibrate", "ranges_by", "ranges_of_weights"]
 
 
 @dataclass(frozen=True)
@@ -177,18 +177,6 @@ def ranges_by(graph: GraphModule, statistics: Statistics, options: RangeOptions)
     inputs = input_ranges(graph, statistics, options)
     of_weights = ranges_of_weights(graph, statistics.weights if options.weights_by_output else None)
     return {name: LayerRanges(found, of_weights.get(name)) for name, found in inputs.items()}
-
-
-def all_ranges(
-    graph: GraphModule,
-    statistics: Statistics,
-    method: str,
-    percentile: float,
-    consumers: str,
-    weights: str | None,
-) -> dict[str, LayerRanges]:
-    """The same with the options of `calibrate` one by one, as the benchmarks have them."""
-    return ranges_by(graph, statistics, RangeOptions(method, percentile, consumers, weights))
 
 
 def ranges_of_weights(

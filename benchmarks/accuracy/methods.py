@@ -12,8 +12,9 @@ from typing import Any
 from torch import fx
 
 import quant
-from quant.calibration import all_ranges
+from quant.calibration import ranges_by
 from quant.precision import default_precisions, output_precisions, write_precisions
+from quant.range_options import RangeOptions
 from quant.ranges import write_ranges
 from quant.recorder import Recorder, record
 from quant.statistics import Statistics
@@ -98,7 +99,8 @@ def quantised(
 
 
 def _write(graph: fx.GraphModule, statistics: Statistics, variant: Variant, frames: int) -> None:
-    ranges = all_ranges(graph, statistics, variant.method, _PERCENTILE, variant.consumers, variant.weights)
+    options = RangeOptions(variant.method, _PERCENTILE, variant.consumers, variant.weights)
+    ranges = ranges_by(graph, statistics, options)
     chosen = default_precisions(graph)
     write_ranges(graph, ranges, variant.method, frames)
     write_precisions(graph, chosen, output_precisions(graph, chosen))
