@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from scn_fx.bench.common import Say, described, prepared, silent, table_frame
-from scn_fx.bench.layers import active_pairs, layer_rows, totals, weight_widths
+from scn_fx.bench.layers import active_pairs, convolves, layer_rows, totals, weight_widths
 from scn_fx.bench.machine import describe_machine, measured_peaks
 from scn_fx.bench.memory import import_milliseconds, measure_memory
 from scn_fx.bench.model import ModelFiles, prepare_model
@@ -120,7 +120,7 @@ def _layers(bench: _Bench, frame: Frame, peaks: dict[int, dict[str, float | None
     precision, threads = bench.settings.layer_precision, bench.settings.thread_counts[-1]
     profiles = bench.profiles(frame, precision, threads, bench.settings.repeat)
     steps = bench.engine(precision, threads).describe()["steps"]
-    arithmetic = {step["name"]: step["precision"] for step in steps if step["kind"] == "convolution"}
+    arithmetic = {step["name"]: step["precision"] for step in steps if convolves(step["kind"])}
     return {
         "frame": frame.name,
         "voxels": len(frame),

@@ -10,12 +10,14 @@ from statistics import median
 from typing import Any
 
 from scn_fx.errors import ArgumentError
+from scn_fx.operators.table import OPERATORS
 from scn_fx.runtime.engine import StageTime
 
 __all__ = [
     "GROUPS",
     "LayerRow",
     "active_pairs",
+    "convolves",
     "group_of",
     "layer_rows",
     "stage_medians",
@@ -49,9 +51,15 @@ class LayerRow:
         return asdict(self)
 
 
+def convolves(kind: str) -> bool:
+    """Whether stages and steps of this kind multiply by weights; the engine names them as the operator."""
+    spec = OPERATORS.get(kind)
+    return spec is not None and spec.weighted
+
+
 def group_of(kind: str) -> str:
     """The member of `GROUPS` that a stage of this kind belongs to."""
-    if kind == "convolution":
+    if convolves(kind):
         return "convolutions"
     return "kernel maps" if "map" in kind or "sites" in kind else "rest"
 
@@ -85,7 +93,7 @@ def layer_rows(
     """
     rows = []
     for stage, seconds in stage_medians(profiles):
-        precision = precisions.get(stage.name) if stage.kind == "convolution" else None
+        precision = precisions.get(stage.name) if convolves(stage.kind) else None
         speed = 2 * stage.macs / seconds if stage.macs and seconds > 0 else None
         peak = peaks.get("int8" if precision == "int8" else "fp32") if precision else None
         rows.append(

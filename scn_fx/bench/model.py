@@ -134,9 +134,7 @@ def _make(folder: Path, channels: Sequence[int], grid: Sequence[int], small: boo
         graph = capture(model, model.arguments(*frame), grid=None if small else CENTERPOINT_GRID)
         export_onnx(graph, folder / "float.onnx")
         weights: dict[str, Any] = {
-            layer.name: layer.weight.detach().numpy()
-            for layer in layers(graph)
-            if layer.kind == "convolution"
+            layer.name: layer.weight.detach().numpy() for layer in layers(graph) if layer.spec.weighted
         }
         write_file(folder / "weights.npz", lambda file: np.savez(file, **weights))
         calibrate(graph, [other], method=_METHOD, progress=False)

@@ -17,7 +17,6 @@ NAMES = frozenset(OPERATORS) | frozenset(ACTIVATIONS)
 # What these compare is no kind of a layer, though it may be called the same.
 EXEMPT = {
     "scn_fx/operators": "the table",
-    "scn_fx/bench": "steps of the engine, by the names that it gives them",
     "scn_fx/passes/drop_copies.py": "aten operators",
     "scn_fx/passes/lower_layout.py": "aten operators",
 }

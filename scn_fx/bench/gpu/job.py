@@ -12,7 +12,7 @@ from typing import Any
 from scn_fx.bench.common import Say, described, prepared, silent, table_frame
 from scn_fx.bench.gpu.device import Gpu, Sample
 from scn_fx.bench.gpu.stages import TENSOR_RATES, stage_rows
-from scn_fx.bench.layers import totals
+from scn_fx.bench.layers import convolves, totals
 from scn_fx.bench.machine import describe_machine
 from scn_fx.bench.model import ModelFiles, find_model
 from scn_fx.bench.settings import GpuSettings
@@ -165,8 +165,8 @@ def _stages(bench: _Bench) -> dict[str, Any]:
     counted = Engine(file, precision=option).profile(frame.features, frame.indices)
     rows = stage_rows(
         profiles,
-        {step["name"]: step["precision"] for step in steps if step["kind"] == "convolution"},
-        {stage.name: stage.macs for stage in counted if stage.kind == "convolution"},
+        {step["name"]: step["precision"] for step in steps if convolves(step["kind"])},
+        {stage.name: stage.macs for stage in counted if convolves(stage.kind)},
         TENSOR_RATES.get(bench.gpu.name, {}),
     )
     return {

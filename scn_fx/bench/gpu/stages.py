@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from scn_fx.bench.layers import stage_medians
+from scn_fx.bench.layers import convolves, stage_medians
 from scn_fx.runtime.engine import StageTime
 
 __all__ = ["TENSOR_RATES", "StageRow", "stage_rows"]
@@ -56,7 +56,7 @@ def stage_rows(
     """
     rows = []
     for stage, seconds in stage_medians(profiles):
-        precision = precisions.get(stage.name) if stage.kind == "convolution" else None
+        precision = precisions.get(stage.name) if convolves(stage.kind) else None
         work = macs.get(stage.name, 0) if precision else 0
         rate = rates.get(precision) if precision else None
         rows.append(
