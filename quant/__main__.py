@@ -7,24 +7,32 @@ import json
 from pathlib import Path
 from typing import Any
 
-from quant import CONSUMERS, IMPROVEMENTS, METHODS, OUTLIERS, WEIGHTS
+from quant import CONSUMERS, IMPROVEMENTS, METHODS, WEIGHTS
 from quant.console import show_every_character, tidy_warnings
 from quant.processes import launched_rank
 from quant.script import CalibrationJob, parse_precision, report, run_job
 from scn_fx.errors import MissingPackageError, ScnError
-from scn_fx.lidar import GRID_SYNTAX, POINT_FORMATS
+from scn_fx.lidar import GRID_SYNTAX
 
 try:
     import click
 
     from quant.auto_options import auto_budget
+    from quant.calibration_options import (
+        budget_option,
+        format_option,
+        model_option,
+        most_frames_option,
+        outliers_option,
+        quiet_option,
+    )
     from quant.options import Refusal, checkpoint_options
 except ImportError as error:
     raise SystemExit(str(MissingPackageError.of("click", "quant", "python -m quant"))) from error
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option("--model", required=True, help="A model of the zoo, or package.module:callable.")
+@model_option
 @click.option(
     "--frames",
     required=True,
@@ -41,13 +49,8 @@ except ImportError as error:
 )
 @checkpoint_options
 @click.option("--grid", help=f"Voxel grid of model and points: {GRID_SYNTAX}. Default: the model's own.")
-@click.option(
-    "--format",
-    "point_format",
-    type=click.Choice([*POINT_FORMATS, "tensor"]),
-    help="Format of raw point files; guessed for each file if left out.",
-)
-@click.option("--limit", type=click.IntRange(1), help="Use at most this many frames, spread evenly.")
+@format_option
+@most_frames_option
 @click.option("--method", default="mse", type=click.Choice(METHODS), help="How values give a range.")
 @click.option(
     "--improve",
@@ -65,13 +68,8 @@ except ImportError as error:
     help="Override default precisions, e.g. 'conv1.*=fp16'; repeatable, the last match wins. 'auto' chooses "
     "for --budget.",
 )
-@click.option("--budget", help="For --precision auto: 'sqnr>=30' (dB) or 'time<=1.1' (times all int8).")
-@click.option(
-    "--outliers",
-    default="drop",
-    type=click.Choice(OUTLIERS),
-    help="Leave out, or use, voxels and frames with feature values that nothing else comes near.",
-)
+@budget_option
+@outliers_option
 @click.option(
     "--consumers",
     default="aware",
@@ -92,7 +90,7 @@ except ImportError as error:
 )
 @click.option("--resume", is_flag=True, help="Go on from what an interrupted run has kept beside --output.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+@quiet_option
 def main(precisions: tuple[str, ...], as_json: bool, quiet: bool, **options: Any) -> None:
     """Find int8 ranges for MODEL on LiDAR FRAMES and write them, with a precision for each layer, to a cache.
 

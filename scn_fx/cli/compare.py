@@ -10,16 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from quant.calibration_options import format_option
 from quant.options import checkpoint_options
-from scn_fx.cli.options import (
-    FILE,
-    device_option,
-    format_option,
-    grid_option,
-    limit_option,
-    single_option,
-    threads_option,
-)
+from scn_fx.cli.options import FILE, device_option, grid_option, limit_option, single_option, threads_option
 from scn_fx.cli.output import json_option, print_json, print_table, table, working
 from scn_fx.errors import GridError
 

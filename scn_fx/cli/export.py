@@ -10,16 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quant.auto_options import auto_budget
+from quant.calibration_options import budget_option, format_option, model_option
 from quant.options import checkpoint_options
 from scn_fx.cli.network_option import frames_of
-from scn_fx.cli.options import (
-    FILE,
-    budget_option,
-    format_option,
-    grid_option,
-    limit_option,
-    timing_device_option,
-)
+from scn_fx.cli.options import FILE, grid_option, limit_option, timing_device_option
 from scn_fx.cli.output import check_output, file_size, json_option, megabytes, print_json, working
 from scn_fx.exporting import EXPORTERS
 from scn_fx.lidar import VoxelGrid
@@ -35,7 +29,7 @@ __all__ = ["command"]
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--model", required=True, help="A model of the zoo, or package.module:callable.")
+@model_option
 @click.option("--cache", type=FILE, help="Calibration cache of this model, from `scn-fx calibrate`.")
 @click.option(
     "--float", "as_float", is_flag=True, help="Export without ranges and precisions, no cache needed."

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that several commands share. `--json` is in output.py, those of checkpoints in quant/options.py."""
+"""Options that several commands share.
+
+`--json` is in output.py, those of checkpoints in quant/options.py, those of calibration in
+quant/calibration_options.py.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,15 @@ from typing import Any
 
 import click
 
-from scn_fx.lidar import GRID_SYNTAX, POINT_FORMATS, VoxelGrid, parse_grid
+from scn_fx.lidar import GRID_SYNTAX, VoxelGrid, parse_grid
 
 __all__ = [
     "FILE",
     "Option",
-    "budget_option",
     "device_option",
-    "format_option",
     "frames_option",
     "grid_option",
     "limit_option",
-    "quiet_option",
     "single_option",
     "small_option",
     "threads_option",
@@ -46,17 +47,8 @@ grid_option = click.option(
 )
 """Gives a `VoxelGrid`, or None where it is left out; LidarError for a text that is no grid."""
 
-format_option = click.option(
-    "--format",
-    "point_format",
-    type=click.Choice([*POINT_FORMATS, "tensor"]),
-    help="Format of raw point files; guessed for each file if left out.",
-)
 frames_option = click.option(
     "--frames", required=True, type=FILE, help="Frame file or folder, as for calibrate."
-)
-budget_option = click.option(
-    "--budget", help="For --precision auto: 'sqnr>=30' (dB) or 'time<=1.1' (times all int8)."
 )
 timing_device_option = click.option(
     "--device", default="cpu", help="For --precision auto: where the engine is timed."
@@ -67,7 +59,6 @@ threads_option = click.option(
 single_option = click.option(
     "--precision", type=click.Choice(["fp32"]), help="Run everything in fp32, not in the file's precisions."
 )
-quiet_option = click.option("--quiet", is_flag=True, help="No progress bar.")
 small_option = click.option(
     "--small", is_flag=True, help="A narrow network on a small grid, for a quick try."
 )

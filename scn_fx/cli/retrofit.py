@@ -8,16 +8,15 @@ from typing import Any
 
 import click
 
-from quant import METHODS, OUTLIERS
-from scn_fx.cli.options import (
-    FILE,
+from quant import METHODS
+from quant.calibration_options import (
     budget_option,
     format_option,
-    frames_option,
-    grid_option,
+    most_frames_option,
+    outliers_option,
     quiet_option,
-    timing_device_option,
 )
+from scn_fx.cli.options import FILE, frames_option, grid_option, timing_device_option
 from scn_fx.cli.output import (
     check_output,
     file_size,
@@ -38,7 +37,7 @@ __all__ = ["command"]
 @frames_option
 @grid_option
 @format_option
-@click.option("--limit", type=click.IntRange(1), help="Use at most this many frames, spread evenly.")
+@most_frames_option
 @click.option("--method", type=click.Choice(METHODS), help="How values give a range; calibrate's default.")
 @click.option(
     "--precision",
@@ -49,12 +48,7 @@ __all__ = ["command"]
 )
 @budget_option
 @timing_device_option
-@click.option(
-    "--outliers",
-    default="drop",
-    type=click.Choice(OUTLIERS),
-    help="Leave out, or use, voxels and frames with feature values that nothing else comes near.",
-)
+@outliers_option
 @click.option("--force", is_flag=True, help="Replace ranges that FILE already has.")
 @click.option("--output", "-o", required=True, type=FILE, help="File to write; it may be FILE.")
 @quiet_option

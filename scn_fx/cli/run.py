@@ -9,15 +9,9 @@ from typing import Any
 
 import click
 
+from quant.calibration_options import format_option
 from quant.console import one_line
-from scn_fx.cli.options import (
-    FILE,
-    device_option,
-    format_option,
-    grid_option,
-    single_option,
-    threads_option,
-)
+from scn_fx.cli.options import FILE, device_option, grid_option, single_option, threads_option
 from scn_fx.cli.output import (
     check_output,
     file_size,

@@ -8,15 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from quant.calibration_options import format_option, quiet_option
 from quant.options import checkpoint_options
-from scn_fx.cli.options import (
-    FILE,
-    format_option,
-    frames_option,
-    grid_option,
-    limit_option,
-    quiet_option,
-)
+from scn_fx.cli.options import FILE, frames_option, grid_option, limit_option
 from scn_fx.cli.output import check_output, json_option, print_json, print_table, table, working
 
 if TYPE_CHECKING:
