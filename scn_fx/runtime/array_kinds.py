@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two arrays of a frame: which dtypes they may have, and what to do about others."""
+"""The two arrays of a frame: which dtypes they may have, what to do about others, and where they may lie."""
 
 from __future__ import annotations
 
@@ -9,7 +9,22 @@ from typing import Any
 from scn_fx.dimensions import index_text
 from scn_fx.errors import SiteError
 
-__all__ = ["FEATURES", "INDICES", "ArrayKind", "dtype_name", "indices_of", "shape_name"]
+__all__ = [
+    "FEATURES",
+    "GPU_MEMORY",
+    "HOST_MEMORY",
+    "INDICES",
+    "ArrayKind",
+    "dtype_name",
+    "indices_of",
+    "shape_name",
+]
+
+# Device types of DLPack.
+HOST_MEMORY = (1, 3)
+"""Ordinary and page-locked memory."""
+GPU_MEMORY = (2, 13)
+"""CUDA memory, and managed one."""
 
 
 @dataclass(frozen=True)

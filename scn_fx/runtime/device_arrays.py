@@ -11,7 +11,7 @@ from typing import Any
 
 from scn_fx import _core
 from scn_fx.errors import ArgumentError, SiteError
-from scn_fx.runtime.array_kinds import ArrayKind
+from scn_fx.runtime.array_kinds import GPU_MEMORY, HOST_MEMORY, ArrayKind
 from scn_fx.runtime.torch_arrays import check_values, is_torch, plain_tensor
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "capsule",
     "check_device",
     "current_stream",
+    "is_cupy",
     "lies_on_gpu",
     "makes_copies",
     "result_capsule",
@@ -28,9 +29,6 @@ __all__ = [
     "wrap",
 ]
 
-# Device types of DLPack.
-_HOST = (1, 3)  # ordinary and page-locked memory
-_GPU = (2, 13)  # CUDA memory, and managed one
 _NO_ORDER = -1
 INDEX_ALIGNMENT = 16
 """Bytes: a row of indices is read at once."""
@@ -52,7 +50,7 @@ class DeviceArray:
 
     def __dlpack_device__(self) -> tuple[int, int]:
         """DLPack's numbers of the device."""
-        return _GPU[0], self._core.device
+        return GPU_MEMORY[0], self._core.device
 
 
 def result_capsule(result: Any, **options: Any) -> Any:
@@ -60,7 +58,8 @@ def result_capsule(result: Any, **options: Any) -> Any:
     return result.__dlpack__(**options) if hasattr(result, "__dlpack__") else result
 
 
-def _is_cupy(array: Any) -> bool:
+def is_cupy(array: Any) -> bool:
+    """Whether this is a CuPy array."""
     return type(array).__module__.partition(".")[0] == "cupy"
 
 
@@ -81,9 +80,9 @@ def lies_on_gpu(array: Any, what: str) -> bool:
         kind = int(array.__dlpack_device__()[0])
     except Exception as error:  # whatever a foreign library raises
         raise SiteError(f"{what} ({type(array).__name__}) does not say where it lies: {error}") from error
-    if kind not in _HOST + _GPU:
+    if kind not in HOST_MEMORY + GPU_MEMORY:
         raise SiteError(f"{what} lies on a device of DLPack type {kind}; expected the CPU or CUDA (2).")
-    return kind in _GPU
+    return kind in GPU_MEMORY
 
 
 def check_device(array: Any, number: int, what: str) -> None:
@@ -92,8 +91,8 @@ def check_device(array: Any, number: int, what: str) -> None:
     Raises:
         SiteError: it lies on another one. Libraries refuse to hand such arrays over, each in its own words.
     """
-    kind, found = (_GPU[0], array.get_device()) if is_torch(array) else array.__dlpack_device__()
-    if int(kind) == _GPU[0] and int(found) != number:
+    kind, found = (GPU_MEMORY[0], array.get_device()) if is_torch(array) else array.__dlpack_device__()
+    if int(kind) == GPU_MEMORY[0] and int(found) != number:
         raise SiteError(
             f"{what} lie on cuda:{int(found)}, but this engine runs on cuda:{number}. Move them there, or "
             "make an engine for that device."
@@ -120,7 +119,7 @@ def current_stream(array: Any, device: int) -> int:
     """The stream on which the library of this array works now; the legacy default stream for unknown ones."""
     if is_torch(array):
         return int(sys.modules["torch"].cuda.current_stream(device).cuda_stream)
-    if _is_cupy(array):
+    if is_cupy(array):
         return int(sys.modules["cupy"].cuda.get_current_stream(device).ptr)
     return 0
 
@@ -137,7 +136,7 @@ def capsule(array: Any, device: int, stream: int, kind: ArrayKind) -> Any:
         array = array.contiguous()
         if array.data_ptr() % INDEX_ALIGNMENT:  # a view of something else; a copy is aligned
             array = array.clone()
-    elif _is_cupy(array):
+    elif is_cupy(array):
         guard = sys.modules["cupy"].cuda.Device(device)
         with guard:
             array = sys.modules["cupy"].ascontiguousarray(array)
@@ -156,7 +155,7 @@ def capsule(array: Any, device: int, stream: int, kind: ArrayKind) -> Any:
 
 def makes_copies(example: Any) -> bool:
     """Whether `wrap` copies with the library's own allocator; otherwise the engine has to."""
-    return is_torch(example) or _is_cupy(example)
+    return is_torch(example) or is_cupy(example)
 
 
 def wrap(array: Any, example: Any, core: _core.CudaEngine, stream: int, copy: bool) -> Any:
@@ -169,7 +168,7 @@ def wrap(array: Any, example: Any, core: _core.CudaEngine, stream: int, copy: bo
         with torch.cuda.stream(torch_stream(torch, core.device, stream)):
             return tensor.clone()
     made = DeviceArray(array, core, stream)
-    if not _is_cupy(example):
+    if not is_cupy(example):
         return made
     cupy = sys.modules["cupy"]
     with cupy.cuda.Device(core.device), cupy.cuda.ExternalStream(stream):

@@ -9,13 +9,10 @@ import numpy as np
 
 from scn_fx import _core
 from scn_fx.errors import SiteError
-from scn_fx.runtime.array_kinds import FEATURES, INDICES, ArrayKind, dtype_name
+from scn_fx.runtime.array_kinds import FEATURES, HOST_MEMORY, INDICES, ArrayKind, dtype_name
 from scn_fx.runtime.torch_arrays import is_torch, plain_tensor
 
 __all__ = ["as_numpy", "host_frame", "like", "like_all"]
-
-# Device types of DLPack.
-_HOST = (1, 3)  # ordinary and page-locked memory
 
 
 def host_frame(features: Any, indices: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -42,10 +39,10 @@ def as_numpy(array: Any, what: str, kind: ArrayKind | None = None) -> np.ndarray
     Raises:
         SiteError: it is none, lies elsewhere, has masked entries, or a dtype that `kind` does not read.
     """
+    if is_torch(array):
+        return np.asarray(_torch_as_numpy(array, what, kind), order="C")
     if isinstance(array, np.ndarray):
         found = array
-    elif is_torch(array):
-        found = _torch_as_numpy(array, what, kind)
     elif hasattr(array, "__dlpack__"):
         found = _dlpack_as_numpy(array, what)
     else:
@@ -87,7 +84,7 @@ def _dlpack_as_numpy(array: Any, what: str) -> np.ndarray:
     kind = type(array).__name__
     try:
         place = int(array.__dlpack_device__()[0])
-        if place in _HOST:
+        if place in HOST_MEMORY:
             return _imported(array)
     except Exception as error:  # whatever a foreign library raises
         raise SiteError(

@@ -95,7 +95,7 @@ class IndexColumns:
                 return sites[:, self._kept]
         if isinstance(sites, np.ndarray):
             return np.ascontiguousarray(sites[:, self._kept])
-        if not _is_cupy(sites):
+        if not device_arrays.is_cupy(sites):
             # Of a library that cannot do it, as the features are; the indices came from one that can.
             library = sys.modules.get("torch") or sys.modules["cupy"]
             return self.rows(library.from_dlpack(sites), stream)
@@ -108,7 +108,7 @@ class IndexColumns:
             raise SiteError(f"indices must be {self._kind.expected}, got {shape_name(rows)}.")
 
     def _lifted_on_gpu(self, indices: Any, stream: Any) -> Any:
-        if not _is_cupy(indices):
+        if not device_arrays.is_cupy(indices):
             raise SiteError(
                 f"indices of a network of {self._ndim} dimension(s) in GPU memory must be a torch or CuPy "
                 f"array, got {type(indices).__name__}. Convert them with torch.from_dlpack."
@@ -119,10 +119,6 @@ class IndexColumns:
             made = cupy.zeros((len(indices), 4), indices.dtype)
             made[:, self._kept] = indices
             return made
-
-
-def _is_cupy(array: Any) -> bool:
-    return type(array).__module__.partition(".")[0] == "cupy"
 
 
 @contextmanager
