@@ -16,7 +16,7 @@ from torch import fx
 
 from scn_fx.graph_nodes import operator_spec
 
-__all__ = ["Result", "graph_results", "listed", "output_entries", "returned"]
+__all__ = ["Result", "graph_results", "listed", "output_entries", "paired", "returned"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,11 @@ def output_entries(value: Any) -> list[tuple[Any, ...]]:
         else:
             found.append((item,))
     return found
+
+
+def paired(value: fx.Node, indices: fx.Node | None) -> tuple[fx.Node, ...]:
+    """One output: features with the node of their indices, or a dense map, which has none."""
+    return (value,) if indices is None else (value, indices)
 
 
 def returned(entries: Sequence[tuple[Any, ...]]) -> Any:

@@ -11,7 +11,7 @@ import torch
 from torch import fx, nn
 
 from scn_fx.errors import CaptureError, CaptureWarning
-from scn_fx.graph import NAMESPACE, CapturedGraph, metadata, new_metadata, operands, operator_spec
+from scn_fx.graph import NAMESPACE, CapturedGraph, metadata, new_metadata, operator_spec
 from scn_fx.input_grid import input_shape
 from scn_fx.names import unique
 from scn_fx.operators.spec import Kind
@@ -115,9 +115,8 @@ def _identifier(name: str) -> str:
 def _inputs(graph: fx.GraphModule) -> tuple[fx.Node, fx.Node]:
     """The placeholders of features and indices: one each."""
     inputs = graph.graph.find_nodes(op="placeholder")
-    read = {kind: {v for n in graph.graph.nodes for v in operands(n, kind)} for kind in Kind}
-    features = {node for node in inputs if node in read[Kind.FEATURES]}
-    indices = {node for node in inputs if node in read[Kind.SITES]}
+    features = nodes.read_as(graph, Kind.FEATURES).intersection(inputs)
+    indices = nodes.read_as(graph, Kind.SITES).intersection(inputs)
     if len(features) != 1 or len(indices) != 1:
         raise CaptureError(
             "A graph takes one sparse tensor: expected one input of features and one of indices, got "

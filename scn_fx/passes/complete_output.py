@@ -9,7 +9,7 @@ from typing import Any
 from torch import fx
 
 from scn_fx.graph import operator_spec
-from scn_fx.graph_outputs import output_entries, returned
+from scn_fx.graph_outputs import output_entries, paired, returned
 from scn_fx.operators.spec import Kind
 from scn_fx.passes.base import GraphPass
 from scn_fx.passes.outputs import value_sites
@@ -39,7 +39,7 @@ def _completed(graph: fx.GraphModule, end: fx.Node, entry: tuple[Any, ...]) -> t
         return entry
     made = operator_spec(found)
     if made is None:
-        return (value, found) if found.op == "placeholder" else entry
+        return paired(value, found) if found.op == "placeholder" else entry
     with graph.graph.inserting_before(end):
         indices = graph.graph.call_function(operator.getitem, (found, made.gives.index(Kind.SITES)))
-    return value, indices
+    return paired(value, indices)

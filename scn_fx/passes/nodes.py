@@ -33,6 +33,7 @@ __all__ = [
     "module_path",
     "new_attribute",
     "output_sites",
+    "read_as",
     "reasons",
     "set_changed",
     "set_place",
@@ -168,6 +169,11 @@ def sites(node: fx.Node) -> fx.Node | None:
 def _operands(node: fx.Node) -> list[fx.Node]:
     """The operands that are tensors, or lists of them."""
     return [each for each in node.all_input_nodes if not isinstance(each.meta.get("val"), int | torch.SymInt)]
+
+
+def read_as(graph: fx.GraphModule, kind: Kind) -> set[Any]:
+    """What the operators of a graph read as values of a kind; of inputs it says which they are."""
+    return {value for node in graph.graph.nodes for value in operands(node, kind)}
 
 
 def index_sites(node: object) -> fx.Node | None:

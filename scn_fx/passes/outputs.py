@@ -9,7 +9,6 @@ from typing import Any
 from torch import fx
 
 from scn_fx.errors import CaptureError
-from scn_fx.graph import operands
 from scn_fx.graph_outputs import output_entries
 from scn_fx.operators.spec import Kind
 from scn_fx.passes import nodes
@@ -23,7 +22,7 @@ def value_sites(graph: fx.GraphModule, features: fx.Node) -> fx.Node | None:
     found = nodes.sites(features)
     if found is None or found.op != "placeholder":
         return found
-    read = {index for node in graph.graph.nodes for index in operands(node, Kind.SITES)}
+    read = nodes.read_as(graph, Kind.SITES)
     inputs = [node for node in graph.graph.find_nodes(op="placeholder") if node in read]
     return inputs[0] if found not in inputs and len(inputs) == 1 else found
 

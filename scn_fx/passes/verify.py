@@ -135,7 +135,7 @@ def _follows(node: fx.Node) -> bool:
 def _check_sites(graph: fx.GraphModule) -> None:
     """Every operand must be on the sites that its operator expects."""
     known: dict[fx.Node, fx.Node] = {}  # placeholder of features → its sites, from the first reader
-    of_indices = {index for node in graph.graph.nodes for index in operands(node, Kind.SITES)}
+    of_indices = nodes.read_as(graph, Kind.SITES)
 
     def sites(value: object) -> fx.Node | None:
         found = nodes.sites(value) if isinstance(value, fx.Node) else None

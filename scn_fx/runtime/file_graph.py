@@ -24,7 +24,7 @@ from scn_fx.files.reading import read_file
 from scn_fx.geometry import ConvGeometry, Triple
 from scn_fx.graph import NAMESPACE, CapturedGraph, new_metadata, operator_spec
 from scn_fx.graph_nodes import map_source
-from scn_fx.graph_outputs import returned
+from scn_fx.graph_outputs import paired, returned
 from scn_fx.input_grid import set_grid
 from scn_fx.names import unique
 from scn_fx.operators.activations import Activation
@@ -271,9 +271,7 @@ class _Builder:
     def _outputs(self, names: list[str]) -> None:
         """Dense maps as they are, features of a sparse result with their indices; as captured graphs do."""
         values = [self._values[name] for name in names]
-        self._graph.output(
-            returned([(each.node,) if each.sites is None else (each.node, each.sites) for each in values])
-        )
+        self._graph.output(returned([paired(each.node, each.sites) for each in values]))
 
     def _call(self, spec: OperatorSpec, operands: tuple[Any, ...], **kwargs: Any) -> fx.Node:
         return self._graph.call_function(getattr(torch.ops.scn_fx, spec.name).default, operands, kwargs)
