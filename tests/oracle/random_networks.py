@@ -43,7 +43,7 @@ class _Kind:
     exact: bool
     """No node whose order of sums is free."""
     blocks: Sequence[str] = (
-        *("subm", "residual", "residual", "strided", "transposed", "inverse", "activation"),
+        *("subm", "residual", "residual", "strided", "transposed", "inverse", "activation", "sums"),
         *("concat", "concat", "affine", "gate", "pool"),
     )
     max_blocks: int = 4
@@ -215,11 +215,35 @@ class _Drawing:
     def residual(self, x: _Sparse) -> _Sparse:
         """Convolution, activation, convolution, Add with x, activation: the block of CenterPoint."""
         inner = self.convolution(self.convolution(x, "subm", True), "subm", False, out=x.channels)
-        name = self._name("add")
+        return self.activation(self._add(inner, x))
+
+    def sums(self, x: _Sparse) -> _Sparse:
+        """Sums of sums, in any nesting, of x and convolutions of it; some sums are read twice.
+
+        Convolutions come before the first Add or between them: which one an Add moves into depends on that.
+        """
+        waiting = [x, self.convolution(x, "subm", self.choices.pick((False, True)), out=x.channels)]
+        sums: list[_Sparse] = []
+        for _ in range(self.choices.integer(2, 4)):
+            if len(waiting) < 2 or self.choices.pick((False, True)):
+                source = self.choices.pick([x, *sums])
+                made = self.convolution(source, "subm", self.choices.pick((False, True)), out=x.channels)
+                waiting.append(made)
+            left = waiting.pop(self.choices.integer(0, len(waiting) - 1))
+            right = waiting.pop(self.choices.integer(0, len(waiting) - 1))
+            sums.append(self._add(*self.choices.pick(((left, right), (right, left)))))
+            waiting.append(sums[-1])
+        for last in waiting[:-1]:
+            sums.append(self._add(waiting[-1], last))
+            waiting[-1] = sums[-1]
+        return self._add(sums[-1], self.choices.pick(sums[:-1]))
+
+    def _add(self, a: _Sparse, b: _Sparse) -> _Sparse:
+        name = self._name("add", f"{a.tensor}+{b.tensor}")
         ranges = (self._amax(), self._amax()) if self.kind.precisions else None
         precisions = self._precisions(0)
-        self.pieces.append(builder.add(name, inner.tensor, x.tensor, name, ranges=ranges, **precisions))
-        return self.activation(self._value(_Sparse(name, x.channels, x.shape, x.sites)))
+        self.pieces.append(builder.add(name, a.tensor, b.tensor, name, ranges=ranges, **precisions))
+        return self._value(_Sparse(name, a.channels, a.shape, a.sites))
 
     def activation(self, x: _Sparse) -> _Sparse:
         """The node of an activation."""
@@ -335,9 +359,7 @@ def _make(kind: _Kind, choices: Choices) -> RandomNetwork:
     value = drawing.convolution(_Sparse("features", channels, shape, "input"), first, True)
     for _ in range(choices.integer(0, kind.max_blocks)):
         block = choices.pick(kind.blocks)
-        if block == "residual":
-            value = drawing.residual(value)
-        elif block in ("activation", "concat", "affine", "gate", "pool"):
+        if block in ("residual", "activation", "sums", "concat", "affine", "gate", "pool"):
             value = getattr(drawing, block)(value)
         elif block == "inverse":
             value = drawing.inverse(value, choices.pick((False, True)))
@@ -384,7 +406,7 @@ def wide_network(seed: int, precision: str) -> RandomNetwork:
         precisions=(precision,),
         exact=False,
         blocks=("subm", "subm", "strided", "strided", "transposed", "residual", "residual", "inverse",
-                "activation", "concat", "affine", "gate", "pool"),
+                "activation", "sums", "concat", "affine", "gate", "pool"),
         max_blocks=2,
         max_kernel=5,
         max_stride=3,

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import onnx
 import pytest
@@ -108,6 +110,17 @@ def test_quantised_networks_stay_near_their_float64_selves(network: RandomNetwor
     half, full = (run_network(*arguments, precision=p) for p in ("fp16", "fp32"))
     for a, b in zip(half.outputs, full.outputs, strict=True):
         np.testing.assert_allclose(a.values, b.values, atol=0.02 * (1 + np.abs(b.values).max(initial=0)))
+
+
+def test_random_networks_have_sums_of_sums_and_sums_read_twice() -> None:
+    both, twice = 0, 0
+    for seed in range(120):
+        made = onnx.load_model_from_string(wide_network(seed, "int8").onnx).graph.node
+        sums = {node.output[0]: node for node in made if node.op_type == "Add"}
+        both += sum(all(name in sums for name in node.input) for node in sums.values())
+        read = Counter(name for node in made for name in node.input)
+        twice += sum(read[name] > 1 for name in sums)
+    assert both >= 5 and twice >= 10
 
 
 def test_wide_networks_follow_from_their_seeds_and_have_every_operator() -> None:
