@@ -32,17 +32,9 @@ void launch_symbol(const void* kernel, dim3 grid, int32_t threads, int32_t share
 template <typename... Parameters>
 void launch_early(void (*kernel)(Parameters...), dim3 grid, int32_t threads, int32_t shared_bytes,
                   const DeviceLimits& limits, cudaStream_t stream, const Parameters&... parameters) {
-  cudaLaunchAttribute early{};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = grid;
-  config.blockDim = dim3(uint32_t(threads));
-  config.dynamicSmemBytes = size_t(shared_bytes);
-  config.stream = stream;
-  config.attrs = &early;
-  config.numAttrs = limits.early_launch ? 1 : 0;
-  check(cudaLaunchKernelEx(&config, kernel, parameters...), "launching a kernel");
+  void* addresses[] = {const_cast<void*>(static_cast<const void*>(&parameters))...};
+  launch_symbol(reinterpret_cast<const void*>(kernel), grid, threads, shared_bytes, limits.early_launch,
+                stream, addresses);
 }
 
 }  // namespace scn::cuda
