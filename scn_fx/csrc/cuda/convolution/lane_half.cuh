@@ -118,12 +118,8 @@ __device__ __forceinline__ void emit_half_dense(const FinishView& f, const float
 }
 
 template <>
-struct LaneFinish<FinishKind::kHalfRows> {
+struct LaneFinish<FinishKind::kHalfRows> : FetchesNothing {
   static constexpr bool kCounts = true;
-
-  template <int Run, typename Rows>
-  static __device__ __forceinline__ void fetch(LaneResidual<Rows::kCount, Run>&, const FinishView&,
-                                               const SitesView&, const LanePlace<Rows>&) {}
 
   template <typename T, typename Rows, int Run, typename Sum>
   static __device__ __forceinline__ void finish(const FinishView& f, const Sum (&sums)[Rows::kCount][Run],

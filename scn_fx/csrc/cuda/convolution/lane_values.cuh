@@ -115,4 +115,11 @@ __device__ __forceinline__ void pack_half(Words<Run * 2>& words, const float (&v
 template <FinishKind Kind>
 struct LaneFinish;
 
+/// The fetch() of a finish that needs nothing beside the sums.
+struct FetchesNothing {
+  template <int Run, typename Rows>
+  static __device__ __forceinline__ void fetch(LaneResidual<Rows::kCount, Run>&, const FinishView&,
+                                               const SitesView&, const LanePlace<Rows>&) {}
+};
+
 }  // namespace scn::cuda
