@@ -15,6 +15,22 @@ void list(const HopperVariant& v, const void*& found) {
   found = reinterpret_cast<const void*>(&hopper_convolution<T, Offsets, Parts, Block, Ring, Kind, OnePass>);
 }
 
+/// The usual finishes: rows of this kind, and dense maps.
+template <typename T, FinishKind Rows, int Offsets, int Parts>
+void list_usual(const HopperVariant& v, const void*& found) {
+  constexpr int kFew = kHopperDepth, kMany = kHopperBlock;
+  constexpr FinishKind kDense = FinishKind::kHalfDense;
+  list<T, Offsets, Parts, kMany, 0, Rows, true>(v, found);
+  list<T, Offsets, Parts, kMany, 3, Rows, true>(v, found);
+  list<T, Offsets, Parts, kFew, 0, Rows, Parts == 1>(v, found);
+  list<T, Offsets, Parts, kFew, 0, kDense, true>(v, found);
+  if constexpr (Parts == 2) {  // rows may be several units
+    list<T, Offsets, Parts, kMany, 0, Rows, false>(v, found);
+    list<T, Offsets, Parts, kMany, 3, Rows, false>(v, found);
+    list<T, Offsets, Parts, kMany, 0, kDense, false>(v, found);
+  }
+}
+
 template <template <int, int> class Listed>
 const void* find(const HopperVariant& v) {
   const void* found = nullptr;

@@ -15,6 +15,18 @@ void list(const TensorVariant& v, const void*& found) {
   found = reinterpret_cast<const void*>(&tensor_convolution<T, N, Offsets, Parts, Resident, Kind>);
 }
 
+/// The usual finishes: rows of this kind, and dense maps.
+template <typename T, FinishKind Rows, int Offsets, int Parts>
+void list_usual(const TensorVariant& v, const void*& found) {
+  list<T, 16, Offsets, Parts, true, Rows>(v, found);
+  list<T, 16, Offsets, Parts, false, Rows>(v, found);
+  list<T, 32, Offsets, Parts, true, Rows>(v, found);
+  list<T, 32, Offsets, Parts, false, Rows>(v, found);
+  list<T, kLargestBlock, Offsets, Parts, false, Rows>(v, found);
+  // The layer before a dense map is mostly a wide one.
+  if constexpr (Offsets == 1) list<T, kLargestBlock, Offsets, Parts, false, FinishKind::kHalfDense>(v, found);
+}
+
 template <template <int, int> class Listed>
 const void* find(const TensorVariant& v) {
   const void* found = nullptr;

@@ -10,15 +10,7 @@ namespace {
 template <int Offsets, int Parts>
 struct Listed {
   static void list(const TensorVariant& v, const void*& found) {
-    constexpr FinishKind kUsual = FinishKind::kInt8Rows;
-    tensor::list<int8_t, 16, Offsets, Parts, true, kUsual>(v, found);
-    tensor::list<int8_t, 16, Offsets, Parts, false, kUsual>(v, found);
-    tensor::list<int8_t, 32, Offsets, Parts, true, kUsual>(v, found);
-    tensor::list<int8_t, 32, Offsets, Parts, false, kUsual>(v, found);
-    tensor::list<int8_t, kLargestBlock, Offsets, Parts, false, kUsual>(v, found);
-    // The layer before a dense map is mostly a wide one.
-    if constexpr (Offsets == 1)
-      tensor::list<int8_t, kLargestBlock, Offsets, Parts, false, FinishKind::kHalfDense>(v, found);
+    list_usual<int8_t, FinishKind::kInt8Rows, Offsets, Parts>(v, found);
   }
 };
 
