@@ -29,6 +29,12 @@ inline bool has_order(const ConvProblem& p) {
          (p.precision == ElementType::kFloat16 && p.in_channels <= kMostChainChannels);
 }
 
+/// Whether its sums may have any order, in this precision: what tensor cores compute.
+inline bool is_int8(const ConvProblem& p) { return p.precision == ElementType::kInt8; }
+inline bool is_unordered_half(const ConvProblem& p) {
+  return p.precision == ElementType::kFloat16 && !has_order(p);
+}
+
 /// Output channels that kernels compute: every stored form of the result fits, that of one byte a channel
 /// too.
 inline int32_t padded_channels(const ConvProblem& problem) { return row_bytes(problem.out_channels, 1); }

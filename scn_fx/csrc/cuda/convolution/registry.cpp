@@ -16,12 +16,12 @@ namespace {
 
 // The first that suits is taken.
 constexpr ConvKernel kKernels[] = {
-    {"input-chain", 0, "threads", 1, input_chain::suits, pack_rows, input_chain::launch},
-    {"chain", 0, "threads", 1, chain::suits, pack_rows, chain::launch},
-    {"hopper-int8", 90, "warpgroups", 128, hopper::suits_int8, pack_columns, hopper::launch},
-    {"hopper-half", 90, "warpgroups", 128, hopper::suits_half, pack_columns, hopper::launch},
-    {"tensor-int8", 0, "threads", 1, tensor::suits_int8, pack_fragments, tensor::launch},
-    {"tensor-half", 0, "threads", 1, tensor::suits_half, pack_fragments, tensor::launch},
+    {"input-chain", 0, "threads", 1, has_order, input_chain::suits, pack_rows, input_chain::launch},
+    {"chain", 0, "threads", 1, has_order, chain::suits, pack_rows, chain::launch},
+    {"hopper-int8", 90, "warpgroups", 128, is_int8, hopper::suits, pack_columns, hopper::launch},
+    {"hopper-half", 90, "warpgroups", 128, is_unordered_half, hopper::suits, pack_columns, hopper::launch},
+    {"tensor-int8", 0, "threads", 1, is_int8, tensor::suits, pack_fragments, tensor::launch},
+    {"tensor-half", 0, "threads", 1, is_unordered_half, tensor::suits, pack_fragments, tensor::launch},
 };
 
 bool generic_kernels_wanted() {
@@ -37,6 +37,7 @@ bool generic_kernels_wanted() {
 bool able(const ConvKernel& kernel, const ConvProblem& problem, const DeviceLimits& limits,
           ConvConfig* config) {
   if (kernel.architecture && kernel.architecture != limits.architecture) return false;
+  if (!kernel.computes(problem)) return false;
   *config = ConvConfig{};
   config->problem = problem;
   config->kernel = &kernel;

@@ -19,7 +19,9 @@ struct ConvKernel {
   int32_t architecture;  // as 90; 0: all
   const char* group;     // of threads, in a config's text,
   int32_t group_threads;
-  /// Whether it runs such a problem on such a device, its layout in shared memory included; if so, how.
+  bool (*computes)(const ConvProblem& problem);  // precision and order of sums
+  /// Whether it runs such a problem, which it computes, on such a device, its layout in shared memory
+  /// included; if so, how.
   bool (*suits)(const ConvProblem& problem, const DeviceLimits& limits, ConvConfig* config);
   void (*pack)(const ConvConfig& config, const RawWeights& from, const WeightsView& to, cudaStream_t stream);
   void (*launch)(const ConvConfig& config, const ConvCall& call, cudaStream_t stream);

@@ -30,7 +30,6 @@ void launch_chain(const ConvConfig& c, const ConvCall& call, cudaStream_t stream
 }  // namespace
 
 bool chain::suits(const ConvProblem& p, const DeviceLimits&, ConvConfig* c) {
-  if (!has_order(p)) return false;
   fill(p, c);
   c->symbol = kernel(p.precision);
   c->block_rows = kTileRows;
@@ -44,7 +43,7 @@ void chain::launch(const ConvConfig& config, const ConvCall& call, cudaStream_t 
 }
 
 bool input_chain::suits(const ConvProblem& p, const DeviceLimits& limits, ConvConfig* c) {
-  if (!has_order(p) || p.precision != ElementType::kFloat16 || p.in_bytes != 16) return false;
+  if (p.precision != ElementType::kFloat16 || p.in_bytes != 16) return false;
   const int32_t channels = p.in_channels <= 4 ? 4 : p.in_channels == 5 ? 5 : 8;  // of the instance
   const int64_t shared = int64_t(p.offsets) * channels * kInputColumns * 4;
   if (shared > limits.shared_bytes) return false;

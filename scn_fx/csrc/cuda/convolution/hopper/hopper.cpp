@@ -66,8 +66,9 @@ bool take(FindKernel find, const HopperVariant& v, const KOrder& order, const De
   return true;
 }
 
-bool suits(FindKernel usual, FindKernel any, const ConvProblem& p, const DeviceLimits& limits,
-           ConvConfig* config) {
+}  // namespace
+
+bool suits(const ConvProblem& p, const DeviceLimits& limits, ConvConfig* config) {
   if (config->padded < kLargestBlock) return false;
   const KOrder order{p.offsets, p.in_bytes};
   HopperVariant v{};
@@ -75,8 +76,10 @@ bool suits(FindKernel usual, FindKernel any, const ConvProblem& p, const DeviceL
   v.parts = unit_parts(p.in_bytes);
   v.block = order.units() <= kHopperDepth ? kHopperDepth : kHopperBlock;
   const bool one_pass = p.in_bytes <= order.unit_bytes() || v.parts == 1;
+  const bool int8 = is_int8(p);
   for (const bool exact : {true, false}) {
-    const FindKernel find = exact ? usual : any;
+    const FindKernel find =
+        exact ? (int8 ? int8_kernel : half_kernel) : (int8 ? any_int8_kernel : any_half_kernel);
     v.finish = exact ? p.finish : FinishKind::kAny;
     for (const int32_t ring : {0, kWarpgroups, kWarpgroups - 1}) {
       // Three warpgroups of a block have registers for all that they hold; four spill.
@@ -90,17 +93,6 @@ bool suits(FindKernel usual, FindKernel any, const ConvProblem& p, const DeviceL
     }
   }
   return false;
-}
-
-}  // namespace
-
-bool suits_int8(const ConvProblem& p, const DeviceLimits& limits, ConvConfig* config) {
-  return p.precision == ElementType::kInt8 && suits(int8_kernel, any_int8_kernel, p, limits, config);
-}
-
-bool suits_half(const ConvProblem& p, const DeviceLimits& limits, ConvConfig* config) {
-  return p.precision == ElementType::kFloat16 && !has_order(p) &&
-         suits(half_kernel, any_half_kernel, p, limits, config);
 }
 
 void launch(const ConvConfig& config, const ConvCall& call, cudaStream_t stream) {

@@ -47,8 +47,9 @@ bool take(FindKernel find, const TensorVariant& v, const KOrder& order, const De
   return true;
 }
 
-bool suits(FindKernel usual, FindKernel any, const ConvProblem& p, const DeviceLimits& limits,
-           ConvConfig* config) {
+}  // namespace
+
+bool suits(const ConvProblem& p, const DeviceLimits& limits, ConvConfig* config) {
   const KOrder order{p.offsets, p.in_bytes};
   TensorVariant v{};
   v.block = std::min(config->padded, kLargestBlock);
@@ -56,8 +57,10 @@ bool suits(FindKernel usual, FindKernel any, const ConvProblem& p, const DeviceL
   v.parts = unit_parts(p.in_bytes);
   // Weights that leave room for two blocks.
   const bool small = int64_t(order.units()) * order.unit_bytes() * v.block <= limits.shared_bytes / 4;
+  const bool int8 = is_int8(p);
   for (const bool exact : {true, false}) {
-    const FindKernel find = exact ? usual : any;
+    const FindKernel find =
+        exact ? (int8 ? int8_kernel : half_kernel) : (int8 ? any_int8_kernel : any_half_kernel);
     v.finish = exact ? p.finish : FinishKind::kAny;
     for (const bool resident : {true, false}) {
       if (resident && !small) continue;
@@ -66,17 +69,6 @@ bool suits(FindKernel usual, FindKernel any, const ConvProblem& p, const DeviceL
     }
   }
   return false;
-}
-
-}  // namespace
-
-bool suits_int8(const ConvProblem& p, const DeviceLimits& limits, ConvConfig* config) {
-  return p.precision == ElementType::kInt8 && suits(int8_kernel, any_int8_kernel, p, limits, config);
-}
-
-bool suits_half(const ConvProblem& p, const DeviceLimits& limits, ConvConfig* config) {
-  return p.precision == ElementType::kFloat16 && !has_order(p) &&
-         suits(half_kernel, any_half_kernel, p, limits, config);
 }
 
 void launch(const ConvConfig& config, const ConvCall& call, cudaStream_t stream) {

@@ -6,8 +6,7 @@
 
 namespace scn::cuda::tensor {
 
-bool suits_int8(const ConvProblem& problem, const DeviceLimits& limits, ConvConfig* config);
-bool suits_half(const ConvProblem& problem, const DeviceLimits& limits, ConvConfig* config);
+bool suits(const ConvProblem& problem, const DeviceLimits& limits, ConvConfig* config);
 void launch(const ConvConfig& config, const ConvCall& call, cudaStream_t stream);
 
 }  // namespace scn::cuda::tensor
