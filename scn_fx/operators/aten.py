@@ -22,6 +22,9 @@ class AtenCall(Protocol):
     def not_features(self, value: Any) -> str | None:
         """Why a value is not one row per site, to follow "it is"; None if it is."""
 
+    def numbers(self, value: Any) -> list[float] | None:
+        """The numbers of a parameter or constant of the model, in order; None for other values."""
+
     def channels(self, value: Any) -> int | None:
         """Width of a value, where it is known."""
 

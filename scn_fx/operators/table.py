@@ -13,6 +13,7 @@ from scn_fx.operators.affine import AFFINE
 from scn_fx.operators.concat import CONCAT
 from scn_fx.operators.convolution import CONVOLUTION
 from scn_fx.operators.dense import RESHAPE, SCATTER_DENSE, TRANSPOSE
+from scn_fx.operators.group_norm import GROUP_NORM
 from scn_fx.operators.maps import CONV_MAP, INPUT_SITES, INVERSE_MAP, SUBM_MAP
 from scn_fx.operators.multiply import MULTIPLY
 from scn_fx.operators.onnx_form import OnnxForm
@@ -30,6 +31,7 @@ OPERATORS: Mapping[str, OperatorSpec] = MappingProxyType(
             MULTIPLY,
             AFFINE,
             CONCAT,
+            GROUP_NORM,
             POOL,
             *map(activation_spec, real_activations()),
             SCATTER_DENSE,

@@ -14,6 +14,7 @@ from scn_fx.ops.affine import affine
 from scn_fx.ops.concat import concat
 from scn_fx.ops.convolution import convolution
 from scn_fx.ops.dense import reshape, scatter_dense, transpose
+from scn_fx.ops.group_norm import group_norm
 from scn_fx.ops.input_sites import input_sites
 from scn_fx.ops.kernel_maps import conv_map, inverse_map, subm_map
 from scn_fx.ops.multiply import multiply
@@ -25,6 +26,7 @@ __all__ = [
     "concat",
     "conv_map",
     "convolution",
+    "group_norm",
     "input_sites",
     "inverse_map",
     "multiply",

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,19 +14,24 @@ from scn_fx.ops.checks import check_features
 from scn_fx.ops.dispatch import define, fake
 from scn_fx.ops.straight_through import on_device
 
-__all__ = ["affine"]
+__all__ = ["affine", "check_numbers"]
 
 
-def _check(x: torch.Tensor, name: str, scale: Sequence[float], shift: Sequence[float]) -> None:
-    check_features(name, x)
-    for what, values in (("scale", scale), ("shift", shift)):
-        if len(values) != x.shape[1]:
+def check_numbers(name: str, channels: int, numbers: Mapping[str, Sequence[float]]) -> None:
+    """Finite float32 numbers, one for each channel."""
+    for what, values in numbers.items():
+        if len(values) != channels:
             raise ArgumentError(
-                f"Layer {name!r}: {what} must have a number for each of the {x.shape[1]} channels of its "
+                f"Layer {name!r}: {what} must have a number for each of the {channels} channels of its "
                 f"features, got {len(values)}."
             )
         if not all(abs(value) < 2.0**128 for value in values):
             raise ArgumentError(f"Layer {name!r}: {what} must hold finite float32 numbers.")
+
+
+def _check(x: torch.Tensor, name: str, scale: Sequence[float], shift: Sequence[float]) -> None:
+    check_features(name, x)
+    check_numbers(name, x.shape[1], {"scale": scale, "shift": shift})
 
 
 @define(AFFINE.name, AFFINE.schema)

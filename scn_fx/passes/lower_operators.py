@@ -72,6 +72,11 @@ class _Call:
             return f"the number {value}"
         return None if nodes.sites(value) is not None else f"not a value per site, but {nodes.where(value)}"
 
+    def numbers(self, value: Any) -> list[float] | None:
+        owner = self._node.graph.owning_module
+        found = nodes.attribute(owner, value) if owner is not None else None
+        return None if found is None else [float(each) for each in found.detach().float().flatten().tolist()]
+
     def channels(self, value: Any) -> int | None:
         shape = getattr(value.meta.get("val"), "shape", None)
         return None if shape is None else shape[-1]

@@ -383,9 +383,9 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "mean over rows": (lambda m, x: x.features - x.features.mean(0), "mean in the model's own.*rows"),
     "statistics that are not finite": (lambda m, x: m.bad(x.features.relu()), r"batch_norm.*not finite"),
     "softmax": (lambda m, x: x.features.softmax(1), "softmax in the model's own"),
-    "LayerNorm behind a Linear": (
-        lambda m, x: nn.functional.layer_norm(m.linear(x.features), (8,)),
-        "layer_norm in the model's own",
+    "a norm of each row behind a Linear": (
+        lambda m, x: nn.functional.normalize(m.linear(x.features)),
+        "in the model's own",
     ),
     "a product with a number per site": (
         lambda m, x: m.fine(x.features) * x.features.sum(1, keepdim=True),

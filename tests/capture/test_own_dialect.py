@@ -55,6 +55,67 @@ class Squared(nn.Module):
         return self.last(x.replace_feature(x.features * x.features))
 
 
+class Normalised(nn.Module):
+    """The convolution of a point transformer's block, and a GroupNorm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.linear, self.norm = subm(4, 12), nn.Linear(12, 12), nn.LayerNorm(12)
+        self.groups = nn.GroupNorm(3, 12, affine=False)
+        self.middle, self.last = subm(12, 12), subm(12, 4)
+
+    def forward(self, x: Any) -> Any:
+        x = self.first(x)
+        x = self.middle(x.replace_feature(nn.functional.gelu(self.norm(self.linear(x.features)))))
+        return self.last(x.replace_feature(self.groups(x.features)))
+
+
+def test_layer_norm_and_group_norm(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, (features, indices) = randomise(Normalised()).eval(), frame()
+    with torch.no_grad():
+        model.norm.weight.uniform_(0.5, 2.0)
+        model.norm.bias.normal_()
+    graph = capture(model, (sparse(features, indices),))
+    names = {layer.name: layer.kind for layer in layers(graph)}
+    assert names["norm"] == names["groups"] == "group_norm"
+    assert_same_as_spconv(graph, model, features, indices)
+    assert _has_one_result(graph, features, indices, tmp_path / "n.onnx", "dynamo")
+
+
+def test_a_layer_norm_over_more_than_channels_is_refused() -> None:
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = subm(4, 8)
+
+        def forward(self, x: Any) -> Any:
+            x = self.first(x)
+            return x.replace_feature(nn.functional.group_norm(x.features.t()[None], 2)[0].t())
+
+    features, indices = frame()
+    with pytest.raises(CaptureError, match="not computed from features row by row"):
+        capture(Whole().eval(), (sparse(features, indices),))
+
+
+def _has_one_result(
+    graph: Any, features: torch.Tensor, indices: torch.Tensor, path: Path, exporter: str
+) -> bool:
+    """Calibrates and exports a graph; whether graph, engine and oracle have the same bits."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CalibrationWarning)
+        quant.calibrate(graph, [(features, indices)])
+    export_onnx(graph, path, exporter, "scn_fx")
+    made, sites = (value.float().numpy() for value in graph(features, indices))
+    rows, found = Engine(path)(features.numpy(), indices.numpy())
+    oracle = run_network(path, features.numpy().astype(np.float16), indices.numpy(), 1).outputs[0]
+    return (
+        np.array_equal(found, sites)
+        and np.array_equal(rows.astype(np.float32), made)
+        and np.array_equal(oracle.values.astype(np.float32), made)
+    )
+
+
 def _model(width: int, other: int) -> nn.Module:
     torch.manual_seed(width)
     model = UBlock(width, other)
@@ -86,19 +147,10 @@ def test_int8_engine_graph_and_oracle_have_the_same_bits(
 ) -> None:
     features, indices = frame()
     graph = capture(_model(*widths), (sparse(features, indices),), dialect="scn_fx")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CalibrationWarning)
-        quant.calibrate(graph, [(features, indices)])
     path = tmp_path / "u.onnx"
-    export_onnx(graph, path, exporter, "scn_fx")
+    assert _has_one_result(graph, features, indices, path, exporter)
     types = Counter(node.op_type for node in read_network(path, "scn_fx").nodes)
     assert types["Concat"] == types["Affine"] == types["Mul"] == 1
-    made = graph(features, indices)[0].float().numpy()
-    rows, sites = Engine(path)(features.numpy(), indices.numpy())
-    assert np.array_equal(sites, indices.numpy())
-    assert np.array_equal(rows.astype(np.float32), made)
-    oracle = run_network(path, features.numpy().astype(np.float16), indices.numpy(), 1).outputs[0]
-    assert np.array_equal(oracle.values.astype(np.float32), made)
 
 
 def test_libspconv_refuses_them_by_name(tmp_path: Path) -> None:

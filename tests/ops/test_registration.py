@@ -71,6 +71,11 @@ def _cases() -> dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]]:
             f"pool {kind}": (OPS.pool, (x, kernel_map), {"name": "pool", "kind": kind})
             for kind in ("max", "mean", "sum")
         },
+        "group_norm": (
+            OPS.group_norm,
+            (x,),
+            {"name": "n", "groups": 2, "epsilon": 1e-3, "scale": [1.5] * 6, "shift": [-0.5] * 6},
+        ),
         "product": (OPS.product, (x, weight.detach().reshape(8, 27, 6), kernel_map), {"name": "p"}),
         "weight_gradient": (OPS.weight_gradient, (other, x, kernel_map), {"name": "w"}),
         "leaky_relu": (OPS.leaky_relu, (x,), {"name": "leaky", "activation_parameter": -0.3}),

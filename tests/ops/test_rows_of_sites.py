@@ -68,6 +68,18 @@ def test_affine_has_the_bits_of_the_oracle() -> None:
     assert np.array_equal(half.numpy(), rounded)
 
 
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_group_norm_and_its_gradients(groups: int) -> None:
+    x = random_tensor(40, 6).requires_grad_()
+    scale, shift = random_tensor(6, seed=1), random_tensor(6, seed=2)
+    numbers = {"scale": scale.tolist(), "shift": shift.tolist()}
+    made = OPS.group_norm(x, name="n", groups=groups, epsilon=1e-3, **numbers)
+    wide = torch.nn.functional.group_norm(x.double(), groups, scale.double(), shift.double(), 1e-3)
+    _same(made, wide.float(), [x])
+    expected = numerics.group_norm(x.detach().numpy(), groups, 1e-3, scale.numpy(), shift.numpy())
+    assert np.array_equal(made.detach().numpy(), expected)
+
+
 def test_product_and_its_gradients() -> None:
     a, b = (random_tensor(40, 6, seed=seed).requires_grad_() for seed in (1, 2))
     _same(OPS.multiply(a, b, name="gate"), a * b, [a, b])
@@ -156,6 +168,16 @@ REFUSED: dict[str, Refusal] = {
         lambda: OPS.affine(A, name="bn", scale=[1.0, 1.0], shift=[0.0, float("nan")]),
         ArgumentError,
         "'bn': shift must hold finite",
+    ),
+    "groups": (
+        lambda: OPS.group_norm(A, name="n", groups=3, epsilon=0.1, scale=[1.0] * 2, shift=[0.0] * 2),
+        ArgumentError,
+        "'n': groups must divide the 2 channels",
+    ),
+    "epsilon": (
+        lambda: OPS.group_norm(A, name="n", groups=1, epsilon=-1.0, scale=[1.0] * 2, shift=[0.0] * 2),
+        ArgumentError,
+        "'n': epsilon must be a finite number >= 0",
     ),
     "widths": (
         lambda: OPS.multiply(A, A[:, :1], name="gate"),

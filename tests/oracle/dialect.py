@@ -46,6 +46,7 @@ ATTRIBUTES: dict[str, dict[str, int]] = {
     "Mul": _ADD,
     "Affine": {"scale": FLOATS, "shift": FLOATS},
     "Concat": {"axis": INT},
+    "GroupNormalization": {"num_groups": INT, "epsilon": FLOAT, "scale": FLOATS, "shift": FLOATS},
     "SparsePool": {
         **dict.fromkeys(("kind", "rulebook"), STRING),
         **dict.fromkeys(("kernel_size", "stride", "padding", "dilation", "output_padding"), INTS),
@@ -70,10 +71,8 @@ ATTRIBUTES.update({op_type: ATTRIBUTES.get(op_type, {}) for op_type in ACTIVATIO
 MISSING_ALPHA = 0.01
 """The slope of a LeakyReLU that names none."""
 _ACTIVATIONS = ("None", *ACTIVATION_NODES.values())
-_FOREIGN = {"Mul", "Affine", "Concat", "SparsePool", *ACTIVATION_NODES, *ACTIVATION_NODES.values()} - {
-    "Relu",
-    "ReLU",
-}
+_OWN = {"Mul", "Affine", "GroupNormalization", "Concat", "SparsePool"}
+_FOREIGN = _OWN | {*ACTIVATION_NODES, *ACTIVATION_NODES.values()} - {"Relu", "ReLU"}
 """Names of activations and nodes that only the engine reads."""
 
 _REQUIRED = {
@@ -82,6 +81,7 @@ _REQUIRED = {
         "rulebook", "input_spatial_shape", "output_spatial_shape",
     ),
     "Affine": ("scale", "shift"),
+    "GroupNormalization": ("num_groups", "epsilon", "scale", "shift"),
     "SparsePool": (
         "kind", "kernel_size", "stride", "padding", "dilation", "subm", "inverse", "output_bound", "rulebook",
         "input_spatial_shape", "output_spatial_shape",

@@ -123,6 +123,10 @@ class Runner:
             assert len(sites) <= a["output_bound"], f"{node.name}: {len(sites)} sites > output_bound"
             y = numerics.pool(x.values.astype(np.float32), kernel_map, a["kind"])
             return replace(self._as_operand(node, x, y), sites=sites)
+        if node.op_type == "GroupNormalization":
+            numbers = (np.asarray(a[name], np.float32) for name in ("scale", "shift"))
+            y = numerics.group_norm(x.values.astype(np.float32), a["num_groups"], a["epsilon"], *numbers)
+            return self._as_operand(node, x, y)
         if node.op_type == "Affine":
             numbers = (np.asarray(a[name], np.float32) for name in ("scale", "shift"))
             return self._as_operand(node, x, numerics.affine(x.values.astype(np.float32), *numbers))

@@ -171,6 +171,21 @@ def affine(x: Float32, scale: Float32, shift: Float32) -> Float32:
     return np.asarray(x * scale, np.float32) + shift
 
 
+def group_norm(x: Float32, groups: int, epsilon: float, scale: Float32, shift: Float32) -> Float32:
+    """Each row over groups of neighbouring channels, in float64, sums in the order of channels."""
+    made = np.empty_like(x)
+    count = x.shape[1] // groups
+    for first in range(0, x.shape[1], count):
+        part = x[:, first : first + count].astype(np.float64)
+        mean = np.cumsum(part, 1)[:, -1:] / count
+        centred = part - mean
+        variance = np.cumsum(centred * centred, 1)[:, -1:] / count
+        columns = slice(first, first + count)
+        normal = centred / np.sqrt(variance + np.float64(np.float32(epsilon)))
+        made[:, columns] = normal * scale[columns].astype(np.float64) + shift[columns].astype(np.float64)
+    return made
+
+
 def pool(x: Float32, kernel_map: Ints, kind: str) -> Float32:
     """`max`, `mean` or `sum` of the neighbours of each row, in the order of offsets; zero without any."""
     made = np.zeros((len(kernel_map), x.shape[1]), np.float32)

@@ -99,6 +99,7 @@ def test_a_product_takes_a_step_and_no_add_is_lost_behind_it(backend: str) -> No
     assert [step.get("fused_add") for step in steps if step["name"] == "second"] == [None]
 
 
+NUMBERS: Any = {"scale": [1.0] * 16, "shift": [0.0] * 16}
 SHAPES: Any = {"input_shape": GRID, "output_shape": GRID}
 REFUSED: dict[str, tuple[Piece, str]] = {
     "rows": (node("Concat", "cat", ["a", "a"], "y", axis=0), r"axis must be 1 \(channels\), the file says 0"),
@@ -115,6 +116,23 @@ REFUSED: dict[str, tuple[Piece, str]] = {
     "ranges": (
         add("gate", "a", "a", "y", op_type="Mul", ranges=(2.0**-90, 2.0**-90), **INT8),
         "make a product of two int8 steps",
+    ),
+    "groups": (
+        node(
+            "GroupNormalization",
+            "n",
+            ["a"],
+            "y",
+            num_groups=3,
+            epsilon=0.1,
+            scale=[1.0] * 16,
+            shift=[0.0] * 16,
+        ),
+        "num_groups must divide its 16 channels, the file says 3",
+    ),
+    "epsilon": (
+        node("GroupNormalization", "n", ["a"], "y", num_groups=2, **NUMBERS),
+        "epsilon must be a finite number >= 0",
     ),
     "least": (pool("p", "a", "y", "min", (1, 1, 1), **SHAPES), "kind must be 'max', 'mean' or 'sum'"),
     "grid": (

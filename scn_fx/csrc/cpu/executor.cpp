@@ -10,7 +10,9 @@
 #include "core/error.h"
 #include "core/failures.h"
 #include "core/kernel_log.h"
-#include "cpu/convolution/pool.h"
+#include "cpu/group_norm.h"
+#include "cpu/pool.h"
+#include "cpu/rows_at_hand.h"
 #include "scn_fx/half.h"
 
 namespace scn {
@@ -63,8 +65,8 @@ void CpuExecutor::load_network(const MemoryLimits& limits) {
   std::string widest;
   for (size_t i = 0; i < weights_.size(); ++i) {
     const NodeSpec& n = plan_.network.nodes[i];
-    if (n.kind == NodeKind::kPool) {
-      const Size own = pool_scratch(plan_.network.values[size_t(n.output)].channels) * pool_.size();
+    if (n.kind == NodeKind::kPool || n.kind == NodeKind::kGroupNorm) {
+      const Size own = made_row_scratch(plan_.network.values[size_t(n.output)].channels) * pool_.size();
       if (own > scratch) {
         scratch = own;
         widest = n.name;
@@ -325,15 +327,26 @@ void CpuExecutor::concat(const Step& step) {
   }
 }
 
+FeatureRows CpuExecutor::float_rows(const View& view) const {
+  const StoredRows x = rows(view);
+  const void* const data = x.is_half() ? static_cast<const void*>(x.half()) : x.floats();
+  return {data, x.stride(), false, x.is_half()};
+}
+
 void CpuExecutor::pool(const Step& step) {
   const NodeSpec& n = plan_.node_of(step);
-  const StoredRows x = rows(step.input);
   const int set = plan_.network.maps[size_t(n.map)].output_set;
-  const void* const data = x.is_half() ? static_cast<const void*>(x.half()) : x.floats();
-  const FeatureRows input{data, x.stride(), false, x.is_half()};
-  check_overflow(step,
-                 run_pool(kernels_, n.pooling, input, step.input.channels, held_->maps[size_t(n.map)].view(),
-                          held_->sets[size_t(set)].size(), finish_of(step.epilogue), pool_));
+  check_overflow(step, run_pool(kernels_, n.pooling, float_rows(step.input), step.input.channels,
+                                held_->maps[size_t(n.map)].view(), held_->sets[size_t(set)].size(),
+                                finish_of(step.epilogue), pool_));
+}
+
+void CpuExecutor::group_norm(const Step& step) {
+  const NodeSpec& n = plan_.node_of(step);
+  const GroupNorm norm{step.input.channels, n.groups, n.epsilon, n.scale.data(), n.shift.data()};
+  const int set = plan_.storage_of(step.input).set;
+  check_overflow(step, run_group_norm(kernels_, norm, float_rows(step.input), held_->sets[size_t(set)].size(),
+                                      finish_of(step.epilogue), pool_));
 }
 
 void CpuExecutor::check_overflow(const Step& step, const Overflow& lost) const {
@@ -353,6 +366,8 @@ void CpuExecutor::run_step(const Step& step, const FrameView& frame) {
       return concat(step);
     case Step::Kind::kPool:
       return pool(step);
+    case Step::Kind::kGroupNorm:
+      return group_norm(step);
     case Step::Kind::kScatterDense:
       return scatter(step);
     case Step::Kind::kTranspose:

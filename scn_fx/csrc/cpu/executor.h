@@ -72,6 +72,8 @@ class CpuExecutor final : public Executor {
   void finish_rows(const Step& step);
   void concat(const Step& step);
   void pool(const Step& step);
+  void group_norm(const Step& step);
+  FeatureRows float_rows(const View& view) const;
   void scatter(const Step& step);
   void transpose(const Step& step);
   int64_t active_macs(const Step& step) const;

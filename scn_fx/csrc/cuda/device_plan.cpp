@@ -175,7 +175,7 @@ void DevicePlan::prepare_results() {
 void DevicePlan::prepare_affines() {
   for (const NodeSpec& node : plan_.network.nodes) {
     affines_.emplace_back();
-    if (node.kind == NodeKind::kAffine) affines_.back() = {to_device(node.scale), to_device(node.shift)};
+    if (!node.scale.empty()) affines_.back() = {to_device(node.scale), to_device(node.shift)};
   }
 }
 

@@ -95,6 +95,18 @@ void DevicePlan::run_step(size_t index, bool after_maps, cudaStream_t stream) co
                          set_of(step.input), finish_of(index), stream);
     case Step::Kind::kConcat:
       return concat(step, stream);
+    case Step::Kind::kGroupNorm: {
+      const NodeSpec& n = plan_.node_of(step);
+      const DeviceAffine& numbers = affines_[size_t(step.node)];
+      const GroupNormView v{rows(step.input),
+                            plan_.storage_of(step.input).type,
+                            stride_of(step.input),
+                            n.groups,
+                            n.epsilon,
+                            numbers.scale.data(),
+                            numbers.shift.data()};
+      return group_norm_rows(v, set_of(step.input), finish_of(index), stream);
+    }
     case Step::Kind::kPool: {
       const NodeSpec& n = plan_.node_of(step);
       const PoolView v{maps_[size_t(n.map)], rows(step.input), plan_.storage_of(step.input).type,

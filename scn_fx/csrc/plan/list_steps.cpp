@@ -111,6 +111,9 @@ Values list_steps(Plan& plan) {
       case NodeKind::kConcat:
         step.kind = Step::Kind::kConcat;
         break;
+      case NodeKind::kGroupNorm:
+        step.kind = Step::Kind::kGroupNorm;
+        break;
       case NodeKind::kPool:
         step.kind = Step::Kind::kPool;
         break;

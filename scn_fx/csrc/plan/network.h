@@ -46,6 +46,7 @@ enum class NodeKind {
   kActivation,
   kAffine,
   kConcat,
+  kGroupNorm,
   kPool,
   kScatterDense,
   kReshape,
@@ -79,7 +80,11 @@ struct NodeSpec {
   // kConvolution uses [0], kAdd and kMultiply both
   float amax[2] = {0.0f, 0.0f};
 
-  // kAffine: [channels], with zeros behind
+  // kGroupNorm
+  int32_t groups = 1;
+  float epsilon = 0.0f;
+
+  // kAffine, kGroupNorm: [channels], with zeros behind
   std::vector<float> scale, shift;
 
   // kReshape: new dims; kTranspose: permutation

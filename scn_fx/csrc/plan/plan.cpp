@@ -32,6 +32,8 @@ const char* step_kind(const Step& step) {
                                          : "activation";
     case Step::Kind::kConcat:
       return "concat";
+    case Step::Kind::kGroupNorm:
+      return "group_norm";
     case Step::Kind::kPool:
       return "pool";
     case Step::Kind::kScatterDense:

@@ -85,10 +85,10 @@ struct Copy {
 struct Step {
   /// kRows: the epilogue alone, of stored rows. kConcat: the parts of a concatenation that no step stores in
   /// place.
-  enum class Kind { kLoad, kConvolution, kRows, kConcat, kPool, kScatterDense, kTranspose } kind;
+  enum class Kind { kLoad, kConvolution, kRows, kConcat, kPool, kGroupNorm, kScatterDense, kTranspose } kind;
   int node = -1;    // of the network; -1 for kLoad
   int result = -1;  // value that the emissions store
-  View input;       // kConvolution, kRows, kPool, kScatterDense
+  View input;       // all but kLoad, kConcat and kTranspose
   Epilogue epilogue;
   std::vector<Copy> copies;  // kConcat
   std::vector<View> blanks;  // kConcat: columns behind the last channel that nothing else sets to zero

@@ -25,6 +25,7 @@ const OperatorReader kOperators[] = {
     {"Mul", NodeKind::kMultiply, &NetworkReader::read_multiply},
     {"Affine", NodeKind::kAffine, &NetworkReader::read_affine},
     {"Concat", NodeKind::kConcat, &NetworkReader::read_concat},
+    {"GroupNormalization", NodeKind::kGroupNorm, &NetworkReader::read_group_norm},
     {"SparsePool", NodeKind::kPool, &NetworkReader::read_pool},
     {"ScatterDense", NodeKind::kScatterDense, &NetworkReader::read_scatter},
     {"Reshape", NodeKind::kReshape, &NetworkReader::read_reshape},

@@ -64,6 +64,23 @@ void NetworkReader::read_affine(const OnnxNode& node, const Attributes& a, NodeS
   out.half = x.half;
 }
 
+/// Each row over groups of its channels, then as read_affine.
+void NetworkReader::read_group_norm(const OnnxNode& node, const Attributes& a, NodeSpec& spec,
+                                    ValueSpec& out) {
+  read_affine(node, a, spec, out);
+  const int64_t groups = a.integer("num_groups", 0);
+  if (groups < 1 || groups > out.channels || out.channels % groups) {
+    fail(ErrorKind::kOnnx, label_, ": num_groups must divide its ", out.channels, " channels, the file says ",
+         groups, ".");
+  }
+  spec.groups = int32_t(groups);
+  spec.epsilon = a.number("epsilon", -1.0f);
+  if (!(spec.epsilon >= 0.0f) || !std::isfinite(spec.epsilon)) {
+    fail(ErrorKind::kOnnx, label_, ": epsilon must be a finite number >= 0, the file says ", spec.epsilon,
+         ".");
+  }
+}
+
 void NetworkReader::read_concat(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out) {
   if (a.integer("axis", 1) != 1)
     fail(ErrorKind::kOnnx, label_, ": axis must be 1 (channels), the file says ", a.integer("axis", 1), ".");

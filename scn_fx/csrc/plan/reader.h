@@ -26,6 +26,7 @@ class NetworkReader {
   void read_add(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_multiply(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_affine(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
+  void read_group_norm(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_concat(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_pool(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_activation(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);

@@ -2,8 +2,7 @@
 #include <algorithm>
 
 #include "core/types.h"
-#include "cuda/convolution/put.cuh"
-#include "cuda/convolution/value_finish.cuh"
+#include "cuda/rows/emit_row.cuh"
 #include "cuda/rows/rows.h"
 #include "cuda/runtime/check.h"
 #include "cuda/runtime/device_code.cuh"
@@ -16,29 +15,6 @@ namespace {
 constexpr int kThreads = 256;
 
 uint32_t blocks_for(int64_t items) { return cuda::blocks_for(items, kThreads, 4096); }
-
-/// Stores `value(column)` in every form of the finish, whole padded rows. Counts what does not fit in float16
-/// once per value.
-template <typename Value>
-__device__ __forceinline__ void emit_row(const FinishView& f, int32_t row, const Value& value, Lost& lost) {
-  for (int32_t which = 0; which < f.emission_count; ++which) {
-    const EmissionView& e = f.emissions[which];
-    const int32_t element = element_bytes(e.type), per_chunk = 16 / element;
-    char* const out = static_cast<char*>(e.out) + int64_t(row) * e.stride;
-    for (int32_t first = 0; first < e.columns; first += per_chunk) {
-      uint32_t chunk[4] = {0, 0, 0, 0};
-#pragma unroll
-      for (int32_t i = 0; i < 16; ++i) {
-        if (i >= per_chunk || first + i >= f.channels) break;
-        int32_t once = 0;
-        const float v = emitted(e, value(first + i), first + i, once);
-        if (which == 0) lost.stored += once;
-        put(chunk, e.type, i, v);
-      }
-      *reinterpret_cast<uint4*>(out + first * element) = make_uint4(chunk[0], chunk[1], chunk[2], chunk[3]);
-    }
-  }
-}
 
 __global__ void load_kernel(const DeviceFrame* frame, const __grid_constant__ SitesView set, int32_t channels,
                             const __grid_constant__ FinishView f, int32_t* row_of_input, int32_t* status) {
@@ -140,10 +116,7 @@ __global__ __launch_bounds__(kThreads) void load_few_kernel(const __grid_constan
 __global__ void finish_kernel(const char* self, ElementType type, int32_t stride, const int32_t* count,
                               const __grid_constant__ FinishView f) {
   const int32_t rows = *count;
-  ResidualView as_self{};  // reads the first operand the way the second is read
-  as_self.type = type;
-  as_self.other = self;
-  as_self.stride = stride;
+  const ResidualView as_self = operand_of(self, type, stride);  // read the way the second operand is
   Lost lost;
   for (int32_t row = blockIdx.x * kThreads + threadIdx.x; row < rows; row += gridDim.x * kThreads) {
     emit_row(
@@ -157,40 +130,6 @@ __global__ void finish_kernel(const char* self, ElementType type, int32_t stride
           const float other = other_operand(f.residual, row, c);
           return f.residual.product ? multiply_operands(f.residual, y, other)
                                     : add_operands(f.residual, y, other, true, ignored);
-        },
-        lost);
-  }
-  report_lost(f, lost);
-}
-
-/// A thread pools a row, channel by channel.
-__global__ void pool_kernel(const __grid_constant__ PoolView v, const __grid_constant__ FinishView f) {
-  const int32_t rows = min(*v.map.output.count, v.map.output.capacity);
-  ResidualView x{};  // reads rows as an Add reads its operands
-  x.type = v.type;
-  x.other = v.rows;
-  x.stride = v.stride;
-  Lost lost;
-  for (int32_t row = blockIdx.x * kThreads + threadIdx.x; row < rows; row += gridDim.x * kThreads) {
-    const char* const record = v.map.tiles + int64_t(row / kTileRows) * v.map.tile_bytes;
-    const int32_t place = row_place(row % kTileRows);
-    emit_row(
-        f, row,
-        [&](int32_t c) {
-          float y = 0.0f;
-          int32_t count = 0;
-          for (int32_t k = 0; k < v.map.geometry.volume; ++k) {
-            const int32_t input = mapped_row(v.map, record, k, place);
-            if (input < 0) continue;
-            const float value = other_operand(x, input, c);
-            if (v.kind != Pooling::kMax) {
-              y = __fadd_rn(y, value);
-            } else if (count == 0 || !(value <= y || y != y)) {
-              y = value;
-            }
-            ++count;
-          }
-          return v.kind == Pooling::kMean && count > 1 ? __fdiv_rn(y, float(count)) : y;
         },
         lost);
   }
@@ -327,11 +266,6 @@ void finish_rows(const void* self, ElementType type, int32_t stride, const Sites
   finish_kernel<<<blocks_for(set.capacity), kThreads, 0, stream>>>(static_cast<const char*>(self), type,
                                                                    stride, set.count, finish);
   check_launch("finishing rows");
-}
-
-void pool_rows(const PoolView& view, const FinishView& finish, cudaStream_t stream) {
-  pool_kernel<<<blocks_for(view.map.output.capacity), kThreads, 0, stream>>>(view, finish);
-  check_launch("pooling");
 }
 
 void copy_columns(const CopyView& view, const SitesView& set, cudaStream_t stream) {

@@ -41,6 +41,20 @@ struct PoolView {
 /// several is NaN if one of them is.
 void pool_rows(const PoolView& view, const FinishView& finish, cudaStream_t stream);
 
+/// Stored rows (float16 or float32) that are normalised over groups of their channels, in float64 with sums
+/// in the order of channels: (x - mean) / sqrt(variance + epsilon) * scale + shift.
+struct GroupNormView {
+  const char* rows;
+  ElementType type;
+  int32_t stride;  // bytes
+  int32_t groups;
+  float epsilon;
+  const float* scale;  // [channels]
+  const float* shift;
+};
+void group_norm_rows(const GroupNormView& view, const SitesView& set, const FinishView& finish,
+                     cudaStream_t stream);
+
 /// Stored rows to the cells of a dense map that was cleared before.
 void scatter_rows(const void* rows, int32_t stride, const EmissionView& dense, const SitesView& set,
                   cudaStream_t stream);

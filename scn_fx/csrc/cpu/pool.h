@@ -7,12 +7,9 @@
 
 namespace scn {
 
-/// Memory of one thread, in bytes.
-Size pool_scratch(int32_t channels);
-
 /// Pools rows of float16 or float32 and finishes the result. Sums are made in float32, offsets ascending, and
 /// divided by the number of neighbours; the largest of several is NaN if one of them is.
 Overflow run_pool(const Kernels& kernels, Pooling kind, const FeatureRows& x, int32_t channels,
-                  const MapView& map, int64_t rows, Finish finish, ThreadPool& pool);
+                  const MapView& map, int64_t rows, const Finish& finish, ThreadPool& pool);
 
 }  // namespace scn
