@@ -23,7 +23,7 @@ def _results(given: argparse.Namespace) -> Iterator[Result]:
     if given.originals:
         from benchmarks.models.originals.run import original_results
 
-        yield from original_results(given.originals, only, cuda=given.cuda)
+        yield from original_results(given.originals, only, voxels=given.voxels, cuda=given.cuda)
     else:
         sizes = {"published": not given.small, "voxels": given.voxels}
         yield from zoo_results(only, cuda=given.cuda, **sizes)
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--originals", type=Path, metavar="FOLDER", help="published files: FOLDER/owner+name")
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="one network; repeatable")
     parser.add_argument("--small", action="store_true", help="our definitions in small sizes")
-    parser.add_argument("--voxels", type=int, default=1500, help="of the frame of our definitions")
+    parser.add_argument("--voxels", type=int, default=1500, help="of the frames, about")
     parser.add_argument("--cuda", action="store_true", help="run the engine on a GPU as well")
     parser.add_argument(
         "--page", type=Path, metavar="FILE", help="update its tables (docs/reference/models.md)"

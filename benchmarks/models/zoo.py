@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from benchmarks.models.stages import Result, run_stages
 
 __all__ = ["DEFINITIONS", "Definition", "zoo_results"]
@@ -21,6 +23,9 @@ class Definition:
     outputs: tuple[Any, ...]
     in_channels: int
 
+
+_HEIGHT = 40
+"""Voxels along z of the frame that pillars are made of."""
 
 _LEVEL = ("multi_scale_3d_features", "x_conv3")
 
@@ -37,6 +42,12 @@ DEFINITIONS = (
         "PointGroup, SoftGroup, SPFormer, OneFormer3D",
         ("semantic_scores", "pt_offsets"),
         6,
+    ),
+    Definition(
+        "PillarNetEncoder",
+        "PillarNet, a 2D network",
+        (("multi_scale_2d_features", "x_conv4"), ("multi_scale_2d_features", "x_conv3")),
+        5,
     ),
 )
 
@@ -60,7 +71,19 @@ def zoo_results(
         made = getattr(zoo, definition.name)
         options = getattr(made, "published", {}) if published else {}
         model = made(definition.in_channels, **options)
-        frame = zoo.demo_frame(0, voxels, grid=model.grid, in_channels=definition.in_channels)
+        frame = _frame(model.grid, voxels, definition.in_channels)
         zoo.randomise_weights(model, *frame)
         for output in definition.outputs:
             yield run_stages(definition.name, model, model.arguments(*frame), output, cuda=cuda)
+
+
+def _frame(grid: tuple[int, ...], voxels: int, in_channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features float32 [N, in_channels] and indices int32 [N, 4], or [N, 3] of pillars on a grid (x, y)."""
+    from scn_fx.zoo import demo_frame
+
+    if len(grid) == 3:
+        return demo_frame(0, voxels, grid=grid, in_channels=in_channels)
+    features, indices = demo_frame(0, voxels, grid=(*grid, _HEIGHT), in_channels=in_channels)
+    pillars, rows = torch.unique(indices[:, [0, 2, 3]], dim=0, return_inverse=True)
+    first = torch.full((len(pillars),), len(rows)).scatter_reduce(0, rows, torch.arange(len(rows)), "amin")
+    return features[first], pillars

@@ -38,10 +38,10 @@ def folder_of(originals: Path, repository: str) -> Path:
 
 
 class Checkout:
-    """A repository whose files can be imported, as long as `opened` is active."""
+    """A repository whose files can be imported, as long as `opened` is active; `voxels` is for its frames."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, voxels: int = 500) -> None:
+        self.folder, self.voxels = folder, voxels
 
     def load(self, module: str) -> Any:
         """Import a module of the checkout by its dotted path below one of its roots."""
@@ -54,6 +54,7 @@ def opened(
     repositories: Sequence[str],
     roots: Sequence[str] = ("",),
     aliases: Mapping[str, str] | None = None,
+    voxels: int = 500,
 ) -> Iterator[Checkout]:
     """Make the files of some checkouts importable; afterwards no module of theirs is left.
 
@@ -64,6 +65,7 @@ def opened(
         repositories: "owner/name"; the first one has the network, the others what it imports.
         roots: folders of the first one that its imports start from.
         aliases: modules that stand for others while files are imported; "" for a stand-in.
+        voxels: about how many the frames of recipes have.
 
     Raises:
         ArgumentError: a checkout is not there.
@@ -85,7 +87,7 @@ def opened(
     if not torch.cuda.is_available():
         torch.Tensor.cuda = lambda self, *args, **kwargs: self  # type: ignore[method-assign]
     try:
-        yield Checkout(first)
+        yield Checkout(first, voxels)
     finally:
         torch.Tensor.cuda = cuda  # type: ignore[method-assign]
         sys.meta_path.remove(finder)

@@ -14,14 +14,13 @@ from benchmarks.models.originals.network import Case, Network, Wrapped, pillars,
 __all__ = ["NETWORKS"]
 
 GRID = (1440, 1440, 40)
-SITES = 500
 LEVELS = tuple((1, f"conv{i}") for i in (1, 2, 3, 4))
 
 
 def centerpoint(checkout: Checkout) -> Case:
     """CenterPoint's encoder."""
     model = checkout.load("det3d.models.backbones.scn").SpMiddleResNetFHD(5)
-    features, indices = voxels(5, GRID, SITES)
+    features, indices = voxels(5, GRID, checkout.voxels)
     return Case(model, (features, indices, 1, list(GRID)))
 
 
@@ -36,7 +35,8 @@ def mean_reader(checkout: Checkout) -> Case:
         return self.encoder(self.reader(points, count), coors, batch, shape)
 
     model = Wrapped(forward, reader=reader, encoder=encoder.model)
-    return Case(model, (points, torch.full((len(points),), 10), indices, *rest))
+    args = points, torch.full((len(points),), 10), indices, *rest
+    return Case(model, args, frame=(features, indices))
 
 
 def dynamic_reader(checkout: Checkout) -> Case:
@@ -58,7 +58,7 @@ def large_kernel(types: list[str]) -> Callable[[Checkout], Case]:
     def build(checkout: Checkout) -> Case:
         made = checkout.load("det3d.models.backbones.scn_largekernel").SpMiddleResNetFHDLargeKernel
         model = made(5, conv_types=types, kernel_sizes=[7, 5, 5, 3], kernel_sizes_downsample=[5, 5])
-        features, indices = voxels(5, GRID, SITES)
+        features, indices = voxels(5, GRID, checkout.voxels)
         return Case(model, (features, {}, indices, 1, list(GRID)))
 
     return build
@@ -70,7 +70,7 @@ def second(name: str) -> Callable[[Checkout], Case]:
     def build(checkout: Checkout) -> Case:
         made = getattr(checkout.load("second.pytorch.models.middle"), name)
         depth = 80 if name in ("SpMiddleFHDHRZ", "SpMiddle2K") else 40
-        features, indices = voxels(4, (512, 512, depth), SITES)
+        features, indices = voxels(4, (512, 512, depth), checkout.voxels)
         return Case(made([1, depth, 512, 512, 16], num_input_features=4), (features, indices, 1))
 
     return build
@@ -82,7 +82,7 @@ def bottleneck(checkout: Checkout) -> Case:
 
     made = checkout.load("second.pytorch.models.resnet").SparseBottleneck
     first = spconv.SubMConv3d(4, 64, 3, indice_key="first", bias=False)
-    features, indices = voxels(4, (128, 128, 32), SITES)
+    features, indices = voxels(4, (128, 128, 32), checkout.voxels)
 
     def forward(self: Any, features: torch.Tensor, indices: torch.Tensor) -> Any:
         x = spconv.SparseConvTensor(features, indices, [32, 128, 128], 1)
@@ -96,7 +96,7 @@ def pillarnet(checkout: Checkout) -> Case:
     import spconv.pytorch as spconv
 
     made = checkout.load("det3d.models.backbones.pcnres18").SpMiddlePillarEncoder18
-    features, indices = pillars(32, (512, 512), SITES)
+    features, indices = pillars(32, (512, 512), checkout.voxels)
     return Case(made(), (spconv.SparseConvTensor(features, indices, [512, 512], 1),))
 
 
@@ -107,7 +107,7 @@ MIDDLES = ("SpMiddleFHD", "SpMiddle2K", "SpMiddleFHDLite", "SpMiddleFHDHRZ", "Sp
 NETWORKS = (
     Network("centerpoint", "CenterPoint SpMiddleResNetFHD", CENTERPOINT, centerpoint, (0, *LEVELS)),
     Network("centerpoint_mean", "CenterPoint VoxelFeatureExtractorV3, SpMiddleResNetFHD", CENTERPOINT,
-            mean_reader, (0,), outside="reads points"),
+            mean_reader, (0,), {"input": "reader"}),
     Network("centerpoint_dynamic", "CenterPoint DynamicVoxelEncoder, SpMiddleResNetFHD", CENTERPOINT,
             dynamic_reader, (0,), outside="voxelises points"),
     Network("largekernel_det3d", "LargeKernel3D SpMiddleResNetFHDLargeKernel", LARGE,

@@ -13,7 +13,6 @@ from benchmarks.models.originals.network import Case, Network, Wrapped, voxels
 
 __all__ = ["NETWORKS"]
 
-SITES = 500
 GRID = (1440, 1440, 40)
 SHAPE = [41, 1440, 1440]
 CENTERPOINT: dict[str, Any] = {
@@ -32,7 +31,7 @@ def encoder(
 
     def build(checkout: Checkout) -> Case:
         made = getattr(checkout.load(module), name)
-        features, indices = voxels(channels, GRID, SITES)
+        features, indices = voxels(channels, GRID, checkout.voxels)
         shape = SHAPE
         if xyz:
             indices, shape = indices[:, [0, 3, 2, 1]].contiguous(), SHAPE[::-1]
@@ -44,7 +43,7 @@ def encoder(
 def minkunet(checkout: Checkout) -> Case:
     """MinkUNet as published: grid and batch size come from the frame."""
     made = checkout.load("mmdet3d.models.backbones.minkunet_backbone").MinkUNetBackbone
-    features, indices = voxels(4, (128, 128, 64), SITES)
+    features, indices = voxels(4, (128, 128, 64), checkout.voxels)
     model = made(
         sparseconv_backend="spconv",
         encoder_channels=[32, 64, 128, 256],
@@ -78,14 +77,14 @@ def minkunet_body(checkout: Checkout) -> Case:
 def simple_unet(checkout: Checkout) -> Case:
     """FSD's U-Net; the batch size comes from the frame."""
     made = checkout.load(f"{MIDDLE}.sparse_unet").SimpleSparseUNet
-    features, indices = voxels(64, (640, 640, 32), SITES)
+    features, indices = voxels(64, (640, 640, 32), checkout.voxels)
     return Case(made(64, [32, 640, 640], **FSD), ({"voxel_feats": features, "voxel_coors": indices},))
 
 
 def mixer(checkout: Checkout) -> Case:
     """FSDv2's mixer of virtual voxels."""
     made = checkout.load(f"{MIDDLE}.sparse_unet").VirtualVoxelMixer
-    features, indices = voxels(64, (640, 640, 32), SITES)
+    features, indices = voxels(64, (640, 640, 32), checkout.voxels)
     return Case(made(64, [32, 640, 640], **FSD), (features, indices, 1))
 
 
@@ -112,7 +111,7 @@ def pooling(checkout: Checkout) -> Case:
         spconv.SparseMaxPool3d(kernel_size=2, stride=2),
         block(64, 128, 3, padding=1, norm_cfg=norm, indice_key="rcnn_down1"),
     )
-    features, indices = voxels(4, (14, 14, 14), SITES)
+    features, indices = voxels(4, (14, 14, 14), checkout.voxels)
 
     def forward(self: Any, features: torch.Tensor, indices: torch.Tensor) -> Any:
         return self.conv_down(spconv.SparseConvTensor(features, indices, [15, 14, 14], 1))

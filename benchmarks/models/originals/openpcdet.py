@@ -16,15 +16,14 @@ from benchmarks.models.originals.network import Case, Config, Network, Wrapped, 
 __all__ = ["NETWORKS"]
 
 GRID = (1440, 1440, 40)
-SITES = 500
 BACKBONES = "pcdet.models.backbones_3d"
 LEVELS = tuple(("multi_scale_3d_features", f"x_conv{i}") for i in (1, 2, 3, 4))
 ENCODED = "encoded_spconv_tensor"
 
 
-def batch(channels: int, frames: int = 1) -> dict[str, Any]:
+def batch(checkout: Checkout, channels: int, frames: int = 1) -> dict[str, Any]:
     """The batch dictionary of a 3D backbone."""
-    features, indices = voxels(channels, GRID, SITES, frames)
+    features, indices = voxels(channels, GRID, checkout.voxels, frames)
     return {"voxel_features": features, "voxel_coords": indices, "batch_size": frames}
 
 
@@ -36,18 +35,18 @@ def backbone(
     def build(checkout: Checkout) -> Case:
         made = getattr(checkout.load(f"{BACKBONES}.{module}"), name)
         model = made(Config(config or {}), input_channels=channels, grid_size=np.array(GRID), **options)
-        return Case(model, (batch(channels),))
+        return Case(model, (batch(checkout, channels),))
 
     return build
 
 
-def pillar_backbone(module: str, name: str, sites: int = SITES) -> Callable[[Checkout], Case]:
+def pillar_backbone(module: str, name: str) -> Callable[[Checkout], Case]:
     """A 2D backbone on pillars."""
 
     def build(checkout: Checkout) -> Case:
         made = getattr(checkout.load(f"{BACKBONES}.{module}"), name)
         model = made(Config(), input_channels=32, grid_size=np.array((512, 512, 1)))
-        features, indices = pillars(32, (512, 512), sites)
+        features, indices = pillars(32, (512, 512), checkout.voxels)
         return Case(model, ({"pillar_features": features, "pillar_coords": indices, "batch_size": 1},))
 
     return build
@@ -60,7 +59,7 @@ def bev(frames: int) -> Callable[[Checkout], Case]:
         encoder = checkout.load(f"{BACKBONES}.spconv_backbone").VoxelBackBone8x(Config(), 4, np.array(GRID))
         height = checkout.load("pcdet.models.backbones_2d.map_to_bev.height_compression").HeightCompression
         model = nn.Sequential(encoder, height(Config(NUM_BEV_FEATURES=256)))
-        return Case(model, (batch(4, frames),))
+        return Case(model, (batch(checkout, 4, frames),))
 
     return build
 
@@ -69,10 +68,11 @@ def mean_reader(checkout: Checkout) -> Case:
     """The mean of each voxel's points before SECOND's backbone."""
     made = checkout.load(f"{BACKBONES}.vfe.mean_vfe").MeanVFE
     model = nn.Sequential(made(Config(), 4), bev(1)(checkout).model)
-    given = batch(4)
-    points = given.pop("voxel_features")[:, None].repeat(1, 5, 1)
+    given = batch(checkout, 4)
+    features = given.pop("voxel_features")
+    points = features[:, None].repeat(1, 5, 1)
     given.update(voxels=points, voxel_num_points=torch.full((len(points),), 5))
-    return Case(model, (given,))
+    return Case(model, (given,), frame=(features, given["voxel_coords"]))
 
 
 def dynamic_reader(checkout: Checkout) -> Case:
@@ -89,7 +89,7 @@ def unet(checkout: Checkout) -> Case:
     """Part-A2's U-Net."""
     made = checkout.load(f"{BACKBONES}.spconv_unet").UNetV2
     limits = [-54.0, -54.0, -5.0, 54.0, 54.0, 3.0]
-    return Case(made(Config(), 4, np.array(GRID), [0.075, 0.075, 0.2], limits), (batch(4),))
+    return Case(made(Config(), 4, np.array(GRID), [0.075, 0.075, 0.2], limits), (batch(checkout, 4),))
 
 
 SED = {
@@ -119,7 +119,7 @@ def merging(checkout: Checkout) -> Case:
     import spconv.pytorch as spconv
 
     made = checkout.load(f"{BACKBONES}.lion_backbone_one_stride").PatchMerging3D(16)
-    features, indices = voxels(16, (128, 128, 32), SITES)
+    features, indices = voxels(16, (128, 128, 32), checkout.voxels)
 
     def forward(self: Any, features: torch.Tensor, indices: torch.Tensor) -> Any:
         return self.merge(spconv.SparseConvTensor(features, indices, [32, 128, 128], 1))
@@ -143,7 +143,7 @@ NETWORKS = (
     Network("voxelrcnn", "Voxel R-CNN VoxelBackBone8x", "djiajunustc/Voxel-R-CNN",
             backbone("spconv_backbone", "VoxelBackBone8x", 4), (ENCODED, *LEVELS), aliases=SPCONV_1),
     Network("pcdet_mean_voxel8x", "OpenPCDet MeanVFE, VoxelBackBone8x", PCDET, mean_reader,
-            ("spatial_features",), outside="reads points"),
+            ("spatial_features",), {"input": "0"}),
     Network("pcdet_dynmean", "OpenPCDet DynamicMeanVFE, VoxelResBackBone8x", PCDET, dynamic_reader,
             (ENCODED,), outside="voxelises points"),
     Network("pcdet_unetv2", "OpenPCDet UNetV2 (Part-A2)", PCDET, unet, (ENCODED, "point_features")),
@@ -160,7 +160,7 @@ NETWORKS = (
             backbone("spconv_backbone_voxelnext_sps", "VoxelResBackBone8xVoxelNeXtSPS"), (ENCODED,),
             outside=VALUES),
     Network("pcdet_voxelnext2d", "OpenPCDet VoxelResBackBone8xVoxelNeXt2D", PCDET,
-            pillar_backbone("spconv_backbone_voxelnext2d", "VoxelResBackBone8xVoxelNeXt2D", 600),
+            pillar_backbone("spconv_backbone_voxelnext2d", "VoxelResBackBone8xVoxelNeXt2D"),
             (ENCODED, FLAT[0])),
     Network("pcdet_focal", "OpenPCDet VoxelBackBone8xFocal", PCDET,
             backbone("spconv_backbone_focal", "VoxelBackBone8xFocal", 4, {"VOXEL_SIZE": [0.1] * 3},

@@ -24,7 +24,9 @@ NETWORKS: tuple[Network, ...] = (
 )  # fmt: skip
 
 
-def original_results(folder: Path, only: tuple[str, ...] = (), *, cuda: bool = False) -> Iterator[Result]:
+def original_results(
+    folder: Path, only: tuple[str, ...] = (), *, voxels: int = 500, cuda: bool = False
+) -> Iterator[Result]:
     """A result for each published network and output, as they come.
 
     A network whose checkout is missing, or that cannot be built, gives one result that says so.
@@ -32,6 +34,7 @@ def original_results(folder: Path, only: tuple[str, ...] = (), *, cuda: bool = F
     Args:
         folder: holds checkouts as ``<owner>+<name>``.
         only: keys of networks; all if empty.
+        voxels: about how many the frames have.
         cuda: whether to run the engine on a GPU as well.
     """
     for network in NETWORKS:
@@ -41,7 +44,8 @@ def original_results(folder: Path, only: tuple[str, ...] = (), *, cuda: bool = F
         if missing:
             yield Result(network.title, None, {}, "checkout", f"not there: {', '.join(missing)}")
             continue
-        with opened(folder, (network.repository, *network.also), network.roots, network.aliases) as checkout:
+        repositories = network.repository, *network.also
+        with opened(folder, repositories, network.roots, network.aliases, voxels) as checkout:
             try:
                 case = _built(network, checkout)
             except Exception as error:

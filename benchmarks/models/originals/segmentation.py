@@ -16,21 +16,20 @@ from benchmarks.models.originals.network import Case, Config, Network, Wrapped, 
 __all__ = ["NETWORKS"]
 
 GRID = (128, 128, 64)
-SITES = 500
 EPS = functools.partial(nn.BatchNorm1d, eps=1e-4, momentum=0.1)
 
 
-def frame(channels: int) -> Any:
+def frame(checkout: Checkout, channels: int) -> Any:
     """An spconv tensor of a frame."""
     import spconv.pytorch as spconv
 
-    features, indices = voxels(channels, GRID, SITES)
+    features, indices = voxels(channels, GRID, checkout.voxels)
     return spconv.SparseConvTensor(features, indices, [65, 128, 128], 1)
 
 
-def points(model: nn.Module) -> Case:
+def points(checkout: Checkout, model: nn.Module) -> Case:
     """Pointcept's dictionary of a frame: rows of a cloud's points, of which the forward makes indices."""
-    features, indices = voxels(6, GRID, SITES)
+    features, indices = voxels(6, GRID, checkout.voxels)
     cloud = {"grid_coord": indices[:, 1:].long(), "feat": features, "offset": torch.tensor([len(features)])}
     return Case(model, (cloud,), frame=(features, indices))
 
@@ -38,7 +37,7 @@ def points(model: nn.Module) -> Case:
 def spunet(checkout: Checkout) -> Case:
     """SpUNet as published."""
     made = checkout.load("pointcept.models.sparse_unet.spconv_unet_v1m1_base").SpUNetBase
-    return points(made(6, 20))
+    return points(checkout, made(6, 20))
 
 
 def spunet_body(checkout: Checkout) -> Case:
@@ -58,12 +57,12 @@ def spunet_body(checkout: Checkout) -> Case:
             x = net.dec[number](x.replace_feature(torch.cat((x.features, skips.pop().features), dim=1)))
         return net.final(x).features, deepest
 
-    return Case(Wrapped(forward, net=spunet(checkout).model), (frame(6),))
+    return Case(Wrapped(forward, net=spunet(checkout).model), (frame(checkout, 6),))
 
 
 def oacnns(checkout: Checkout) -> Case:
     """OA-CNNs as published."""
-    return points(checkout.load("pointcept.models.oacnns.oacnns_v1m1_base").OACNNs(6, 20))
+    return points(checkout, checkout.load("pointcept.models.oacnns.oacnns_v1m1_base").OACNNs(6, 20))
 
 
 def ptv3(checkout: Checkout) -> Case:
@@ -79,7 +78,7 @@ def ptv3(checkout: Checkout) -> Case:
             x = layer(x) if sparse else x.replace_feature(layer(x.features))
         return x
 
-    return Case(Wrapped(forward, cpe=nn.Sequential(*block.cpe.children())), (frame(32),))
+    return Case(Wrapped(forward, cpe=nn.Sequential(*block.cpe.children())), (frame(checkout, 32),))
 
 
 def pointgroup(checkout: Checkout) -> nn.Module:
@@ -95,7 +94,7 @@ def pointgroup(checkout: Checkout) -> nn.Module:
 
 def pointgroup_whole(checkout: Checkout) -> Case:
     """PointGroup as published, up to its heads: rows are those of points."""
-    x = frame(6)
+    x = frame(checkout, 6)
     rows = torch.arange(len(x.features), dtype=torch.int32)
     return Case(pointgroup(checkout), (x, rows, torch.zeros(len(rows), 3), rows * 0, torch.tensor([0]), 0))
 
@@ -110,7 +109,7 @@ def pointgroup_unet(checkout: Checkout) -> Case:
     """PointGroup's U-Net."""
     net = pointgroup(checkout)
     parts = {name: getattr(net, name) for name in ("input_conv", "unet", "output_layer")}
-    return Case(Wrapped(in_row, **parts), (frame(6),))
+    return Case(Wrapped(in_row, **parts), (frame(checkout, 6),))
 
 
 def softgroup(checkout: Checkout) -> Case:
@@ -120,7 +119,7 @@ def softgroup(checkout: Checkout) -> Case:
     def forward(self: Any, x: Any, rows: torch.Tensor) -> Any:
         return self.net.forward_backbone(x, rows, lvl_fusion=True)
 
-    x = frame(6)
+    x = frame(checkout, 6)
     return Case(Wrapped(forward, net=net), (x, torch.arange(len(x.features), dtype=torch.int32)))
 
 
@@ -140,7 +139,7 @@ def unet(module: str, name: str, **options: Any) -> Callable[[Checkout], Case]:
             spconv.SubMConv3d(6, 32, 3, padding=1, bias=False, indice_key="subm1")
         )
         last = spconv.SparseSequential(EPS(32), nn.ReLU(inplace=True))
-        return Case(Wrapped(in_row, input_conv=first, unet=net, output_layer=last), (frame(6),))
+        return Case(Wrapped(in_row, input_conv=first, unet=net, output_layer=last), (frame(checkout, 6),))
 
     return build
 
@@ -154,7 +153,7 @@ def sphereformer(checkout: Checkout) -> Case:
         window_size=size, window_size_sphere=[2, 2, 80], quant_size=size, quant_size_sphere=[1, 1, 4],
         window_size_scale=[2.0, 1.5], drop_path_rate=0.3, sphere_layers=[],
     )  # fmt: skip
-    x = frame(4)
+    x = frame(checkout, 4)
     return Case(model, (x, x.indices[:, 1:].float(), x.indices[:, 0].long()))
 
 
@@ -169,7 +168,7 @@ def cylinder(keys: bool) -> Callable[[Checkout], Case]:
         for module in model.modules() if keys else ():
             if isinstance(module, spconv.SubMConv3d):
                 module.indice_key += "x".join(map(str, module.kernel_size))
-        features, indices = voxels(16, (32, 72, 95), SITES)
+        features, indices = voxels(16, (32, 72, 95), checkout.voxels)
         return Case(model, (features, indices, 1))
 
     return build
