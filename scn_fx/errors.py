@@ -30,7 +30,13 @@ class ScnError(Exception):
 
 
 class CaptureError(ScnError, TypeError):
-    """The model contains something that cannot be captured; names its module path and class."""
+    """The model contains something that cannot be captured; names its module path and class.
+
+    Attributes:
+        end: the `output=` of the last module before it, as code; None where that is not known.
+    """
+
+    end: str | None = None
 
 
 class CaptureWarning(UserWarning):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.models.stages import Result
-from benchmarks.models.table import refusals, table, write_part
+from benchmarks.models.table import refusals, summary, table, write_part
 from benchmarks.models.zoo import zoo_results
 from scn_fx.errors import ScnError
 from scn_fx.files.atomic import write_file
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
             results.append(result)
             word = "ok" if result.ok else f"refused by {result.failed}: {result.message}"
             print(f"{result.network} {result.output!r}: {word}", file=sys.stderr, flush=True)
-        parts = [part for part in (table(results), refusals(results)) if part]
+        parts = [part for part in (summary(results), table(results), refusals(results)) if part]
         if given.json:
             write_file(given.json, json.dumps([r.to_dict() for r in results], indent=1) + "\n")
         if given.page:

@@ -23,9 +23,13 @@ from scn_fx.graph import operator_name
 from scn_fx.operators.dialects import LIBSPCONV, SCN_FX
 from scn_fx.runtime.reference import input_tensors
 
-__all__ = ["STAGES", "Result", "first_line", "run_stages"]
+__all__ = ["ATTENTION", "BY_VALUES", "DENSE", "ON_PURPOSE", "STAGES", "Result", "first_line", "run_stages"]
 
 STAGES = ("capture", "calibrate", "dynamo", "torchscript", "cpu")
+
+BY_VALUES, ATTENTION, DENSE = "selection by values", "attention", "dense layers behind the sparse ones"
+ON_PURPOSE = (BY_VALUES, ATTENTION, DENSE)
+"""Constructs that scn-fx leaves outside on purpose."""
 
 
 @dataclass
@@ -45,7 +49,7 @@ class Result:
             value; None where spconv cannot run the network.
         spconv: why it cannot.
         cuda: "identical", "differs", or "" without a GPU.
-        outside: why a refusal is right, where a construct is left outside on purpose.
+        outside: why a refusal is expected: one of `ON_PURPOSE`, or another reason in words.
     """
 
     network: str

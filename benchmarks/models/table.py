@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks.models.stages import STAGES, Result
+from benchmarks.models.stages import ON_PURPOSE, STAGES, Result
 from scn_fx.files.atomic import write_file
 
-__all__ = ["COLUMNS", "refusals", "row", "table", "write_part"]
+__all__ = ["COLUMNS", "refusals", "row", "summary", "table", "write_part"]
 
 COLUMNS = (
     "network", "output", "convolutions / additions", *STAGES, "CUDA", "dialect", "from spconv",
@@ -43,11 +44,30 @@ def refusals(results: Iterable[Result]) -> str:
     """For each that did not pass: the place that refused, why that may be right, the message."""
     lines = [
         f"- {result.network}, `{result.output!r}` ({result.failed}, {result.place or 'outside scn-fx'})"
-        f"{f', outside on purpose: {result.outside}' if result.outside else ''}. {result.message}"
+        f"{f', {result.outside}' if result.outside else ''}. {result.message}"
         for result in results
         if not result.ok
     ]
     return "\n".join(lines)
+
+
+def summary(results: Sequence[Result]) -> str:
+    """How many passed, and why the others did not, as a sentence."""
+    refused = [result for result in results if not result.ok]
+    passed = f"{len(results)} pairs of network and output: {len(results) - len(refused)} pass every stage"
+    if not refused:
+        return f"{passed}."
+    known = Counter(result.outside for result in refused if result.outside in ON_PURPOSE)
+    others = Counter(result.outside or "unexpected" for result in refused if result.outside not in ON_PURPOSE)
+    parts = [
+        f"{sum(found.values())} {text} ({'; '.join(f'{reason}: {n}' for reason, n in found.items())})"
+        for found, text in (
+            (known, "end in what scn-fx leaves outside on purpose"),
+            (others, "are refused for other reasons"),
+        )
+        if found
+    ]
+    return f"{passed}, {', and '.join(parts)}."
 
 
 def write_part(page: Path, name: str, text: str) -> None:

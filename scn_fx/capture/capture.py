@@ -115,11 +115,11 @@ def capture(
         tracing.want(path[0] for path in wanted if path)
         return tracing
 
-    def usable(module: str) -> bool:
-        return _can_end(model, inputs, module, new_tracing(((module,),)))
+    def refusal(path: Path) -> CaptureError | None:
+        return _refusal(model, inputs, path, new_tracing((path,)))
 
     tracing = new_tracing(paths)
-    tracing.usable = usable
+    tracing.refusal = refusal
     graph = exported_graph(model, inputs, paths, tracing)
     chosen = [output_text(path) for path in paths]
     notes = run_passes(graph, fusing_passes(tracing.paths, choices(tracing.outputs), chosen, dialect))
@@ -139,17 +139,17 @@ def capture(
     return captured
 
 
-def _can_end(model: nn.Module, inputs: Arguments, module: str, tracing: Tracing) -> bool:
-    """Whether what a module returns can be captured: for errors, so that what they advise works."""
+def _refusal(model: nn.Module, inputs: Arguments, path: Path, tracing: Tracing) -> CaptureError | None:
+    """Why an output cannot be captured, None if it can: for errors, so that what they advise works."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            graph = exported_graph(model, inputs, ((module,),), tracing)
+            graph = exported_graph(model, inputs, (path,), tracing)
             run_passes(graph, fusing_passes(tracing.paths))
             finished(graph, tracing.axes, ())
-    except ScnError:
-        return False
-    return True
+    except ScnError as error:
+        return error if isinstance(error, CaptureError) else CaptureError(str(error))
+    return None
 
 
 def _check_model(model: nn.Module) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import linecache
 import os
 import re
@@ -91,15 +92,29 @@ def explanation(
 
 def _part(tracing: Tracing) -> str:
     """What to capture instead: up to the last module that can be, if there is one."""
-    usable = tracing.usable
-    last = list(tracing.ends)[: -_TRIED - 1 : -1]
-    found = None if usable is None else next((path for path in last if usable(path)), None)
+    found = _usable_end(tracing)
     if found is None:
         return _PART
     return (
-        f"End the captured part before it: output={found!r}, what that module returns, can be captured. Or "
+        f"End the captured part before it: output={found}, what that module returns, can be captured. Or "
         f"c{_PART[1:]}"
     )
+
+
+def _usable_end(tracing: Tracing) -> str | None:
+    """The last value of a module that can be captured, as code; what refuses one names another before it."""
+    ways = [repr(path) for path in list(tracing.ends)[: -_TRIED - 1 : -1]]
+    tried: list[str] = []
+    while tracing.refusal is not None and ways and len(tried) < _TRIED:
+        way = ways.pop(0)
+        tried.append(way)
+        path = ast.literal_eval(way)
+        error = tracing.refusal(path if isinstance(path, tuple) else (path,))
+        if error is None:
+            return way
+        if error.end is not None and error.end not in tried:
+            ways.insert(0, error.end)
+    return None
 
 
 def _of_ours(error: BaseException, handled: BaseException | None) -> ScnError | None:
@@ -123,12 +138,24 @@ def place(error: BaseException, tracing: Tracing) -> str:
     lines = [line for line in _lines(error) if of_user(line.frame.f_code.co_filename)]
     if not lines:
         return ""
+    owners = [number for number, line in enumerate(lines) if _module(line, tracing) is not None]
+    if owners:  # helpers that belong to the model's package say more than its module, other libraries less
+        package = _package(lines[owners[-1]])
+        lines = [line for line in lines[owners[-1] :] if _package(line) == package]
     line = lines[-1]
     text = line_text(line.frame, line.number)
+    module = _module(line, tracing)
+    return text if module is None else f"{text} in {tracing.describe(module)}"
+
+
+def _module(line: _Line, tracing: Tracing) -> nn.Module | None:
+    """The module of the model whose method the line stands in."""
     module = line.frame.f_locals.get("self")
-    if isinstance(module, nn.Module) and tracing.registered(module):
-        text += f" in {tracing.describe(module)}"
-    return text
+    return module if isinstance(module, nn.Module) and tracing.registered(module) else None
+
+
+def _package(line: _Line) -> str:
+    return str(line.frame.f_globals.get("__name__", "")).partition(".")[0]
 
 
 def line_text(frame: FrameType, number: int) -> str:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 import scn_fx.ops  # noqa: F401 - registers the operators
@@ -162,9 +163,20 @@ def _made(original: Callable[..., Any]) -> Callable[..., Any]:
             found = made_tensor(tracing, *(bound.arguments[name] for name in names))
             bound.arguments.update(zip(names[1:], found, strict=True))
             args, kwargs = bound.args, bound.kwargs
+            _has_sites(found[0])
         original(*args, **kwargs)
 
     return __init__
+
+
+def _has_sites(indices: Any) -> None:
+    """Let the trace know of sites that the forward has chosen or merged that there are some.
+
+    Sequences of spconv skip their layers where there are none, which a trace cannot know of a choice by
+    values. Of sites that layers make it knows that they are two or more.
+    """
+    if isinstance(indices, torch.Tensor) and free_unbacked_symbols(indices.shape[0]):
+        torch._check(indices.shape[0] >= 2)
 
 
 def _within_spconv() -> bool:

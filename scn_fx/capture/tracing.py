@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from scn_fx.errors import CaptureError
 from scn_fx.geometry import ConvGeometry
 
 __all__ = ["KernelMap", "Tracing", "same_tensor"]
@@ -63,7 +64,7 @@ class Tracing:
         wanted: paths of modules whose value may be an output.
         returned: what these returned, at their last call.
         ends: paths of the modules that returned a sparse tensor, the last one last.
-        usable: whether the path of a module can be captured as the output; None where nobody can say.
+        refusal: why an output cannot be captured, None if it can; None where nobody can say.
         stopped: what the forward raised after all outputs were known.
         notes: what the user should know of the trace, a sentence each.
         entries: indices that the forward made sparse tensors of, and what stands for them in the graph.
@@ -82,7 +83,7 @@ class Tracing:
     wanted: frozenset[str] = frozenset()
     returned: dict[str, Any] = field(default_factory=dict)
     ends: dict[str, None] = field(default_factory=dict)
-    usable: Callable[[str], bool] | None = None
+    refusal: Callable[[tuple[Any, ...]], CaptureError | None] | None = None
     stopped: Exception | None = None
     notes: list[str] = field(default_factory=list)
     entries: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)

@@ -11,6 +11,7 @@ from torch import fx
 from scn_fx.passes import nodes
 from scn_fx.passes.base import GraphPass
 from scn_fx.passes.memory import Memory, View, functional_form
+from scn_fx.passes.module_marks import at_line
 from scn_fx.passes.refused import mark_refused
 
 __all__ = ["Functionalise"]
@@ -84,7 +85,7 @@ class _Rewriting:
                     current = mark_refused(
                         self._graph,
                         operand,
-                        f"{nodes.where(node)} reads memory that {self._writers[view.storage]} changed in "
+                        f"{_in_words(node)} reads memory that {self._writers[view.storage]} changed in "
                         "place through a view of another shape. Use the operator that returns a new value "
                         "there.",
                     )
@@ -106,7 +107,7 @@ class _Rewriting:
 
     def _write(self, node: fx.Node, target: fx.Node) -> None:
         view = self._views.get(target)
-        where = nodes.where(node)
+        where = _in_words(node)
         reason = _functionalise(node)
         self.modified = True
         if view is None:
@@ -126,6 +127,12 @@ class _Rewriting:
         self._views[result] = view
         self._current[view] = result
         self._made[result] = self._versions[view.storage]
+
+
+def _in_words(node: fx.Node) -> str:
+    """The operator, its module, and its line in the user's code."""
+    line = at_line(node)
+    return f"{nodes.where(node)}{line}," if line else nodes.where(node)
 
 
 def _written(node: fx.Node) -> fx.Node | None:

@@ -20,6 +20,7 @@ from scn_fx.passes.entry_inputs import ancestors
 from scn_fx.passes.module_marks import at_line, module_before
 from scn_fx.passes.outputs import check_outputs
 from scn_fx.passes.refused import refusal
+from scn_fx.passes.row_choices import ADVICE, chooses, row_choice
 
 __all__ = ["Verify"]
 
@@ -53,6 +54,8 @@ class Verify(GraphPass):
         super().__init__()
         self._outputs = outputs  # of the model, in words, for advice
         self._chosen = chosen
+        entries = outputs.split("; ") if outputs else []
+        self._others = [each for each in entries if each.partition(": ")[0] not in chosen]
 
     def call(self, graph: fx.GraphModule) -> bool:
         # Sizes and constants are computed for operators that then are what is not supported.
@@ -75,7 +78,7 @@ class Verify(GraphPass):
     def _check_operator(self, node: fx.Node) -> None:
         reason = refusal(node)
         if reason is not None:
-            raise CaptureError(f"{reason}{_named_end(node)}")
+            raise _error(node, f"{reason}{_named_end(node)}")
         name = nodes.changed(node)
         if name is not None:
             raise CaptureError(
@@ -87,32 +90,42 @@ class Verify(GraphPass):
         spec = operator_spec(node)
         if (spec is not None and (spec.layer or spec.map)) or node.target is operator.getitem:
             return
+        node = row_choice(node) or node
         name = nodes.aten_name(node) or ""
         advice = _activation_advice() if name in _ACTIVATIONS else _ADVICE.get(name, "")
+        if chooses(node):
+            advice = ADVICE
         why = "".join(f" ({reason})" for reason in nodes.reasons(node))
-        raise CaptureError(
-            f"{nodes.where(node)} is not supported{why}{at_line(node)}. {self._way_out(node, advice)}"
-        )
+        text = f"{nodes.where(node)} is not supported{why}{at_line(node)}. {self._way_out(node, advice)}"
+        raise _error(node, text)
 
     def _way_out(self, node: fx.Node, advice: str) -> str:
         """What to do about an operator: the advice, or how to leave it out and for which other outputs."""
         end = "Or end the captured part before it" if advice else "End the captured part before it"
         before = module_before(node)
         if before is not None:
-            others = f", or choose an output that does not need it ({self._outputs})"
-            more = others if self._outputs.count("output=") > 1 else ""
+            others = f", or choose an output that does not need it ({'; '.join(self._others)})"
+            more = others if self._others else ""
             return f"{advice} {end} with output={before}, what that module returns{more}.".lstrip()
         path = nodes.module_path(node)
         if path and not any(operator_spec(each) is not None for each in ancestors(node)):
+            if nodes.aten_name(node) in _ACTIVATIONS:  # a limit of counts, say
+                advice = ""
             return (
                 f"{advice} If the module is a reader that makes the features of the voxels, let the captured "
                 f"part begin after it: input={path!r}, or the path of a module around it."
             ).lstrip()
-        if self._outputs.count("output=") > 1:
-            way = f"choose an output that does not need it ({self._outputs}), or capture"
+        if self._others:
+            way = f"choose an output that does not need it ({'; '.join(self._others)}), or capture"
         else:
             way = "capture a submodule, or"
         return f"{advice} {end}: {way} a small nn.Module whose forward returns the value before.".lstrip()
+
+
+def _error(node: fx.Node, text: str) -> CaptureError:
+    error = CaptureError(text)
+    error.end = module_before(node)
+    return error
 
 
 def _named_end(node: fx.Node) -> str:

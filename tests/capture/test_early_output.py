@@ -81,7 +81,7 @@ RESTS: dict[str, tuple[Callable[[Any, Any], Any], dict[str, Callable[[], nn.Modu
     "merged columns": (
         merged_columns,
         {"flat": lambda: spconv.SubMConv2d(4, 4, 3, bias=False)},
-        "index in",
+        "unique_dim in",
     ),
     "other sites": (
         lambda m, x: functional.sparse_add(x, m.conv(x)),

@@ -91,6 +91,14 @@ def test_a_graph_that_begins_after_a_reader_takes_its_features() -> None:
     assert [layer.name for layer in layers(named)] == [layer.name for layer in layers(graph)]
 
 
+def test_a_reader_gets_no_advice_for_activations() -> None:
+    """A limit of a count is a clamp as well; the way out is to begin behind the reader."""
+    with pytest.raises(CaptureError, match=r"clamp_min in module 'vfe' \(MeanVFE\)") as caught:
+        capture(detector(), points(*frame()), "backbone.conv2")
+    assert "input='vfe'" in str(caught.value) and "activation" not in str(caught.value)
+    assert "at test_module_values.py:" in str(caught.value)
+
+
 class Reader(nn.Module):
     """Features of the voxels, by themselves."""
 
@@ -234,7 +242,7 @@ def test_the_model_keeps_no_hook_and_no_value() -> None:
 
 
 class Selecting(nn.Module):
-    """Layers after a selection by values, which no trace can follow."""
+    """Layers after a selection by values."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -249,9 +257,82 @@ class Selecting(nn.Module):
 
 def test_an_output_that_a_message_names_can_be_captured() -> None:
     net = randomise(Selecting())
-    with pytest.raises(CaptureError, match=r"output='second', what that module returns, can be captured"):
+    text = r"index in .*at test_module_values\.py:\d+ \(kept = .*rows cannot be chosen.*output='second', what"
+    with pytest.raises(CaptureError, match=text):
         capture(net, frame())
     assert [layer.name for layer in layers(capture(net, frame(), "second"))] == ["first.0", "second.0"]
+
+
+class Both(Selecting):
+    """Returns a level that comes before the selection as well."""
+
+    def forward(self, features: torch.Tensor, indices: torch.Tensor) -> Any:
+        chosen = super().forward(features, indices)
+        level = self.first(spconv.SparseConvTensor(features, indices, list(GRID), 1))
+        return {"level": level, "chosen": chosen}
+
+
+def test_layers_on_selected_sites_run_on_and_other_outputs_can_be_captured() -> None:
+    """A sequence of spconv asks whether there are sites at all, which no trace knows of a selection."""
+    net, given = randomise(Both()), frame()
+    graph = capture(net, given, "level")
+    with spconv_is_reliable():
+        same(graph(*given), net(*given)["level"])
+
+
+class Stopping(Selecting):
+    """Several layers after the selection, and a number of its rows, which no trace has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tail = spconv.SparseSequential(*(block(8, 8, f"t{i}") for i in range(4)))
+
+    def forward(self, features: torch.Tensor, indices: torch.Tensor) -> Any:
+        x = self.tail(super().forward(features, indices))
+        return x.features[: len(x.features) // 2]
+
+
+def test_the_output_of_a_message_is_before_all_that_cannot_be_captured() -> None:
+    """The modules that ran last read what was selected; what refuses them names the one before."""
+    text = r"len\(x\.features\).*output='second', what that module returns, can be captured"
+    with pytest.raises(CaptureError, match=text):
+        capture(randomise(Stopping()), frame())
+
+
+HELPER = """
+def count(index):
+    return int(index.max()) + 1
+"""
+
+
+def test_the_place_is_the_line_of_the_model_that_calls_another_library() -> None:
+    library: dict[str, Any] = {"__name__": "other.scatter"}
+    exec(compile(HELPER, "/other/scatter.py", "exec"), library)
+
+    class Calling(Selecting):
+        def forward(self, features: torch.Tensor, indices: torch.Tensor) -> Any:
+            x = self.first(spconv.SparseConvTensor(features, indices, list(GRID), 1))
+            return x.features.new_zeros(library["count"](x.indices), 8)
+
+    text = r"at test_module_values\.py:\d+ \(return x\.features\.new_zeros"
+    with pytest.raises(CaptureError, match=text):
+        capture(randomise(Calling()), frame())
+
+
+class Writing(Selecting):
+    """Writes into a column of its features, and reads them whole."""
+
+    def forward(self, features: torch.Tensor, indices: torch.Tensor) -> Any:
+        x = self.first(spconv.SparseConvTensor(features, indices, list(GRID), 1))
+        changed = x.features.clone()
+        changed[:, 0] += 1
+        return self.second(x.replace_feature(changed))
+
+
+def test_a_change_through_a_view_is_refused_with_the_lines_of_both() -> None:
+    text = r"reads memory that .*, at test_module_values\.py:\d+ \(changed\[:, 0\] \+= 1\), changed in place"
+    with pytest.raises(CaptureError, match=text):
+        capture(randomise(Writing()), frame())
 
 
 def test_reading_spconvs_rulebook_is_refused_in_words() -> None:

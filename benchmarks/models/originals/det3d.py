@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.models.originals.checkout import SPCONV_1, Checkout
 from benchmarks.models.originals.network import Case, Network, Wrapped, pillars, voxels
+from benchmarks.models.stages import DENSE
 
 __all__ = ["NETWORKS"]
 
@@ -119,5 +120,5 @@ NETWORKS = (
       for name in MIDDLES),
     Network("second_bottleneck", "SECOND SparseBottleneck", SECOND, bottleneck, (0,), aliases=SPCONV_1),
     Network("pillarnet18", "PillarNet SpMiddlePillarEncoder18", "VISION-SJTU/PillarNet", pillarnet,
-            ("x_conv3", "x_conv4", "x_conv5")),
+            ("x_conv3", "x_conv4", "x_conv5"), outside={"x_conv5": DENSE}),
 )  # fmt: skip

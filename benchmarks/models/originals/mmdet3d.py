@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.models.originals.checkout import Checkout
 from benchmarks.models.originals.network import Case, Network, Wrapped, voxels
+from benchmarks.models.stages import DENSE
 
 __all__ = ["NETWORKS"]
 
@@ -25,11 +26,19 @@ MIDDLE = "mmdet3d.models.middle_encoders"
 
 
 def encoder(
-    module: str, name: str, channels: int = 5, args: tuple[Any, ...] = (1,), xyz: bool = False, **options: Any
+    module: str,
+    name: str,
+    channels: int = 5,
+    args: tuple[Any, ...] = (1,),
+    xyz: bool = False,
+    layers: str = "",
+    **options: Any,
 ) -> Callable[[Checkout], Case]:
-    """An encoder of voxel features, indices and the batch size."""
+    """An encoder of voxel features, indices and the batch size; `layers` is a module that registers some."""
 
     def build(checkout: Checkout) -> Case:
+        if layers:
+            checkout.load(layers)
         made = getattr(checkout.load(module), name)
         features, indices = voxels(channels, GRID, checkout.voxels)
         shape = SHAPE
@@ -145,7 +154,7 @@ NETWORKS = (
     Network("mmdet3d_sassd", "mmdetection3d SparseEncoderSASSD", MMDET3D,
             encoder(ENCODER, "SparseEncoderSASSD", 4, (1, True)), (0,)),
     Network("mmdet3d_sassd_aux", "mmdetection3d SparseEncoderSASSD, training branch", MMDET3D,
-            encoder(ENCODER, "SparseEncoderSASSD", 4, (1, False)), (0,), outside="reads points"),
+            encoder(ENCODER, "SparseEncoderSASSD", 4, (1, False)), (0,), outside="compiled code of mmcv"),
     Network("mmdet3d_unet", "mmdetection3d SparseUNet (Part-A2)", MMDET3D,
             encoder(f"{MIDDLE}.sparse_unet", "SparseUNet", 4), ("spatial_features", "seg_features")),
     Network("mmdet3d_minkunet", "mmdetection3d MinkUNetBackbone", MMDET3D, minkunet, (0,),
@@ -162,14 +171,15 @@ NETWORKS = (
     Network("bevfusion_mit_zyx", "BEVFusion SparseEncoder on spconv 2.x, axes not given", MIT,
             encoder(MIT_ENCODER, "SparseEncoder", xyz=True, **XYZ), (0,), aliases=OLD),
     Network("bevfusion_mit_intree", "BEVFusion SparseEncoder on its own spconv 1.x", MIT,
-            encoder(MIT_ENCODER, "SparseEncoder", xyz=True, **XYZ), (0,), outside="another spconv"),
+            encoder(MIT_ENCODER, "SparseEncoder", xyz=True, layers="mmdet3d.ops.spconv.conv", **XYZ), (0,),
+            {"axes": "xyz"}),
     Network("transfusion", "TransFusion SparseEncoder", TRANSFUSION,
             encoder(ENCODER, "SparseEncoder", **CENTERPOINT), (0,), aliases=OLD),
     Network("uvtr", "UVTR SparseEncoderHD", "dvlab-research/UVTR",
             encoder(HD, "SparseEncoderHD", **HD_SIZES), (0,), aliases=OLD, also=(TRANSFUSION,)),
     Network("uvtr_sum", "UVTR SparseEncoderHD, keep_depth=False", "dvlab-research/UVTR",
             encoder(HD, "SparseEncoderHD", keep_depth=False, **HD_SIZES), (0,), aliases=OLD,
-            also=(TRANSFUSION,), outside="dense sum behind the map"),
+            also=(TRANSFUSION,), outside=DENSE),
     Network("fsd_unet", "SST SimpleSparseUNet (FSD)", "tusen-ai/SST", simple_unet, ((0, "voxel_feats"),),
             {"batch_size": 1}),
     Network("fsdv2_mixer", "SST VirtualVoxelMixer (FSDv2)", "tusen-ai/SST", mixer, (0,)),

@@ -42,7 +42,8 @@ class Network:
         also: more checkouts that it imports from.
         roots: folders of the checkout that imports start from.
         aliases: modules that stand for others.
-        outside: why a refusal is right, where scn-fx leaves the construct outside on purpose.
+        outside: why outputs are refused, by output; of a network whose outputs are all refused for one
+            reason, that reason.
     """
 
     key: str
@@ -54,7 +55,11 @@ class Network:
     also: tuple[str, ...] = ()
     roots: tuple[str, ...] = ("",)
     aliases: Mapping[str, str] = field(default_factory=dict)
-    outside: str = ""
+    outside: str | Mapping[Any, str] = ""
+
+    def reason(self, output: Any) -> str:
+        """Why the output is refused; empty for one that should pass."""
+        return self.outside if isinstance(self.outside, str) else self.outside.get(output, "")
 
 
 class Config(dict[str, Any]):

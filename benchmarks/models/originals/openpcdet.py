@@ -12,6 +12,7 @@ from torch import nn
 
 from benchmarks.models.originals.checkout import SPCONV_1, Checkout
 from benchmarks.models.originals.network import Case, Config, Network, Wrapped, pillars, voxels
+from benchmarks.models.stages import BY_VALUES, DENSE
 
 __all__ = ["NETWORKS"]
 
@@ -128,8 +129,8 @@ def merging(checkout: Checkout) -> Case:
 
 
 PCDET, LION = "open-mmlab/OpenPCDet", "happinesslz/LION"
-VALUES = "selects voxels by values"
-DENSE = "dense layers behind the sparse ones"
+MERGED = "merges sites"
+NECK = {FLAT[2]: DENSE}
 
 NETWORKS = (
     Network("pcdet_voxel8x", "OpenPCDet VoxelBackBone8x", PCDET,
@@ -148,24 +149,25 @@ NETWORKS = (
             (ENCODED,), outside="voxelises points"),
     Network("pcdet_unetv2", "OpenPCDet UNetV2 (Part-A2)", PCDET, unet, (ENCODED, "point_features")),
     Network("pcdet_pillar8x", "OpenPCDet PillarBackBone8x", PCDET,
-            pillar_backbone("spconv_backbone_2d", "PillarBackBone8x"), FLAT),
+            pillar_backbone("spconv_backbone_2d", "PillarBackBone8x"), FLAT, outside=NECK),
     Network("pcdet_pillarres18", "OpenPCDet PillarRes18BackBone8x", PCDET,
-            pillar_backbone("spconv_backbone_2d", "PillarRes18BackBone8x"), FLAT),
+            pillar_backbone("spconv_backbone_2d", "PillarRes18BackBone8x"), FLAT, outside=NECK),
     Network("pcdet_voxelnext", "OpenPCDet VoxelResBackBone8xVoxelNeXt", PCDET,
             backbone("spconv_backbone_voxelnext", "VoxelResBackBone8xVoxelNeXt"),
-            (ENCODED, LEVELS[2], LEVELS[3])),
+            (ENCODED, LEVELS[2], LEVELS[3]), outside={ENCODED: MERGED, LEVELS[3]: MERGED}),
     Network("voxelnext_orig", "VoxelNeXt VoxelResBackBone8xVoxelNeXt", "dvlab-research/VoxelNeXt",
-            backbone("spconv_backbone_voxelnext", "VoxelResBackBone8xVoxelNeXt"), (ENCODED, LEVELS[2])),
+            backbone("spconv_backbone_voxelnext", "VoxelResBackBone8xVoxelNeXt"), (ENCODED, LEVELS[2]),
+            outside={ENCODED: MERGED}),
     Network("voxelnext_sps", "VoxelNeXt with spatial pruning", "dvlab-research/VoxelNeXt",
             backbone("spconv_backbone_voxelnext_sps", "VoxelResBackBone8xVoxelNeXtSPS"), (ENCODED,),
-            outside=VALUES),
+            outside=BY_VALUES),
     Network("pcdet_voxelnext2d", "OpenPCDet VoxelResBackBone8xVoxelNeXt2D", PCDET,
             pillar_backbone("spconv_backbone_voxelnext2d", "VoxelResBackBone8xVoxelNeXt2D"),
-            (ENCODED, FLAT[0])),
+            (ENCODED, FLAT[0]), outside={ENCODED: MERGED}),
     Network("pcdet_focal", "OpenPCDet VoxelBackBone8xFocal", PCDET,
             backbone("spconv_backbone_focal", "VoxelBackBone8xFocal", 4, {"VOXEL_SIZE": [0.1] * 3},
                      voxel_size=np.array([0.05, 0.05, 0.1]), point_cloud_range=np.array([0.0] * 6)),
-            (ENCODED, LEVELS[0]), outside=VALUES),
+            (ENCODED, LEVELS[0]), outside=BY_VALUES),
     Network("largekernel_pcdet", "LargeKernel3D VoxelResBackBone8xLargeKernel3D",
             "dvlab-research/LargeKernel3D",
             backbone("spconv_backbone_largekernel", "VoxelResBackBone8xLargeKernel3D"), (ENCODED,),
@@ -175,10 +177,11 @@ NETWORKS = (
     Network("hednet_dense", "HEDNet with dense layers", LION, backbone("hednet", "HEDNet", 5, {**SED, **DED}),
             ("spatial_features_2d",), outside=DENSE),
     Network("safdnet", "SAFDNet SparseHEDNet", LION, backbone("hednet", "SparseHEDNet", 5, {**SED, **AFD},
-            **SAFD), ("spatial_features_2d",), outside=VALUES),
+            **SAFD), ("spatial_features_2d",), outside=BY_VALUES),
     Network("lion_pillar18", "LION PillarRes18BackBone8x", LION,
-            pillar_backbone("spconv2d_backbone_pillar", "PillarRes18BackBone8x"), FLAT),
-    Network("lion_merging", "LION PatchMerging3D", LION, merging, (0,), outside=VALUES),
+            pillar_backbone("spconv2d_backbone_pillar", "PillarRes18BackBone8x"), FLAT, outside=NECK),
+    Network("lion_merging", "LION PatchMerging3D", LION, merging, (0,), outside=MERGED),
     Network("virconv_lidar", "VirConv VirConv8x, LiDAR branch", "hailanyi/VirConv",
-            backbone("spconv_backbone", "VirConv8x", 4, VIR), (ENCODED, LEVELS[3]), outside=VALUES),
+            backbone("spconv_backbone", "VirConv8x", 4, VIR), (ENCODED, LEVELS[3]),
+            {"batch_size": 1, "spatial_shape": (41, 1440, 4 * 1440)}, outside=BY_VALUES),
 )  # fmt: skip

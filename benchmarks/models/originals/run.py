@@ -55,7 +55,7 @@ def original_results(
                 options = {"kwargs": case.kwargs, "options": network.options, "cuda": cuda}
                 options["frame"] = case.frame
                 result = run_stages(network.title, case.model, case.args, output, **options)
-                result.outside = network.outside
+                result.outside = network.reason(output)
                 yield result
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from benchmarks.models.originals.checkout import SPCONV_1, Checkout
 from benchmarks.models.originals.network import Case, Config, Network, Wrapped, voxels
+from benchmarks.models.stages import ATTENTION
 
 __all__ = ["NETWORKS"]
 
@@ -183,11 +184,11 @@ NETWORKS = (
     Network("spunet", "Pointcept SpUNet-v1m1", POINTCEPT, spunet, (0,), SHAPE),
     Network("spunet_body", "Pointcept SpUNet-v1m1 from conv_input on", POINTCEPT, spunet_body, (0, 1)),
     Network("oacnns", "Pointcept OA-CNNs", POINTCEPT, oacnns, (0,), SHAPE,
-            outside="clusters and attention over rows"),
+            outside=ATTENTION),
     Network("ptv3_cpe", "Point Transformer V3, the convolution of a block", POINTCEPT, ptv3, (0,),
-            outside="LayerNorm, attention over rows"),
+            outside="LayerNorm"),
     Network("pointgroup", "PointGroup", "dvlab-research/PointGroup", pointgroup_whole,
-            ("semantic_scores",), aliases=POINTGROUP),
+            ("semantic_scores",), aliases=POINTGROUP, outside="gathers rows for points"),
     Network("pointgroup_unet", "PointGroup's U-Net", "dvlab-research/PointGroup", pointgroup_unet, (0,),
             aliases=POINTGROUP),
     Network("softgroup", "SoftGroup.forward_backbone", "thangvubk/SoftGroup", softgroup, (0, 1, 2)),
@@ -200,8 +201,8 @@ NETWORKS = (
     Network("sphereformer", "SphereFormer's U-Net without transformer blocks",
             "dvlab-research/SphereFormer", sphereformer, (0,), outside="reads spconv's rulebook"),
     Network("cylinder3d", "Cylinder3D Asymm_3d_spconv", "xinge008/Cylinder3D", cylinder(False), (0,),
-            aliases=SPCONV_1, outside="indice_key shared by kernels of different shape"),
+            aliases=SPCONV_1, outside="a key that spconv 2.x refuses too"),
     Network("cylinder3d_keys", "Cylinder3D Asymm_3d_spconv, keys of its own for each kernel shape",
             "xinge008/Cylinder3D", cylinder(True), (0,), aliases=SPCONV_1,
-            outside="Sigmoid, product of features"),
+            outside="product of features"),
 )  # fmt: skip

@@ -6,9 +6,11 @@ They have the interface of those packages, as far as sparse networks use it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import spconv.pytorch as spconv
 import torch
 from torch import nn
@@ -20,11 +22,36 @@ _SHORT = {nn.BatchNorm1d: "bn", nn.BatchNorm2d: "bn", nn.LayerNorm: "ln"}
 _ACTIVATIONS = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
 
 
+class _Registry:
+    """As mmcv's registry of layers: what files of the open checkout have registered in it."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, type] = {}
+
+    def register_module(self, name: str | None = None, **unused: Any) -> Callable[[type], type]:
+        """A decorator."""
+
+        def registered(cls: type) -> type:
+            self._known[name or cls.__name__] = cls
+            return cls
+
+        return registered
+
+    def get(self, name: str) -> type | None:
+        """The class of that name, if the module that has it is still there."""
+        found = self._known.get(name)
+        module = None if found is None else sys.modules.get(found.__module__)
+        return found if found is not None and vars(module or object).get(found.__name__) is found else None
+
+
+CONV_LAYERS = _Registry()
+
+
 def build_conv_layer(config: Mapping[str, Any] | None, *args: Any, **kwargs: Any) -> nn.Module:
-    """A layer of spconv or torch by the name in ``config["type"]``."""
+    """A layer by the name in ``config["type"]``: the checkout's, spconv's, or torch's."""
     options = dict(config or {"type": "Conv2d"})
     name = options.pop("type")
-    layer = getattr(spconv, name, None) or getattr(nn, name)
+    layer = CONV_LAYERS.get(name) or getattr(spconv, name, None) or getattr(nn, name)
     if "Inverse" in name:
         for unused in ("stride", "padding", "transposed"):
             kwargs.pop(unused, None)
@@ -117,6 +144,14 @@ def scatter(values: torch.Tensor, index: torch.Tensor, dim: int = 0, reduce: str
     return (scatter_mean if reduce == "mean" else scatter_add)(values, index, dim)
 
 
+def voxel_grid(pos: torch.Tensor, size: float, batch: torch.Tensor) -> torch.Tensor:
+    """Number of each point's cell, as torch_geometric's, which no trace can follow either: it is compiled."""
+    cells = torch.from_numpy(np.floor((pos.numpy() - pos.numpy().min(0)) / size)).long()
+    cells = torch.cat([cells, batch.long()[:, None]], 1)
+    steps = torch.cat([cells.new_ones(1), (cells.max(0).values + 1).cumprod(0)[:-1]])
+    return (cells * steps).sum(1)
+
+
 def trunc_normal_(tensor: torch.Tensor, **options: float) -> torch.Tensor:
     """torch's own."""
     return nn.init.trunc_normal_(tensor, **options)
@@ -124,6 +159,7 @@ def trunc_normal_(tensor: torch.Tensor, **options: float) -> torch.Tensor:
 
 SHIMS: dict[str, dict[str, Any]] = {
     "mmcv.cnn": {
+        "CONV_LAYERS": CONV_LAYERS,
         "build_conv_layer": build_conv_layer,
         "build_norm_layer": build_norm_layer,
         "build_activation_layer": build_activation_layer,
@@ -136,5 +172,6 @@ SHIMS: dict[str, dict[str, Any]] = {
     "addict": {"Dict": dict},
     "torch_scatter": {"scatter_mean": scatter_mean, "scatter_add": scatter_add},
     "torch_geometric.utils": {"scatter": scatter},
+    "torch_geometric.nn.pool": {"voxel_grid": voxel_grid},
 }
 """Names that a stand-in of a module has for real."""
