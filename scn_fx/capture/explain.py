@@ -83,7 +83,7 @@ def explanation(
             f"none. Layers must be those of spconv 2.x (spconv.pytorch) and torch. {_part(tracing)}"
         )
     first = str(error).strip().splitlines()
-    what = f"{type(error).__name__}: {first[0][:200]}" if first else type(error).__name__
+    what = f"{type(error).__name__}: {first[0][:200].rstrip('.')}" if first else type(error).__name__
     return (
         f"{name} cannot be captured: its forward stopped{at} with {what}. Check that the model runs on "
         f"these args; if it does, torch.export cannot follow that line. {_part(tracing)}"
@@ -196,7 +196,7 @@ def of_user(file: str) -> bool:
 
 def _library_folders() -> list[str]:
     folders = []
-    for name in ("torch", "spconv", "cumm", "scn_fx"):
+    for name in ("torch", "spconv", "spconv.pytorch", "cumm", "scn_fx"):  # "spconv" may be a stand-in
         module = sys.modules.get(name)
         if module is not None and getattr(module, "__file__", None):
             folders.append(os.path.dirname(str(module.__file__)))

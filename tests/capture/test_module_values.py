@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ import quant
 from scn_fx.capture import capture
 from scn_fx.errors import CaptureError
 from scn_fx.graph import layers, metadata
-from tests.capture.frames import GRID, frame, ordered, randomise, relative, spconv_is_reliable
+from tests.capture.frames import GRID, frame, ordered, randomise, relative, sparse, spconv_is_reliable
 from tests.capture.test_several_outputs import Levels, block
 
 
@@ -344,3 +346,16 @@ def test_reading_spconvs_rulebook_is_refused_in_words() -> None:
     text = r"test_module_values\.py:\d+ \(return x\.indice_dict.*spconv's rulebook has no 'indice_pairs'"
     with pytest.raises(CaptureError, match=text):
         capture(randomise(Reading()), frame())
+
+
+def test_a_line_of_spconv_is_none_of_the_users_where_spconv_1_is_a_stand_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Files of spconv 1.x run on 2.x with a module of the old name that hands out the new classes."""
+    monkeypatch.setitem(sys.modules, "spconv", types.ModuleType("spconv"))
+    other = spconv.SubMConv3d(8, 8, (1, 3, 3), indice_key="a", bias=False)
+    net = spconv.SparseSequential(block(4, 8, "a"), other)
+    x = sparse(*frame())
+    with pytest.raises(CaptureError, match=r"shares indice_key 'a'") as caught:
+        capture(net.eval(), (x,))
+    assert "conv.py" not in str(caught.value)
