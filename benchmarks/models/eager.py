@@ -48,6 +48,32 @@ def spconv_is_reliable(model: nn.Module) -> Iterator[None]:
             module.bias = bias
 
 
+@contextmanager
+def _given_grid(options: Mapping[str, Any]) -> Iterator[None]:
+    """The grid and batch size that capture was given, in the first sparse tensor that a forward makes.
+
+    A network that takes the grid from the frame has other sites at its border than one on the whole grid.
+    """
+    import spconv.pytorch as spconv
+
+    shape = options.get("spatial_shape")
+    given = [None if shape is None else list(shape), options.get("batch_size")]
+    original = spconv.SparseConvTensor.__init__
+
+    def made(
+        self: Any, features: Any, indices: Any, spatial_shape: Any, batch_size: Any, *more: Any, **named: Any
+    ) -> None:
+        spatial_shape, batch_size = given[0] or spatial_shape, given[1] or batch_size
+        given[:] = None, None
+        original(self, features, indices, spatial_shape, batch_size, *more, **named)
+
+    spconv.SparseConvTensor.__init__ = made
+    try:
+        yield
+    finally:
+        spconv.SparseConvTensor.__init__ = original
+
+
 def _set_features(tensor: Any, features: torch.Tensor) -> None:
     tensor._features = features
 
@@ -63,10 +89,16 @@ def eager_difference(
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None,
     output: Any,
+    options: Mapping[str, Any] | None = None,
 ) -> float:
-    """Largest difference of a float graph from spconv on the CPU, relative to spconv's largest value."""
+    """Largest difference of a float graph from spconv on the CPU, relative to spconv's largest value.
+
+    `options` are those of the capture.
+    """
     with spconv_is_reliable(model):
-        expected = chosen(model(*fresh(args), **fresh(dict(kwargs or {}))), output)
+        given, named = fresh(args), fresh(dict(kwargs or {}))
+        with _given_grid(options or {}):
+            expected = chosen(model(*given, **named), output)
         found = graph(*frame)
     if not isinstance(expected, torch.Tensor):
         wanted, sites = _ordered(expected.features, expected.indices)
@@ -113,10 +145,16 @@ def fresh(value: Any) -> Any:
     return value
 
 
-def take_statistics(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> bool:
+def take_statistics(
+    model: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> bool:
     """Give every BatchNorm the statistics of one frame (in place); False where the forward does not run.
 
-    Without them a network with fresh weights shrinks or explodes on its way through the layers.
+    Without them a network with fresh weights shrinks or explodes on its way through the layers. `options`
+    are those of the capture.
     """
     norms: list[Any] = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
     kept = [(m, m.momentum) for m in norms]
@@ -129,8 +167,9 @@ def take_statistics(model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, 
     try:
         for norm in norms:
             norm.training, norm.momentum = True, 1.0
-        with torch.no_grad():
-            run_with_own_operators(model, *fresh(args), **fresh(dict(kwargs or {})))
+        given, named = fresh(args), fresh(dict(kwargs or {}))
+        with torch.no_grad(), _given_grid(options or {}):
+            run_with_own_operators(model, *given, **named)
         for norm in norms:
             norm.running_var.clamp_(min=1e-2)  # a level with few sites must not amplify rounding
         return True

@@ -32,6 +32,10 @@ ON_PURPOSE = (BY_VALUES, ATTENTION, DENSE)
 """Constructs that scn-fx leaves outside on purpose."""
 
 
+_FLOAT_ERROR = 1e-3
+"""Largest difference of a float graph from spconv, relative to the largest value, that is rounding."""
+
+
 @dataclass
 class Result:
     """A line of the table.
@@ -40,7 +44,8 @@ class Result:
         network: what ran.
         output: which of its outputs.
         stages: "ok" for each stage that passed; the first that did not is missing, and so are later ones.
-        failed: the stage that failed; empty if none did.
+        failed: the stage that failed; empty if none did. "spconv" where the captured graph computes
+            something else.
         message: the first line of its error.
         place: file and line of scn-fx that refused.
         convolutions, additions: in the captured graph.
@@ -110,9 +115,12 @@ def run_stages(
         except Exception as error:
             return _failed(result, "capture", error)
         try:
-            result.difference = eager_difference(graph, frame, model, args, kwargs, output)
+            result.difference = eager_difference(graph, frame, model, args, kwargs, output, options)
         except Exception as error:
             result.spconv = first_line(error)
+        if result.difference is not None and not result.difference <= _FLOAT_ERROR:
+            found = f"The float graph differs from spconv by {result.difference:.0e} of its largest value."
+            return _failed(result, "spconv", CompareError(found))
         files = {exporter: Path(folder) / f"{exporter}.onnx" for exporter in ("dynamo", "torchscript")}
         steps: list[tuple[str, Callable[[], None]]] = [
             ("calibrate", lambda: _calibrate(graph, frame)),

@@ -65,5 +65,5 @@ def _built(network: Network, checkout: object) -> Case:
     with quiet(), contextlib.redirect_stdout(io.StringIO()):
         case = network.build(checkout)  # type: ignore[arg-type]
         case.model.eval()
-        take_statistics(case.model, case.args, case.kwargs)
+        take_statistics(case.model, case.args, case.kwargs, network.options)
     return case
