@@ -32,7 +32,7 @@ def chooses(node: fx.Node) -> bool:
     if name == "index":
         return not (isinstance(chosen, list | tuple) and chosen[0] is None)
     if name == "index_select":
-        return chosen == 0
+        return isinstance(chosen, int) and chosen == 0
     return name in _CHOICES
 
 

@@ -14,10 +14,13 @@ import torch
 from torch import nn
 
 from benchmarks.__main__ import main
+from benchmarks.models import stages
 from benchmarks.models.originals.checkout import opened
+from benchmarks.models.originals.network import Case, Network
 from benchmarks.models.originals.run import NETWORKS, original_results
-from benchmarks.models.stages import Result, run_stages
-from benchmarks.models.table import refusals, row, table, write_part
+from benchmarks.models.originals.shims import build_conv_layer
+from benchmarks.models.stages import DENSE, Result, run_stages
+from benchmarks.models.table import refusals, row, summary, table, write_part
 from benchmarks.models.zoo import DEFINITIONS
 from scn_fx.errors import ArgumentError
 from scn_fx.zoo import SecondEncoder, demo_frame
@@ -92,6 +95,62 @@ def test_a_refusal_is_a_result_with_message_and_place() -> None:
     assert refusals([result]).startswith("- sorting, `0` (capture, scn_fx/")
 
 
+class FromTheFrame(nn.Module):
+    """A strided layer on the grid that the frame fills."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import spconv.pytorch as spconv
+
+        self.down = spconv.SparseConv3d(4, 8, 2, stride=2, bias=False)
+
+    def forward(self, features: torch.Tensor, indices: torch.Tensor) -> Any:
+        import spconv.pytorch as spconv
+
+        shape = [int(size) + 1 for size in indices[:, 1:].max(0).values]
+        return self.down(spconv.SparseConvTensor(features, indices, spatial_shape=shape, batch_size=1))
+
+
+def test_spconv_runs_on_the_grid_that_capture_was_given() -> None:
+    """On the frame's own grid the last sites have no place in the next level."""
+    features, indices = demo_frame(0, 200, grid=(63, 63, 39), in_channels=4)
+    assert (indices[:, 1:].max(0).values % 2 == 0).any()
+    options = {"batch_size": 1, "spatial_shape": (40, 64, 64)}
+    result = run_stages("own grid", FromTheFrame().eval(), (features, indices), 0, options=options)
+    assert result.ok and not result.spconv
+    assert result.difference is not None and result.difference < 1e-5
+
+
+def test_a_graph_that_computes_something_else_has_not_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "eager_difference", lambda *args: 0.5)
+    frame = demo_frame(0, 200, grid=(64, 64, 40), in_channels=4)
+    result = run_stages("wrong", FromTheFrame().eval(), frame, 0, options={"spatial_shape": (40, 64, 64)})
+    assert (result.ok, result.failed) == (False, "spconv")
+    assert result.message == "The float graph differs from spconv by 5e-01 of its largest value."
+
+
+def test_the_summary_counts_refusals_by_reason() -> None:
+    passed = [Result("net", i, {}) for i in range(3)]
+    assert summary(passed) == "3 pairs of network and output: 3 pass every stage."
+    refused = [
+        Result("net", reason, {}, "capture", "no", outside=reason) for reason in (DENSE, DENSE, "pooling", "")
+    ]
+    assert summary([*passed, *refused]) == (
+        f"7 pairs of network and output: 3 pass every stage, 2 end in what scn-fx leaves outside on purpose "
+        f"({DENSE}: 2), and 2 are refused for other reasons (pooling: 1; unexpected: 1)."
+    )
+
+
+def test_a_network_may_have_a_reason_for_each_output() -> None:
+    def network(outside: Any) -> Network:
+        return Network(
+            "key", "title", "owner/name", lambda checkout: Case(nn.Identity(), ()), (0,), outside=outside
+        )
+
+    assert network({(1, 2): "pooling"}).reason((1, 2)) == "pooling" and not network({}).reason(0)
+    assert network("pooling").reason(0) == "pooling"
+
+
 def test_a_part_of_a_page_is_replaced_and_the_rest_stays(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- zoo -->\nold\n<!-- end of zoo -->\nafter\n")
@@ -110,6 +169,7 @@ FILES = {
     "pkg/models/net.py": """
 import numpy, missing_package.sub
 from missing_package import REGISTRY, Base
+from mmcv.cnn import CONV_LAYERS, build_conv_layer
 from mmengine.model import BaseModule
 from spconv import SubMConv3d
 from pkg.models import norm, helper, starred
@@ -118,6 +178,10 @@ from .. import missing_extension
 @REGISTRY.register_module()
 @REGISTRY.register_module
 class Net(BaseModule):
+    pass
+
+@CONV_LAYERS.register_module()
+class SubMConv3d(SubMConv3d):
     pass
 
 class Other(Base):
@@ -140,9 +204,12 @@ def test_files_are_imported_without_what_their_packages_import(checkout: Path) -
     with opened(checkout, ("owner/name",), aliases={"spconv": "spconv.pytorch"}) as repository:
         net = repository.load("pkg.models.net")
         assert isinstance(net.Net(init_cfg=1), nn.Module) and issubclass(net.Other, nn.Module)
+        assert isinstance(net.build_conv_layer({"type": "SubMConv3d"}, 4, 8, 3), net.SubMConv3d)
+        assert repository.voxels == 500
         assert net.norm() == "norm" and net.helper() == "helper" and net.starred == 5
         assert repr(net.missing_extension.run(1)) == "<not installed: pkg.missing_extension.run(…)>"
     assert not {name for name in set(sys.modules) - before if name.partition(".")[0] == "pkg"}
+    assert type(build_conv_layer({"type": "SubMConv3d"}, 4, 8, 3)).__module__ == "spconv.pytorch.conv"
     assert torch.Tensor.cuda is cuda and sys.modules["spconv"].__name__ == "spconv"
 
 
