@@ -130,11 +130,19 @@ class _Hook:
             tracing.ends.pop(path, None)
             tracing.ends[path] = None
         if path in tracing.wanted:
-            leaves = [_marked(leaf.value, (path, *leaf.path)) for leaf in flatten(output)]
+            leaves = [_kept(leaf.value, (path, *leaf.path)) for leaf in flatten(output)]
             tracing.keep(path, rebuilt(output, iter(leaves)))
         else:
             _marked(output, (path,))
         return result
+
+
+def _kept(value: Any, way: tuple[Any, ...]) -> Any:
+    """The value with its mark; the indices of a sparse tensor have one too, as a forward may change them."""
+    made = _marked(value, way)
+    if is_sparse(value):
+        made.indices = torch.ops.scn_fx.returned.default(value.indices, path=_as_code(way))
+    return made
 
 
 def _marked(value: Any, way: tuple[Any, ...]) -> Any:
@@ -142,8 +150,12 @@ def _marked(value: Any, way: tuple[Any, ...]) -> Any:
     if is_sparse(value):
         return with_features(value, _marked(value.features, way))
     if isinstance(value, torch.Tensor) and value.is_floating_point() and value.dim() >= 2:
-        return torch.ops.scn_fx.returned.default(value, path=repr(way[0] if len(way) == 1 else way))
+        return torch.ops.scn_fx.returned.default(value, path=_as_code(way))
     return value
+
+
+def _as_code(way: tuple[Any, ...]) -> str:
+    return repr(way[0] if len(way) == 1 else way)
 
 
 def _begun(tracing: Tracing, output: Any, args: Any) -> Any:

@@ -337,6 +337,22 @@ def test_a_change_through_a_view_is_refused_with_the_lines_of_both() -> None:
         capture(randomise(Writing()), frame())
 
 
+class Scaling(Selecting):
+    """Brings the indices of a level to the grid of the input, in place, as VoxelNeXt does."""
+
+    def forward(self, features: torch.Tensor, indices: torch.Tensor) -> Any:
+        x = self.second(self.first(spconv.SparseConvTensor(features, indices, list(GRID), 1)))
+        x.indices[:, 1:] *= 2
+        return self.last(x)
+
+
+def test_indices_that_a_forward_changes_later_are_those_that_the_module_returned() -> None:
+    net, given = randomise(Scaling()), frame()
+    graph = capture(net, given, "second")
+    with spconv_is_reliable():
+        same(graph(*given), net.second(net.first(spconv.SparseConvTensor(*given, list(GRID), 1))))
+
+
 def test_reading_spconvs_rulebook_is_refused_in_words() -> None:
     class Reading(Selecting):
         def forward(self, features: torch.Tensor, indices: torch.Tensor) -> Any:
