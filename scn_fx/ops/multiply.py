@@ -83,7 +83,8 @@ def multiply(
 def _steps(x: torch.Tensor, amax: float) -> torch.Tensor:
     """`x` quantised with its range, as float32 numbers from -128 to 127."""
     factor = float(np.float32(127.0) / np.float32(amax))
-    return (x.float() * factor).round().clamp(-128, 127)
+    # integers have no negative zero, whose products would have another sign
+    return (x.float() * factor).round().clamp(-128, 127) + 0.0
 
 
 @fake(multiply)
