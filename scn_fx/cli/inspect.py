@@ -33,7 +33,9 @@ def _shown_kinds() -> dict[str, type]:
 
 _KINDS = _shown_kinds()
 _CONVOLUTION = next(form.op_type for spec, form in onnx_forms() if spec.weighted)
-_INPUT_RANGES = tuple(each.attribute for spec in OPERATORS.values() for each in spec.input_ranges)
+_INPUT_RANGES = tuple(
+    dict.fromkeys(each.attribute for spec in OPERATORS.values() for each in spec.input_ranges)
+)
 
 
 @click.command()
