@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
+
 from scn_fx.bench.model import ModelFiles
 from scn_fx.errors import ArgumentError, MissingPackageError
-from scn_fx.lidar import Frame
 from scn_fx.runtime import Engine
 from scn_fx.runtime.cuda import check_device
 
@@ -61,9 +62,9 @@ class Gpu:
         free, total = self._torch.cuda.mem_get_info(self._number)
         return int(total - free)
 
-    def upload(self, frame: Frame) -> tuple[Any, Any]:
-        """Features (float16) and indices in the GPU's memory."""
-        arrays = (self._torch.from_numpy(array) for array in (frame.features, frame.indices))
+    def upload(self, frame: Iterable[npt.NDArray[Any]]) -> tuple[Any, Any]:
+        """Features (float16) and indices of a frame in the GPU's memory."""
+        arrays = (self._torch.from_numpy(array) for array in frame)
         features, indices = (array.to(f"cuda:{self._number}") for array in arrays)
         return features.half(), indices
 

@@ -40,12 +40,16 @@ class SpconvGpuPeer(Peer):
 
 
 def fuse_activations(model: Any) -> Any:
-    """`model` of `folded_encoder` with its ReLUs in the convolutions, and nothing left where they were."""
+    """A model of `scn_fx.zoo` without BatchNorms, its ReLUs put into the convolutions (in place).
+
+    Nothing is left where ReLUs and Identities were.
+    """
     import spconv.pytorch as spconv
     import torch
     from cumm import tensorview as tv
 
     from scn_fx.zoo.blocks import ResidualBlock
+    from scn_fx.zoo.spunet import BasicBlock
 
     relu = tv.gemm.Activation.ReLU
 
@@ -54,15 +58,17 @@ def fuse_activations(model: Any) -> Any:
             super().__init__()
             self.conv1, self.conv2 = block.conv1, block.conv2
             self.conv1.act_type = relu
+            self.proj = getattr(block, "proj", None)
 
         def forward(self, x: Any) -> Any:
             out = self.conv2(self.conv1(x))
-            return out.replace_feature((out.features + x.features).relu_())
+            before = x if self.proj is None else self.proj(x)
+            return out.replace_feature((out.features + before.features).relu_())
 
-    for sequence in model.children():
+    for sequence in [module for module in model.modules() if isinstance(module, spconv.SparseSequential)]:
         before: Any = None
         for name, module in list(sequence.named_children()):
-            if isinstance(module, ResidualBlock):
+            if isinstance(module, ResidualBlock | BasicBlock):
                 setattr(sequence, name, FusedBlock(module))
             elif isinstance(module, torch.nn.Identity | torch.nn.ReLU):
                 delattr(sequence, name)
