@@ -24,8 +24,8 @@ __all__ = ["NETWORKS", "Case", "Network", "make_case", "pillars", "write_files"]
 
 Tensors = tuple[torch.Tensor, torch.Tensor]
 
-_PART = 4000
-"""Sites that weights and ranges are made with: enough for both, and a tenth of the time of a whole frame."""
+_PATCHES, _PATCH = 4, 1000
+"""Parts of a frame that weights and ranges are made with, and their sites: a whole frame takes minutes."""
 _DEMO_COLUMNS = 5
 
 
@@ -140,11 +140,16 @@ def pillars(features: torch.Tensor, indices: torch.Tensor, columns: int) -> Tens
 
 
 def _part(features: torch.Tensor, indices: torch.Tensor) -> Tensors:
-    """The sites around the middle of the frame, which keep their neighbours."""
+    """Patches of the frame, from anywhere in it: its values in their range, and sites with neighbours."""
+    if len(indices) <= _PATCHES * _PATCH:
+        return features, indices
+    generator = torch.Generator().manual_seed(0)
     places = indices[:, 1:].float()
-    distance = (places - places.median(0).values).norm(dim=1)
-    nearest = distance.argsort(stable=True)[:_PART].sort().values
-    return features[nearest], indices[nearest]
+    kept = torch.zeros(len(indices), dtype=torch.bool)
+    for row in torch.randperm(len(indices), generator=generator)[:_PATCHES]:
+        distance = (places - places[row]).square().sum(1)
+        kept[distance.argsort(stable=True)[:_PATCH]] = True
+    return features[kept], indices[kept]
 
 
 def write_files(case: Case, folder: Path) -> dict[str, Path]:

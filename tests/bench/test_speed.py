@@ -40,16 +40,20 @@ def test_both_networks_run_beside_spconv(tmp_path: Path, capsys: pytest.CaptureF
         rows = network["runs"]
         assert [(row["engine"], row["variant"]) for row in rows] == EXPECTED[network["network"]]
         assert network["network"] in shown
+        agreement = network["agreement"]  # it is the network that spconv runs, but for weights in float16
+        assert list(agreement) == [
+            name for engine, name in EXPECTED[network["network"]] if engine == "scn-fx"
+        ]
+        assert all(45 < decibels < 100 for decibels in agreement.values())
         for row in rows:
             times, over = row["wall"]["milliseconds"], row["wall"]["speedup"]
             assert len(times["repetitions"]) == 2 and f"{times['median']:.2f} (" in shown
             if row["engine"] == "scn-fx":
                 assert row["precision"] == "int8" and f"{over['folded']['median']:.2f} (" in shown
-                assert row["sqnr"] > 12  # it is the network that spconv runs
                 eager = rows[0]["wall"]["milliseconds"]["median"]
                 assert over["eager"]["median"] == pytest.approx(eager / times["median"])
             else:
-                assert (row["precision"], over, row["sqnr"]) == ("fp32", {}, None)
+                assert (row["precision"], over) == ("fp32", {})
     assert [network["network"] for network in report["networks"]] == list(EXPECTED)
 
 
@@ -146,8 +150,7 @@ class FakeGpu:
         return frame.tensors
 
     def engine(self, file: Path, precision: str | None, graph: bool) -> Engine:
-        assert precision is None
-        made = Engine(file, threads=1)
+        made = Engine(file, precision=precision, threads=1)
         made.milliseconds = 1.0 if graph else 2.0  # type: ignore[attr-defined]
         return made
 
@@ -168,6 +171,7 @@ def test_a_gpu_has_two_clocks_and_graphs(monkeypatch: pytest.MonkeyPatch) -> Non
     assert report["device"] == "a GPU"
     assert report["skipped"] == ["PillarNetEncoder, spconv folded: no kernel image"]
     (network,) = report["networks"]
+    assert network["agreement"]["libspconv"] > 45
     eager, plain, graph = network["runs"]
     assert (eager["variant"], eager["precision"]) == ("eager", "fp16")
     assert (plain["graph"], graph["graph"]) == (False, True)
@@ -202,9 +206,7 @@ def test_a_missed_goal_is_the_exit_code(
         seen.append((networks, frame, options))
         made = _report(*own)
         for network in made["networks"]:
-            network.update(frame="demo", sites=1)
-            for row in network["runs"]:
-                row["sqnr"] = None
+            network.update(frame="demo", sites=1, agreement={})
         machine = {"cpu": "cpu", "isa": "avx2", "torch": "2", "spconv": None, "load": None}
         goals = [vars(goal) for goal in goals_of(made, 5.0)]
         return {**made, "device": "cpu", "machine": machine, "skipped": ["x"], "goals": goals, "seconds": 1.0}
