@@ -27,6 +27,26 @@ inline Vec16 load_half_columns(const uint16_t* row, int32_t n, int32_t count) {
   return load_half(tail);
 }
 
+/// Whether a finish has nothing but what most have: activations that are a ReLU or none, no affine map, no
+/// product. The rest may call functions, around which a compiler keeps values in memory: it has a loop of its
+/// own.
+inline bool is_usual(const Finish& f) {
+  const auto usual = [](const Activation& a) {
+    return a.kind == ActivationKind::kNone || a.kind == ActivationKind::kRelu;
+  };
+  bool all = usual(f.activation) && !f.residual.product && (f.int_sums || !f.scale);
+  for (int32_t i = 0; i < f.store_count; ++i)
+    all = all && usual(f.stores[i].activation) && !f.stores[i].scale;
+  return all;
+}
+
+template <bool kUsual>
+inline Vec16 activated(const Activation& a, const Vec16& y) {
+  if (kUsual) return a.kind == ActivationKind::kRelu ? relu(y) : y;
+  return activate(a, y);
+}
+
+template <bool kUsual>
 inline Vec16 source_columns(const Finish& f, int64_t begin, int64_t row, int32_t n) {
   if (f.int_sums) {
     return fma(from_int32(f.int_sums + (row - begin) * f.stride + n), load16(f.scale + n),
@@ -34,22 +54,23 @@ inline Vec16 source_columns(const Finish& f, int64_t begin, int64_t row, int32_t
   }
   if (f.float_sums) {
     const Vec16 sums = load_columns(f.float_sums + (row - begin) * f.stride, n, f.channels - n);
-    if (f.scale) return add(mul(sums, load16(f.scale + n)), load16(f.bias + n));
+    if (!kUsual && f.scale) return add(mul(sums, load16(f.scale + n)), load16(f.bias + n));
     return f.bias ? add(sums, load16(f.bias + n)) : sums;
   }
   if (f.self_half) {
     const Vec16 self = load_half_columns(f.self_half + row * f.stride, n, f.channels - n);
-    return f.scale ? add(mul(self, load16(f.scale + n)), load16(f.bias + n)) : self;
+    return !kUsual && f.scale ? add(mul(self, load16(f.scale + n)), load16(f.bias + n)) : self;
   }
   return from_int8(f.self_int8 + row * f.stride + n);
 }
 
 /// The Add: y = fma(q_a, s_a, q_b * s_b) for int8, a + b otherwise. The product: (q_a * q_b) * s, or a * b.
+template <bool kUsual>
 inline Vec16 add_columns(const Finish& f, int64_t row, int32_t n, Vec16 self, int64_t* lost) {
   const ResidualView& r = f.residual;
   if (r.type == ElementType::kInt8) {
     const Vec16 other = from_int8(static_cast<const int8_t*>(r.other) + row * r.stride + n);
-    if (r.product) return mul(mul(self, other), splat16(r.scale));
+    if (!kUsual && r.product) return mul(mul(self, other), splat16(r.scale));
     if (!f.self_int8) self = to_q(mul(self, splat16(r.scales.self_factor)));
     const Vec16 self_scale = splat16(r.scales.self_scale), other_scale = splat16(r.scales.other_scale);
     return r.self_is_second ? fma(other, other_scale, mul(self, self_scale))
@@ -61,15 +82,16 @@ inline Vec16 add_columns(const Finish& f, int64_t row, int32_t n, Vec16 self, in
       r.type == ElementType::kFloat16
           ? load_half_columns(static_cast<const uint16_t*>(r.other) + row * r.stride, n, count)
           : load_columns(static_cast<const float*>(r.other) + row * r.stride, n, count);
-  return r.product ? mul(self, other) : add(self, other);
+  return !kUsual && r.product ? mul(self, other) : add(self, other);
 }
 
 /// Stores columns [n, n + 16) of one row in one form, as far as the form has them.
+template <bool kUsual>
 inline int64_t store_columns(const StoreView& s, int64_t row, int32_t n, Vec16 y) {
   int64_t lost_first = 0, lost = 0;
   if (s.rounds_first) y = through_half(y, &lost_first);
-  if (s.scale) y = add(mul(y, load16(s.scale + n)), load16(s.shift + n));
-  y = activate(s.activation, y);
+  if (!kUsual && s.scale) y = add(mul(y, load16(s.scale + n)), load16(s.shift + n));
+  y = activated<kUsual>(s.activation, y);
   const int32_t count = s.columns - n < 16 ? s.columns - n : 16;
   if (count <= 0) return 0;
   if (s.rounds && s.type != ElementType::kFloat16) y = through_half(y, &lost);
@@ -96,22 +118,27 @@ inline int64_t store_columns(const StoreView& s, int64_t row, int32_t n, Vec16 y
   return lost > lost_first ? lost : lost_first;
 }
 
-Overflow finish_rows(const Finish& f, int64_t begin, int64_t end) {
+template <bool kUsual>
+Overflow finish_rows_of(const Finish& f, int64_t begin, int64_t end) {
   Overflow lost{0, 0};
   for (int64_t row = begin; row < end; ++row) {
     for (int32_t n = 0; n < f.channels; n += 16) {
-      Vec16 y = activate(f.activation, source_columns(f, begin, row, n));
+      Vec16 y = activated<kUsual>(f.activation, source_columns<kUsual>(f, begin, row, n));
       if (f.rounds) y = through_half(y, &lost.before_add);
-      if (f.residual.other) y = add_columns(f, row, n, y, &lost.before_add);
+      if (f.residual.other) y = add_columns<kUsual>(f, row, n, y, &lost.before_add);
       int64_t stored = 0;
       for (int32_t i = 0; i < f.store_count; ++i) {
-        const int64_t once = store_columns(f.stores[i], row, n, y);
+        const int64_t once = store_columns<kUsual>(f.stores[i], row, n, y);
         stored = once > stored ? once : stored;
       }
       lost.stored += stored;
     }
   }
   return lost;
+}
+
+Overflow finish_rows(const Finish& f, int64_t begin, int64_t end) {
+  return is_usual(f) ? finish_rows_of<true>(f, begin, end) : finish_rows_of<false>(f, begin, end);
 }
 
 /// See Kernels. `kFused`: the hardware has fused multiply-adds.
