@@ -151,6 +151,11 @@ def test_int8_engine_graph_and_oracle_have_the_same_bits(
     assert _has_one_result(graph, features, indices, path, exporter)
     types = Counter(node.op_type for node in read_network(path, "scn_fx").nodes)
     assert types["Concat"] == types["Affine"] == types["Mul"] == 1
+    # Behind concatenation, scale and ReLU there are int8 layers alone: nothing is rounded on the way to them.
+    assert {layer.name: layer.output_precision for layer in layers(graph) if layer.spec.weighted} == {
+        **dict.fromkeys(("first", "inner", "after", "gate"), "int8"),
+        "last": "fp16",
+    }
 
 
 def test_libspconv_refuses_them_by_name(tmp_path: Path) -> None:
