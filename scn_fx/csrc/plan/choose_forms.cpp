@@ -8,7 +8,8 @@
 namespace scn {
 namespace {
 
-/// Steps store whole groups of channels: columns that begin and end so can be written beside others.
+/// Steps store whole groups of channels, so columns that begin and end with one can be written beside others:
+/// a vector of the CPU, and the longest run of channels that a lane of a GPU stores at once.
 constexpr int32_t kColumnGroup = 16;
 
 /// Finds the stored form that a reader wants, or adds it to what the value's step stores.

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Any chain of operations on channels is what spconv and torch compute."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from scn_fx.capture import capture
+from tests.capture.frames import frame, sparse, spconv_is_reliable
+from tests.capture.test_channel_maps import subm
+
+
+class Mix(nn.Module):
+    """One operation on channels, of any width, with stored parameters."""
+
+    def __init__(self, step: str, width: int) -> None:
+        super().__init__()
+        self.step = step
+        self.weight, self.shift, self.scale = (
+            nn.Parameter(torch.randn(shape)) for shape in ((5, width), (5,), (width,))
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        match self.step:
+            case "linear":
+                return nn.functional.linear(x, self.weight, self.shift)
+            case "scale":
+                return x * self.scale - 1
+            case "reverse":
+                return torch.cat(x.split(1, 1)[::-1], 1)
+            case "double":
+                return torch.stack([x, -x], 2).flatten(1)
+            case "sum":
+                return x.unflatten(1, (1, -1)).sum(1) + x.mean(1, keepdim=True)
+            case "slice":
+                return x[:, : max(1, x.shape[1] // 2)]
+        return x.relu()
+
+
+STEPS = ("linear", "scale", "reverse", "double", "sum", "slice", "relu")
+
+
+class Chain(nn.Module):
+    def __init__(self, steps: list[str]) -> None:
+        super().__init__()
+        self.first, self.steps, width = subm(4, 6), nn.Sequential(), 6
+        for step in steps:
+            self.steps.append(Mix(step, width))
+            width = self.steps[-1](torch.zeros(2, width)).shape[1]
+        self.last = subm(width, 3)
+
+    def forward(self, x: Any) -> Any:
+        x = self.first(x)
+        return self.last(x.replace_feature(self.steps(x.features)))
+
+
+@settings(max_examples=40)
+@given(st.lists(st.sampled_from(STEPS), min_size=1, max_size=6), st.integers(0, 1000))
+def test_any_chain_of_them(steps: list[str], seed: int) -> None:
+    torch.manual_seed(seed)
+    model, args = Chain(steps).eval(), frame(seed=seed % 7)
+    graph = capture(model, (sparse(*args),))
+    with spconv_is_reliable():
+        expected = model(sparse(*args)).features
+    # A ReLU may leave nothing but zeros.
+    assert float((graph(*args)[0] - expected).abs().max()) <= 1e-5 * float(expected.abs().max() + 1e-3)
