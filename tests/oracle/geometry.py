@@ -98,7 +98,7 @@ def in_space(sites: Ints) -> Ints:
 def on_plane(sites: Ints, ndim: int) -> Ints:
     """Sites (batch, z, y, x) with the columns of a network of `ndim` dimensions; the others must be 0."""
     assert not sites[:, 1 : 4 - ndim].any(), "sites off the axes that the network has"
-    return np.delete(sites, range(1, 4 - ndim), axis=1)
+    return np.ascontiguousarray(np.delete(sites, range(1, 4 - ndim), axis=1))
 
 
 def align(wanted: npt.NDArray[np.integer], have: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
