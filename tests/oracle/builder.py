@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-__all__ = ["Piece", "add", "build_onnx", "convolution", "node", "pool"]
+__all__ = ["Piece", "add", "build_onnx", "convolution", "node", "pool", "union"]
 
 DOMAIN = "scn_fx"
 Triple = Sequence[int]
@@ -131,6 +131,27 @@ def pool(
         rulebook=name if rulebook is None else rulebook,
         input_spatial_shape=list(input_shape),
         output_spatial_shape=list(output_shape),
+    )
+
+
+def union(
+    name: str,
+    inputs: Sequence[str],
+    y: str,
+    *,
+    rulebook: str | None = None,
+    output_bound: int = 200_000,
+    shape: Triple | None = None,
+) -> Piece:
+    """A SparseUnion of values on grids of `shape`."""
+    return node(
+        "SparseUnion",
+        name,
+        inputs,
+        y,
+        rulebook=name if rulebook is None else rulebook,
+        output_bound=output_bound,
+        spatial_shape=None if shape is None else list(shape),
     )
 
 

@@ -53,6 +53,7 @@ ATTRIBUTES: dict[str, dict[str, int]] = {
         **dict.fromkeys(("subm", "inverse", "transposed", "output_bound"), INT),
         **dict.fromkeys(("input_spatial_shape", "output_spatial_shape"), INTS),
     },
+    "SparseUnion": {"rulebook": STRING, "output_bound": INT, "spatial_shape": INTS},
     "Relu": {},
     "LeakyRelu": {"alpha": FLOAT},
     "ScatterDense": {"format": STRING, "input_spatial_shape": INTS, "output_shape": INTS},
@@ -71,7 +72,7 @@ ATTRIBUTES.update({op_type: ATTRIBUTES.get(op_type, {}) for op_type in ACTIVATIO
 MISSING_ALPHA = 0.01
 """The slope of a LeakyReLU that names none."""
 _ACTIVATIONS = ("None", *ACTIVATION_NODES.values())
-_OWN = {"Mul", "Affine", "GroupNormalization", "Concat", "SparsePool"}
+_OWN = {"Mul", "Affine", "GroupNormalization", "Concat", "SparsePool", "SparseUnion"}
 _FOREIGN = _OWN | {*ACTIVATION_NODES, *ACTIVATION_NODES.values()} - {"Relu", "ReLU"}
 """Names of activations and nodes that only the engine reads."""
 
@@ -86,11 +87,14 @@ _REQUIRED = {
         "kind", "kernel_size", "stride", "padding", "dilation", "subm", "inverse", "output_bound", "rulebook",
         "input_spatial_shape", "output_spatial_shape",
     ),
+    "SparseUnion": ("rulebook", "output_bound"),
     "ScatterDense": ("format", "input_spatial_shape", "output_shape"),
     "Reshape": ("dims",),
     "Transpose": ("dims",),
 }  # fmt: skip
 _OPERANDS = {"SparseConvolution": 3, "Add": 2, "QuantAdd": 2, "Mul": 2}
+_MOST_PARTS = {"Concat": None, "SparseUnion": 8}
+"""Operators of any number of inputs; None: without a limit."""
 _PRECISIONS = ("int8", "fp16")
 
 
@@ -187,7 +191,9 @@ def _check_convolution(node: Node) -> None:
 def _node(proto: onnx.NodeProto, initialisers: dict[str, TensorProto], used: set[str]) -> Node:
     assert proto.op_type in ATTRIBUTES, f"{proto.name}: operator {proto.op_type} is not of the dialect"
     assert proto.name, f"a {proto.op_type} has no name"
-    count = _OPERANDS.get(proto.op_type, 1) if proto.op_type != "Concat" else len(proto.input)
+    count = _OPERANDS.get(proto.op_type, 1)
+    if proto.op_type in _MOST_PARTS:
+        count = min(len(proto.input), _MOST_PARTS[proto.op_type] or len(proto.input))
     assert len(proto.input) == count >= 1, f"{proto.name}: {len(proto.input)} inputs, expected {count}"
     assert len(proto.output) == 1, f"{proto.name}: {len(proto.output)} outputs, expected 1"
     attributes, feature_inputs, weight, bias = _attributes(proto), tuple(proto.input), None, None
@@ -245,7 +251,7 @@ def _dimensions(model: onnx.ModelProto, nodes: list[Node]) -> int:
     ndim = int(said.get("scn_fx.ndim", "3"))
     assert ndim in (1, 2, 3), f"scn_fx.ndim is {ndim}"
     for node in nodes:
-        for name in ("input_spatial_shape", "output_spatial_shape", "kernel_size"):
+        for name in ("input_spatial_shape", "output_spatial_shape", "spatial_shape", "kernel_size"):
             lead = list(node.attributes.get(name, ()))[: 3 - ndim]
             assert lead == [1] * len(lead), f"{node.name}: {name} has {lead} along axes that {ndim}D lacks"
     return ndim

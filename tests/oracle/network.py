@@ -75,6 +75,7 @@ class Runner:
     bounds: bool = False
     _maps: dict[Any, tuple[Ints, Ints, Ints]] = field(default_factory=dict)
     _by_rulebook: dict[str, tuple[Any, tuple[Ints, Ints, Ints]]] = field(default_factory=dict)
+    _unions: dict[str, list[Ints]] = field(default_factory=dict)
 
     def run(self, features: Array, sites: Ints) -> Result:
         """Features [N, C] float16 (or float32, rounded except in fp32 mode), sites int32 [N, ndim + 1]."""
@@ -117,6 +118,8 @@ class Runner:
             return self._pair(node, *inputs)
         if node.op_type == "Concat":
             return self._concat(node, inputs)
+        if node.op_type == "SparseUnion":
+            return self._union(node, inputs)
         if node.op_type == "SparsePool":
             assert x.sites is not None, f"{node.name}: pools sparse features"
             sites, kernel_map = self._map(node, x.sites)
@@ -159,6 +162,26 @@ class Runner:
             assert x.sites is not None, f"{node.name}: joins sparse features"
             columns.append(x.values[geometry.align(first, x.sites)])
         return NodeValue(node.name, node.op_type, np.concatenate(columns, 1), first)
+
+    def _union(self, node: Node, inputs: list[NodeValue]) -> NodeValue:
+        """At every site of any input, the sum of those that have it, from zero and in their order."""
+        given = [x.sites for x in inputs if x.sites is not None]
+        assert len(given) == len(inputs), f"{node.name}: unites sparse features"
+        name, most = node.attributes["rulebook"], node.attributes["output_bound"]
+        assert name not in self._by_rulebook, f"{node.name}: rulebook {name!r} is of another kind of layer"
+        known = self._unions.setdefault(name, given) if name else given
+        same = len(known) == len(given) and all(map(np.array_equal, known, given))
+        assert same, f"{node.name}: rulebook {name!r} belongs to other sites"
+        sites = np.array(sorted({tuple(site) for s in given for site in s.tolist()}), np.int32).reshape(-1, 4)
+        assert len(sites) <= most, f"{node.name}: {len(sites)} sites > output_bound"
+        row_of = {tuple(site): row for row, site in enumerate(sites.tolist())}
+        total = np.zeros((len(sites), inputs[0].values.shape[1]), np.float32)
+        for x, own in zip(inputs, given, strict=True):
+            assert x.values.shape[1] == total.shape[1], f"{node.name}: {x.values.shape[1]} channels come in"
+            rows = np.array([row_of[tuple(site)] for site in own.tolist()], np.int64)
+            total[rows] += x.values.astype(np.float32)
+        wide = [x for x in inputs if x.values.dtype != np.float16]
+        return replace(self._as_operand(node, (wide or inputs)[0], total), sites=sites)
 
     def _operand(self, x: Array, precision: str) -> tuple[Array, int]:
         """What a node of this precision computes with, and how many values overflowed on the way."""
@@ -227,6 +250,7 @@ class Runner:
         shapes = tuple(a["input_spatial_shape"]), tuple(a["output_spatial_shape"])
         geometry_key = tuple(tuple(a[k]) for k in ("kernel_size", "stride", "padding", "dilation"))
         name = a["rulebook"]
+        assert name not in self._unions, f"{node.name}: rulebook {name!r} is of a union"
         if a["inverse"]:
             assert name in self._by_rulebook, f"{node.name}: no earlier layer has rulebook {name!r}"
             (_, partner_shapes, _), (before, after, kernel_map) = self._by_rulebook[name]

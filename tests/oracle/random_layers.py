@@ -35,7 +35,7 @@ class Kind:
     """No node whose order of sums is free."""
     blocks: Sequence[str] = (
         *("subm", "residual", "residual", "strided", "transposed", "inverse", "activation", "sums"),
-        *("concat", "concat", "affine", "gate", "pool", "norm"),
+        *("concat", "concat", "affine", "gate", "pool", "norm", "union"),
     )
     max_blocks: int = 4
     activations: Sequence[str] = ("ReLU",) * 6 + tuple(ACTIVATION_NODES.values())
@@ -109,14 +109,18 @@ class Drawing:
         name = self.choices.pick(self.kind.activations)
         return name, {"alpha": self.choices.pick(SLOPES)} if name == "LeakyReLU" else {}
 
-    def convolution(self, x: Sparse, kind: str, active: bool, out: int | None = None) -> Sparse:
+    def convolution(
+        self, x: Sparse, kind: str, active: bool, out: int | None = None, same_grid: bool = False
+    ) -> Sparse:
         """Appends a convolution of this kind with a drawn geometry.
 
         One that would leave the grid without a cell, or with too many, becomes submanifold.
         """
         kernel = self.kind.flat(triple(self.choices, 1, self.kind.max_kernel))
+        if same_grid:
+            kernel = (kernel[0] | 1, kernel[1] | 1, kernel[2] | 1)
         dilation = self.kind.flat(self.choices.pick(self.kind.dilations))
-        stride = triple(self.choices, 1, 1 if kind == "subm" else self.kind.max_stride)
+        stride = triple(self.choices, 1, 1 if kind == "subm" or same_grid else self.kind.max_stride)
         stride = self.kind.flat(stride)
         padding = tuple(k // 2 * d for k, d in zip(kernel, dilation, strict=True))
         shape = x.shape
@@ -241,6 +245,26 @@ class Drawing:
         name = self._name("concat", "+".join(str(part.channels) for part in parts))
         self.pieces.append(builder.node("Concat", name, [part.tensor for part in parts], name, axis=1))
         return self._value(Sparse(name, sum(part.channels for part in parts), x.shape, x.sites))
+
+    def union(self, x: Sparse) -> Sparse:
+        """The value and up to two others of its grid: earlier ones, itself perhaps, some of other sites."""
+        parts = [x]
+        for _ in range(self.choices.integer(0, 2)):
+            made = (value for values in self.made.values() for value in values)
+            earlier = [v for v in made if (v.channels, v.shape) == (x.channels, x.shape)]
+            if self.choices.pick((False, True)):
+                parts.append(self.choices.pick(earlier))
+            else:
+                kind, active = self.choices.pick(("strided", "transposed")), self.choices.pick((False, True))
+                parts.append(self.convolution(x, kind, active, out=x.channels, same_grid=True))
+        if self.choices.pick((False, True)):
+            parts.reverse()
+        name = self._name("union", "+".join(part.tensor for part in parts))
+        rulebook = self.choices.pick((name, "", "_".join(("union", *(part.sites for part in parts)))))
+        shape = self.choices.pick((None, x.shape))
+        inputs = [part.tensor for part in parts]
+        self.pieces.append(builder.union(name, inputs, name, rulebook=rulebook, shape=shape))
+        return self._value(Sparse(name, x.channels, x.shape, rulebook or name))
 
     def affine(self, x: Sparse) -> Sparse:
         """A scale and a shift for each channel, some of them zero."""

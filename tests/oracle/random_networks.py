@@ -60,7 +60,7 @@ def _make(kind: Kind, choices: Choices) -> RandomNetwork:
     value = drawing.convolution(Sparse("features", channels, shape, "input"), first, True)
     for _ in range(choices.integer(0, kind.max_blocks)):
         block = choices.pick(kind.blocks)
-        if block in ("residual", "activation", "sums", "concat", "affine", "gate", "pool", "norm"):
+        if block in ("residual", "activation", "sums", "concat", "affine", "gate", "pool", "norm", "union"):
             value = getattr(drawing, block)(value)
         elif block == "inverse":
             value = drawing.inverse(value, choices.pick((False, True)))
@@ -107,7 +107,7 @@ def wide_network(seed: int, precision: str) -> RandomNetwork:
         precisions=(precision,),
         exact=False,
         blocks=("subm", "subm", "strided", "strided", "transposed", "residual", "residual", "inverse",
-                "activation", "sums", "concat", "affine", "gate", "pool", "norm"),
+                "activation", "sums", "concat", "affine", "gate", "pool", "norm", "union"),
         max_blocks=2,
         max_kernel=5,
         max_stride=3,

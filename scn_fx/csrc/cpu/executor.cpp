@@ -11,7 +11,6 @@
 #include "core/failures.h"
 #include "core/kernel_log.h"
 #include "cpu/group_norm.h"
-#include "cpu/pool.h"
 #include "cpu/rows_at_hand.h"
 #include "scn_fx/half.h"
 
@@ -43,6 +42,7 @@ const BackendTraits kCpuTraits{"the CPU backend",
                                std::numeric_limits<int32_t>::max(),
                                false,
                                std::numeric_limits<int32_t>::max(),
+                               std::numeric_limits<int32_t>::max(),
                                std::numeric_limits<int32_t>::max()};
 
 CpuExecutor::FrameMemory::FrameMemory(const Plan& plan)
@@ -65,7 +65,7 @@ void CpuExecutor::load_network(const MemoryLimits& limits) {
   std::string widest;
   for (size_t i = 0; i < weights_.size(); ++i) {
     const NodeSpec& n = plan_.network.nodes[i];
-    if (n.kind == NodeKind::kPool || n.kind == NodeKind::kGroupNorm) {
+    if (n.kind == NodeKind::kPool || n.kind == NodeKind::kUnion || n.kind == NodeKind::kGroupNorm) {
       const Size own = made_row_scratch(plan_.network.values[size_t(n.output)].channels) * pool_.size();
       if (own > scratch) {
         scratch = own;
@@ -335,10 +335,23 @@ FeatureRows CpuExecutor::float_rows(const View& view) const {
 
 void CpuExecutor::pool(const Step& step) {
   const NodeSpec& n = plan_.node_of(step);
-  const int set = plan_.network.maps[size_t(n.map)].output_set;
-  check_overflow(step, run_pool(kernels_, n.pooling, float_rows(step.input), step.input.channels,
-                                held_->maps[size_t(n.map)].view(), held_->sets[size_t(set)].size(),
-                                finish_of(step.epilogue), pool_));
+  held_->pooled.assign(1, {float_rows(step.input), held_->maps[size_t(n.map)].view()});
+  pool_rows(step, n.pooling);
+}
+
+void CpuExecutor::unite(const Step& step) {
+  const NodeSpec& n = plan_.node_of(step);
+  held_->pooled.clear();
+  for (size_t i = 0; i < step.parts.size(); ++i)
+    held_->pooled.push_back({float_rows(step.parts[i]), held_->maps[size_t(n.maps[i])].view()});
+  pool_rows(step, Pooling::kSum);
+}
+
+/// The result of a step that pools FrameMemory::pooled.
+void CpuExecutor::pool_rows(const Step& step, Pooling kind) {
+  const ValueSpec& result = plan_.network.values[size_t(plan_.node_of(step).output)];
+  check_overflow(step, run_pool(kernels_, kind, held_->pooled, result.channels,
+                                held_->sets[size_t(result.set)].size(), finish_of(step.epilogue), pool_));
 }
 
 void CpuExecutor::group_norm(const Step& step) {
@@ -366,6 +379,8 @@ void CpuExecutor::run_step(const Step& step, const FrameView& frame) {
       return concat(step);
     case Step::Kind::kPool:
       return pool(step);
+    case Step::Kind::kUnion:
+      return unite(step);
     case Step::Kind::kGroupNorm:
       return group_norm(step);
     case Step::Kind::kScatterDense:

@@ -14,6 +14,7 @@
 #include "core/stage_timer.h"
 #include "cpu/convolution/convolution.h"
 #include "cpu/maps/kernel_map.h"
+#include "cpu/pool.h"
 #include "plan/plan.h"
 
 namespace scn {
@@ -66,12 +67,15 @@ class CpuExecutor final : public Executor {
   void check_frame(const FrameView& frame) const;
   [[noreturn]] void fail_non_finite(const FrameView& frame, int64_t count) const;
   void build_maps(const FrameView& frame, StageTimer& watch);
+  void make_sites(size_t map);
   void run_step(const Step& step, const FrameView& frame);
   void load(const Step& step, const FrameView& frame);
   void convolution(const Step& step);
   void finish_rows(const Step& step);
   void concat(const Step& step);
   void pool(const Step& step);
+  void unite(const Step& step);
+  void pool_rows(const Step& step, Pooling kind);
   void group_norm(const Step& step);
   FeatureRows float_rows(const View& view) const;
   void scatter(const Step& step);
@@ -111,6 +115,7 @@ class CpuExecutor final : public Executor {
     std::vector<std::unique_ptr<char[]>> dense;
     // of the current step
     std::vector<StoreView> stores;
+    std::vector<PooledRows> pooled;
     Buffer<uint16_t> half;
     Buffer<float> floats;
     std::vector<int64_t> dims, strides, out_dims, out_strides;

@@ -33,16 +33,10 @@ void CpuExecutor::build_maps(const FrameView& frame, StageTimer& watch) {
   for (size_t i = 0; i < net.maps.size(); ++i) {
     const MapSpec& spec = net.maps[i];
     KernelMap& map = held_->maps[i];
-    const SiteSet& input = sets[size_t(spec.input_set)];
-    SiteSet& output = sets[size_t(spec.output_set)];
+    const SiteSet &input = sets[size_t(spec.input_set)], &output = sets[size_t(spec.output_set)];
     const char* kind = spec.partner >= 0 ? "inverse_map" : spec.geometry.subm ? "subm_map" : "conv_map";
-    if (spec.partner < 0 && !spec.geometry.subm) {
-      budget_.take(SiteIndex::bitmap_bytes(spec.geometry.output_shape, batch), spec.layer,
-                   "the index of its grid");
-      const Size sorted = cells_to_sort(input, spec.geometry, reach_[i]) * sizeof(int64_t);
-      budget_.take(sorted, spec.layer, "the cells that it reaches");
-      output_sites(input, spec.geometry, reach_[i], spec.bound, spec.layer, pool_, &output);
-      budget_.take(Size(output.size()) * sizeof(Site), spec.layer, "its sites");
+    if (net.sets[size_t(spec.output_set)].map == int(i)) {
+      make_sites(i);
       watch.stop("output_sites", spec.layer.c_str());
     } else if (spec.geometry.subm && input.size() > spec.bound) {
       fail(ErrorKind::kBound, spec.layer, ": ", input.size(), " sites, but output_bound is ", spec.bound,
@@ -58,6 +52,25 @@ void CpuExecutor::build_maps(const FrameView& frame, StageTimer& watch) {
     }
     watch.stop(kind, spec.layer.c_str());
   }
+}
+
+/// The output sites of a map and of all later ones that make the same set, whose inputs exist already.
+void CpuExecutor::make_sites(size_t map) {
+  const std::vector<MapSpec>& maps = plan_.network.maps;
+  const MapSpec& spec = maps[map];
+  SiteSet& output = held_->sets[size_t(spec.output_set)];
+  budget_.take(SiteIndex::bitmap_bytes(spec.geometry.output_shape, held_->batch), spec.layer,
+               "the index of its grid");
+  begin_output_sites(spec.geometry.output_shape, held_->batch, pool_, &output);
+  for (size_t i = map; i < maps.size(); ++i) {
+    if (!maps[i].makes_sites() || maps[i].output_set != spec.output_set) continue;
+    const SiteSet& input = held_->sets[size_t(maps[i].input_set)];
+    const Size sorted = cells_to_sort(input, maps[i].geometry, reach_[i]) * sizeof(int64_t);
+    budget_.take(sorted, spec.layer, "the cells that it reaches");
+    mark_output_sites(input, reach_[i], pool_, &output);
+  }
+  finish_output_sites(spec.bound, spec.layer, pool_, &output);
+  budget_.take(Size(output.size()) * sizeof(Site), spec.layer, "its sites");
 }
 
 void CpuExecutor::reserve_slots() {

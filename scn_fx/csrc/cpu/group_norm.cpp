@@ -11,7 +11,7 @@ Overflow run_group_norm(const Kernels& kernels, const GroupNorm& norm, const Fea
                         const Finish& finish, ThreadPool& pool) {
   const int32_t count = norm.channels / norm.groups;
   const auto make = [&](int64_t row, const FloatRows& input, float* out) {
-    const float* const in = input.row(row);
+    const float* const in = input.row(x, row);
     for (int32_t first = 0; first < norm.channels; first += count) {
       double sum = 0.0, squares = 0.0;
       for (int32_t c = first; c < first + count; ++c) sum += double(in[c]);
@@ -27,7 +27,7 @@ Overflow run_group_norm(const Kernels& kernels, const GroupNorm& norm, const Fea
       }
     }
   };
-  return finish_made_rows(kernels, x, norm.channels, rows, finish, pool, make);
+  return finish_made_rows(kernels, norm.channels, rows, finish, pool, make);
 }
 
 }  // namespace scn

@@ -22,12 +22,11 @@ void for_each_input(const MapView& map, int64_t row, const Visit& visit) {
 
 }  // namespace
 
-Overflow run_pool(const Kernels& kernels, Pooling kind, const FeatureRows& x, int32_t channels,
-                  const MapView& map, int64_t rows, const Finish& finish, ThreadPool& pool) {
+Overflow run_pool(const Kernels& kernels, Pooling kind, const std::vector<PooledRows>& inputs,
+                  int32_t channels, int64_t rows, const Finish& finish, ThreadPool& pool) {
   const auto make = [&](int64_t row, const FloatRows& input, float* out) {
     int32_t count = 0;
-    for_each_input(map, row, [&](int32_t index) {
-      const float* const in = input.row(index);
+    const auto take = [&](const float* in) {
       if (count++ == 0) {
         // a sum begins at +0
         for (int32_t c = 0; c < channels; ++c) out[c] = kind == Pooling::kMax ? in[c] : 0.0f + in[c];
@@ -36,13 +35,16 @@ Overflow run_pool(const Kernels& kernels, Pooling kind, const FeatureRows& x, in
       } else {
         for (int32_t c = 0; c < channels; ++c) out[c] += in[c];
       }
-    });
+    };
+    for (const PooledRows& x : inputs) {
+      for_each_input(x.map, row, [&](int32_t index) { take(input.row(x.rows, index)); });
+    }
     if (count == 0) std::fill(out, out + channels, 0.0f);
     if (kind == Pooling::kMean && count > 1) {
       for (int32_t c = 0; c < channels; ++c) out[c] /= float(count);
     }
   };
-  return finish_made_rows(kernels, x, channels, rows, finish, pool, make);
+  return finish_made_rows(kernels, channels, rows, finish, pool, make);
 }
 
 }  // namespace scn

@@ -8,6 +8,7 @@ namespace scn::cuda {
 
 constexpr int kMaxEmissions = 6;  // stored forms of a result
 constexpr int kMaxSets = 24;      // of sites: their tables are kernel parameters, of which there are 4 KiB
+constexpr int kMaxGrowths = 32;   // kernel maps that make sites, for the same reason
 constexpr int kMaxAxes = 8;       // of a transposed dense map
 
 /// Channels in memory: rows are 16, 32, 64 or a multiple of 128 bytes, with zeros behind the last channel.

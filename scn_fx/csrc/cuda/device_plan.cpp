@@ -90,8 +90,7 @@ void DevicePlan::prepare_sets() {
   site_limits_ = to_device(site_limits);
   row_of_input_ = DeviceArray<int32_t>(sets_[0].capacity);
   for (const MapSpec& map : net.maps) {
-    if (map.partner >= 0 || map.geometry.subm) continue;
-    growths_.push_back({map.input_set, map.output_set, geometry_view(map.geometry)});
+    if (map.makes_sites()) growths_.push_back({map.input_set, map.output_set, geometry_view(map.geometry)});
   }
 }
 

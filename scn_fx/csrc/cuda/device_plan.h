@@ -84,6 +84,7 @@ class DevicePlan {
   /// Turns an emission into one to the cells of a dense map.
   void write_cells(int dense, EmissionView& emission) const;
   FinishView finish_of(size_t index) const;
+  PooledRows pooled(int map, const View& view) const;
   void concat(const Step& step, cudaStream_t stream) const;
   void transpose(const Step& step, cudaStream_t stream) const;
 

@@ -10,12 +10,14 @@ namespace scn::cuda {
 
 bool DevicePlan::needs_side(const Step& step) const {
   if (step.kind == Step::Kind::kScatterDense || step.kind == Step::Kind::kTranspose) return true;
-  if (!reads_map(step)) return false;
   for (const Emission& e : step.epilogue.emissions) {
     if (e.dense >= 0) return true;
   }
-  const MapSpec& map = plan_.network.maps[size_t(plan_.node_of(step).map)];
-  return map.input_set != 0 || map.output_set != 0;
+  for (int number : plan_.maps_of(step)) {
+    const MapSpec& map = plan_.network.maps[size_t(number)];
+    if (map.input_set != 0 || map.output_set != 0) return true;
+  }
+  return false;
 }
 
 void DevicePlan::write_cells(int dense, EmissionView& e) const {
@@ -76,6 +78,10 @@ FinishView DevicePlan::finish_of(size_t index) const {
   return f;
 }
 
+PooledRows DevicePlan::pooled(int map, const View& view) const {
+  return {maps_[size_t(map)], rows(view), plan_.storage_of(view).type, stride_of(view)};
+}
+
 void DevicePlan::run_step(size_t index, bool after_maps, cudaStream_t stream) const {
   const Step& step = plan_.steps[index];
   switch (step.kind) {
@@ -109,9 +115,13 @@ void DevicePlan::run_step(size_t index, bool after_maps, cudaStream_t stream) co
     }
     case Step::Kind::kPool: {
       const NodeSpec& n = plan_.node_of(step);
-      const PoolView v{maps_[size_t(n.map)], rows(step.input), plan_.storage_of(step.input).type,
-                       stride_of(step.input), n.pooling};
-      return pool_rows(v, finish_of(index), stream);
+      return pool_rows({pooled(n.map, step.input)}, n.pooling, finish_of(index), stream);
+    }
+    case Step::Kind::kUnion: {
+      const NodeSpec& n = plan_.node_of(step);
+      std::vector<PooledRows> inputs;
+      for (size_t i = 0; i < step.parts.size(); ++i) inputs.push_back(pooled(n.maps[i], step.parts[i]));
+      return pool_rows(inputs, Pooling::kSum, finish_of(index), stream);
     }
     case Step::Kind::kScatterDense: {
       EmissionView cells{};

@@ -10,7 +10,8 @@ int32_t bytes_of_row(int32_t channels, ElementType type) {
 
 }  // namespace
 
-const BackendTraits kCudaTraits{"the CUDA backend", bytes_of_row,  0, false, cuda::kMaxEmissions, true,
-                                cuda::kMaxAxes,     cuda::kMaxSets};
+const BackendTraits kCudaTraits{
+    "the CUDA backend", bytes_of_row,     0, false, cuda::kMaxEmissions, true, cuda::kMaxAxes,
+    cuda::kMaxSets,     cuda::kMaxGrowths};
 
 }  // namespace scn

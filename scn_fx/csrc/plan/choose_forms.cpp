@@ -182,6 +182,9 @@ void read_operands(Plan& plan, Forms& forms, Step& step) {
     case Step::Kind::kScatterDense:
       step.input = forms.plain(node.inputs[0]);
       break;
+    case Step::Kind::kUnion:
+      for (int input : node.inputs) step.parts.push_back(forms.plain(input));
+      break;
     default:
       break;
   }

@@ -12,8 +12,7 @@ DeviceLayout lay_out(const Plan& plan, const std::vector<int64_t>& map_bytes,
   std::vector<int> last(map_bytes.size(),
                         steps);  // of a map that no step reads: nobody waits until it is made
   for (int i = 0; i < steps; ++i) {
-    const Step& step = plan.steps[size_t(i)];
-    if (reads_map(step)) last[size_t(plan.node_of(step).map)] = i;
+    for (int map : plan.maps_of(plan.steps[size_t(i)])) last[size_t(map)] = i;
   }
   std::vector<Span> spans;
   for (size_t i = 0; i < map_bytes.size(); ++i) spans.push_back({map_bytes[i], 0, last[i], 0});

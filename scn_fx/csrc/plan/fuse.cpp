@@ -68,6 +68,7 @@ void fuse_scatters(Plan& plan) {
     for (const View& view : {step.input, step.epilogue.residual.other}) {
       if (view) ++readers[size_t(view.storage)];
     }
+    for (const View& part : step.parts) ++readers[size_t(part.storage)];
     for (const Copy& copy : step.copies) {
       ++readers[size_t(copy.from.storage)];
       ++writers[size_t(copy.to.storage)];

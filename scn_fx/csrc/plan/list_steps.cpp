@@ -117,6 +117,9 @@ Values list_steps(Plan& plan) {
       case NodeKind::kPool:
         step.kind = Step::Kind::kPool;
         break;
+      case NodeKind::kUnion:
+        step.kind = Step::Kind::kUnion;
+        break;
       case NodeKind::kScatterDense:
         step.kind = Step::Kind::kScatterDense;
         step.dense_out = add_dense(plan, values, node.output);

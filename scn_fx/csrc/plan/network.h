@@ -13,7 +13,8 @@
 
 namespace scn {
 
-/// Sites that values live on. Set 0 is the engine's input; others are reached by the convolution of `map`.
+/// Sites that values live on. Set 0 is the engine's input; others are reached by the convolution of `map`, or
+/// by all maps that make the set, of which it is the first.
 struct SiteSetSpec {
   Triple shape{0, 0, 0};
   int map = -1;
@@ -26,6 +27,9 @@ struct MapSpec {
   int partner = -1;   // inverse: the map whose two sides are swapped
   int64_t bound = 0;  // of the layer that introduces the map
   std::string rulebook, layer;
+
+  /// Whether its output sites are those that it reaches.
+  bool makes_sites() const { return partner < 0 && !geometry.subm; }
 };
 
 struct ValueSpec {
@@ -48,6 +52,7 @@ enum class NodeKind {
   kConcat,
   kGroupNorm,
   kPool,
+  kUnion,
   kScatterDense,
   kReshape,
   kTranspose
@@ -70,6 +75,9 @@ struct NodeSpec {
 
   // kConvolution, kPool
   int map = -1;
+  // kUnion, by input: to the output's sites
+  std::vector<int> maps;
+  // kConvolution, kPool, kUnion
   int64_t bound = 0;
 
   // kConvolution

@@ -9,6 +9,7 @@ namespace {
 template <typename Visit>
 void each_view(Step& step, const Visit& visit) {
   visit(step.input);
+  for (View& part : step.parts) visit(part);
   visit(step.epilogue.residual.other);
   for (Copy& copy : step.copies) {
     visit(copy.from);

@@ -20,6 +20,12 @@ const std::string& Plan::result_name_of(const Step& step) const {
   return residual ? network.nodes[size_t(residual.node)].name : name_of(step);
 }
 
+std::vector<int> Plan::maps_of(const Step& step) const {
+  if (step.node < 0) return {};
+  const NodeSpec& node = node_of(step);
+  return node.map < 0 ? node.maps : std::vector<int>{node.map};
+}
+
 const char* step_kind(const Step& step) {
   switch (step.kind) {
     case Step::Kind::kLoad:
@@ -36,6 +42,8 @@ const char* step_kind(const Step& step) {
       return "group_norm";
     case Step::Kind::kPool:
       return "pool";
+    case Step::Kind::kUnion:
+      return "union";
     case Step::Kind::kScatterDense:
       return "scatter_dense";
     case Step::Kind::kTranspose:
@@ -51,6 +59,13 @@ void check_capabilities(const Plan& plan) {
     fail(ErrorKind::kArgument, net.maps[size_t(net.sets[size_t(can.most_sets)].map)].layer, ": with it, ",
          can.name, " would need more than ", can.most_sets, " sets of sites; the network has ",
          net.sets.size(), ". Run it on the CPU.");
+  }
+  int32_t growths = 0;
+  for (const MapSpec& map : net.maps) {
+    if (!map.makes_sites() || ++growths <= can.most_growths) continue;
+    fail(ErrorKind::kArgument, map.layer, ": with it, ", can.name, " would make sites in more than ",
+         can.most_growths, " ways (strided and transposed layers, sites that a union joins). ",
+         "Run it on the CPU.");
   }
   for (const Step& step : plan.steps) {
     const size_t forms = step.epilogue.emissions.size();

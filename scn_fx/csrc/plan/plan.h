@@ -85,20 +85,27 @@ struct Copy {
 struct Step {
   /// kRows: the epilogue alone, of stored rows. kConcat: the parts of a concatenation that no step stores in
   /// place.
-  enum class Kind { kLoad, kConvolution, kRows, kConcat, kPool, kGroupNorm, kScatterDense, kTranspose } kind;
+  enum class Kind {
+    kLoad,
+    kConvolution,
+    kRows,
+    kConcat,
+    kPool,
+    kUnion,
+    kGroupNorm,
+    kScatterDense,
+    kTranspose
+  } kind;
   int node = -1;    // of the network; -1 for kLoad
   int result = -1;  // value that the emissions store
-  View input;       // all but kLoad, kConcat and kTranspose
+  View input;       // all but kLoad, kConcat, kUnion and kTranspose
   Epilogue epilogue;
+  std::vector<View> parts;   // kUnion: its inputs
   std::vector<Copy> copies;  // kConcat
   std::vector<View> blanks;  // kConcat: columns behind the last channel that nothing else sets to zero
   int dense_in = -1, dense_out = -1;  // dense maps, numbered
   bool last_use = false;              // kTranspose: dense_in is not needed afterwards
 };
-/// Whether it reads the kernel map of its node.
-inline bool reads_map(const Step& step) {
-  return step.kind == Step::Kind::kConvolution || step.kind == Step::Kind::kPool;
-}
 /// As in profiles: "convolution".
 const char* step_kind(const Step& step);
 
@@ -127,6 +134,8 @@ struct Plan {
   bool trace = false;
 
   const NodeSpec& node_of(const Step& step) const { return network.nodes[size_t(step.node)]; }
+  /// The kernel maps that it reads.
+  std::vector<int> maps_of(const Step& step) const;
   const Storage& storage_of(const View& view) const { return storages[size_t(view.storage)]; }
   /// What messages call the result of a step's sums, and what it stores behind an Add.
   const std::string& name_of(const Step& step) const;

@@ -128,6 +128,12 @@ int NetworkReader::map_of(const Attributes& a, const NodeSpec& spec, const Tripl
     fail(ErrorKind::kOnnx, label_, ": at most one of subm, inverse and transposed may be set.");
   }
   const std::string rulebook = a.text("rulebook", "");
+  const auto of_union = unions_.find(rulebook);
+  if (of_union != unions_.end()) {
+    fail(ErrorKind::kOnnx, label_, ": rulebook '", rulebook, "' was made by '",
+         net_.maps[size_t(of_union->second[0])].layer,
+         "', a union of sites. Give this layer a rulebook of its own.");
+  }
   const auto shared = rulebook.empty() ? rulebooks_.end() : rulebooks_.find(rulebook);
   if (g.inverse) return inverse_map(spec, g, set, rulebook, shared == rulebooks_.end() ? -1 : shared->second);
 
@@ -180,7 +186,9 @@ int NetworkReader::map_of(const Attributes& a, const NodeSpec& spec, const Tripl
     }
     return shared->second;
   }
-  return add_map(spec, g, set, -1, rulebook);
+  const int map = add_map(spec, g, set, g.subm ? set : -1, -1, rulebook);
+  if (!rulebook.empty()) rulebooks_[rulebook] = map;
+  return map;
 }
 
 int NetworkReader::inverse_map(const NodeSpec& spec, ConvGeometry g, int set, const std::string& rulebook,
@@ -208,10 +216,10 @@ int NetworkReader::inverse_map(const NodeSpec& spec, ConvGeometry g, int set, co
   g = map.geometry;
   g.inverse = true;
   std::swap(g.input_shape, g.output_shape);
-  return add_map(spec, g, set, partner, rulebook);
+  return add_map(spec, g, set, map.input_set, partner, rulebook);
 }
 
-int NetworkReader::add_map(const NodeSpec& spec, const ConvGeometry& g, int set, int partner,
+int NetworkReader::add_map(const NodeSpec& spec, const ConvGeometry& g, int set, int to, int partner,
                            const std::string& rulebook) {
   MapSpec map;
   map.geometry = g;
@@ -221,16 +229,9 @@ int NetworkReader::add_map(const NodeSpec& spec, const ConvGeometry& g, int set,
   map.rulebook = rulebook;
   map.layer = spec.name;
   const int id = int(net_.maps.size());
-  if (g.subm) {
-    map.output_set = set;
-  } else if (partner >= 0) {
-    map.output_set = net_.maps[size_t(partner)].input_set;
-  } else {
-    map.output_set = int(net_.sets.size());
-    net_.sets.push_back({g.output_shape, id});
-  }
+  map.output_set = to < 0 ? int(net_.sets.size()) : to;
+  if (to < 0) net_.sets.push_back({g.output_shape, id});
   net_.maps.push_back(map);
-  if (!rulebook.empty() && partner < 0) rulebooks_[rulebook] = id;
   return id;
 }
 

@@ -27,6 +27,7 @@ const OperatorReader kOperators[] = {
     {"Concat", NodeKind::kConcat, &NetworkReader::read_concat},
     {"GroupNormalization", NodeKind::kGroupNorm, &NetworkReader::read_group_norm},
     {"SparsePool", NodeKind::kPool, &NetworkReader::read_pool},
+    {"SparseUnion", NodeKind::kUnion, &NetworkReader::read_union},
     {"ScatterDense", NodeKind::kScatterDense, &NetworkReader::read_scatter},
     {"Reshape", NodeKind::kReshape, &NetworkReader::read_reshape},
     {"Transpose", NodeKind::kTranspose, &NetworkReader::read_transpose},

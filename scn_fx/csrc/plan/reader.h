@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Builds a Network node by node: the one place where a file is refused. Each operator has a function, in
-// read_convolution.cpp, read_rows.cpp and read_dense.cpp; the table of them is in read_network.cpp.
+// read_convolution.cpp, read_union.cpp, read_rows.cpp and read_dense.cpp; the table of them is in
+// read_network.cpp.
 #pragma once
 
 #include <map>
@@ -29,6 +30,7 @@ class NetworkReader {
   void read_group_norm(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_concat(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_pool(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
+  void read_union(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_activation(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_scatter(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_reshape(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
@@ -52,14 +54,19 @@ class NetworkReader {
   const OnnxTensor& initializer(const OnnxNode& node, size_t input, const char* what);
   int map_of(const Attributes& a, const NodeSpec& spec, const Triple& kernel, int set);
   int inverse_map(const NodeSpec& spec, ConvGeometry g, int set, const std::string& rulebook, int partner);
-  int add_map(const NodeSpec& spec, const ConvGeometry& g, int set, int partner, const std::string& rulebook);
+  /// `to`: the output sites; -1 for a set that the map makes.
+  int add_map(const NodeSpec& spec, const ConvGeometry& g, int set, int to, int partner,
+              const std::string& rulebook);
+  std::vector<int> union_maps(const NodeSpec& spec, const Triple& grid, const std::string& rulebook);
 
   const OnnxModel& model_;
   const NetworkOptions& options_;
   MemoryBudget budget_;
   Network net_;
   std::string label_;  // of the node at hand, for messages
-  std::map<std::string, int> by_name_, rulebooks_;
+  std::map<std::string, int> by_name_;
+  std::map<std::string, int> rulebooks_;            // of convolutions and pooling layers: their map
+  std::map<std::string, std::vector<int>> unions_;  // by rulebook: the map of each input
 };
 
 }  // namespace scn

@@ -20,8 +20,9 @@ struct BackendTraits {
   int32_t most_emissions;
   /// Whether a convolution writes the cells of a dense map itself.
   bool scatters;
-  int32_t most_axes;  // of a transposed dense map
-  int32_t most_sets;  // of sites
+  int32_t most_axes;     // of a transposed dense map
+  int32_t most_sets;     // of sites
+  int32_t most_growths;  // kernel maps that make sites
 };
 
 }  // namespace scn

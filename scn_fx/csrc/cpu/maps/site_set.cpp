@@ -152,10 +152,12 @@ Size cells_to_sort(const SiteSet& input, const ConvGeometry& geometry, const Rea
   return cells;
 }
 
-void output_sites(const SiteSet& input, const ConvGeometry& geometry, const Reach& reach,
-                  int64_t output_bound, const std::string& layer, ThreadPool& pool, SiteSet* output) {
+void begin_output_sites(const Triple& shape, int32_t batch, ThreadPool& pool, SiteSet* output) {
+  output->index.reset(shape, batch, pool);
+}
+
+void mark_output_sites(const SiteSet& input, const Reach& reach, ThreadPool& pool, SiteSet* output) {
   SiteIndex& index = output->index;
-  index.reset(geometry.output_shape, input.index.batch(), pool);
   const bool spans = !reach[2].spans.empty();
   if (index.is_bitmap()) {
     pool.for_each(input.size(), kSitesPerChunk, [&](int64_t begin, int64_t end, int) {
@@ -180,9 +182,19 @@ void output_sites(const SiteSet& input, const ConvGeometry& geometry, const Reac
       });
     }
   }
-  const int64_t count = index.finish(pool, &output->sites, output_bound);
+}
+
+void finish_output_sites(int64_t output_bound, const std::string& layer, ThreadPool& pool, SiteSet* output) {
+  const int64_t count = output->index.finish(pool, &output->sites, output_bound);
   if (count > output_bound) fail_bound(count, output_bound, "output sites", layer);
   output->row_of_rank.clear();
+}
+
+void output_sites(const SiteSet& input, const ConvGeometry& geometry, const Reach& reach,
+                  int64_t output_bound, const std::string& layer, ThreadPool& pool, SiteSet* output) {
+  begin_output_sites(geometry.output_shape, input.index.batch(), pool, output);
+  mark_output_sites(input, reach, pool, output);
+  finish_output_sites(output_bound, layer, pool, output);
 }
 
 }  // namespace scn

@@ -40,13 +40,19 @@ void index_sites(const Site* indices, int64_t count, const Triple& shape, int32_
                  const std::string& layer, ThreadPool& pool, SiteSet* set,
                  std::vector<int32_t>* order = nullptr);
 
-/// How many cells output_sites() has to sort, each counted once for every input that reaches it: memory that
-/// it takes where the outputs fit no bitmap. Zero where they do.
+/// How many cells mark_output_sites() has to sort, each counted once for every input that reaches it: memory
+/// that it takes where the outputs fit no bitmap. Zero where they do.
 Size cells_to_sort(const SiteSet& input, const ConvGeometry& geometry, const Reach& reach);
 
 /// Sites reached by at least one input through a strided or transposed convolution, in ascending order.
 /// Throws when there are more than `output_bound`.
 void output_sites(const SiteSet& input, const ConvGeometry& geometry, const Reach& reach,
                   int64_t output_bound, const std::string& layer, ThreadPool& pool, SiteSet* output);
+
+/// The same in parts, for outputs that several inputs reach: an empty set on a grid; what each input reaches;
+/// the sites.
+void begin_output_sites(const Triple& shape, int32_t batch, ThreadPool& pool, SiteSet* output);
+void mark_output_sites(const SiteSet& input, const Reach& reach, ThreadPool& pool, SiteSet* output);
+void finish_output_sites(int64_t output_bound, const std::string& layer, ThreadPool& pool, SiteSet* output);
 
 }  // namespace scn

@@ -4,6 +4,8 @@
 
 #include <cuda_runtime_api.h>
 
+#include <vector>
+
 #include "core/pooling.h"
 #include "cuda/convolution/finish.h"
 #include "cuda/views.h"
@@ -29,17 +31,18 @@ struct CopyView {
 };
 void copy_columns(const CopyView& view, const SitesView& set, cudaStream_t stream);
 
-/// Stored rows (float16 or float32) that are pooled over a kernel map.
-struct PoolView {
+/// Stored rows (float16 or float32), and the kernel map over which they are pooled.
+struct PooledRows {
   MapView map;
   const char* rows;
   ElementType type;
   int32_t stride;  // bytes
-  Pooling kind;
 };
-/// Sums are made in float32, offsets ascending, and divided by the number of neighbours; the largest of
-/// several is NaN if one of them is.
-void pool_rows(const PoolView& view, const FinishView& finish, cudaStream_t stream);
+/// 1 to kMostUnionParts inputs, whose maps have the same output sites. Sums are made in float32, one input
+/// after the other, offsets ascending, and divided by the number of neighbours; the largest of several is NaN
+/// if one of them is.
+void pool_rows(const std::vector<PooledRows>& inputs, Pooling kind, const FinishView& finish,
+               cudaStream_t stream);
 
 /// Stored rows (float16 or float32) that are normalised over groups of their channels, in float64 with sums
 /// in the order of channels: (x - mean) / sqrt(variance + epsilon) * scale + shift.

@@ -10,7 +10,8 @@
 
 namespace scn::cuda {
 
-/// One strided or transposed convolution that makes a new set of sites out of another.
+/// One strided or transposed convolution that makes a new set of sites out of another. Several may add to one
+/// set.
 struct Growth {
   int32_t from, to;       // sets
   GeometryView geometry;  // as of MapView: from the output's side

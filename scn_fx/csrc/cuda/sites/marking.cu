@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which cells are sites: the caller's, then what strided and transposed convolutions reach from them.
-#include "core/error.h"
 #include "cuda/runtime/device_code.cuh"
 #include "cuda/runtime/launch.h"
 #include "cuda/sites/geometry.h"
@@ -10,12 +9,12 @@
 namespace scn::cuda {
 namespace {
 
-constexpr int kMaxGrowths = 16;
-
 struct GrowthTable {
   int32_t count;
   Growth growth[kMaxGrowths];
 };
+
+static_assert(sizeof(SetTable) + sizeof(GrowthTable) <= 4096, "parameters of a kernel");
 
 /// Sets bits of one word of a line; returns those that were not set before, and counts them.
 __device__ __forceinline__ uint32_t set_bits(const SitesView& s, int32_t line, int32_t word, uint32_t bits) {
@@ -127,7 +126,7 @@ __global__ __launch_bounds__(kMarkThreads) void mark_kernel(const __grid_constan
       if ((z | y | x) < 0) continue;
       if (set_bits(to, line_of(to, top.site.batch, z, y), x >> 5, 1u << (x & 31))) {
         const Site reached{top.site.batch, z, y, x};
-        ++depth;  // a set is made by one growth from an earlier set: no deeper than there are sets
+        ++depth;  // growths lead to later sets: no deeper than there are sets
         stack[depth] = {reached, growth.to, 0, 0};
       }
     }
@@ -179,7 +178,7 @@ struct Level {
 
 struct Chain {
   int32_t count;
-  Level level[kMaxGrowths];
+  Level level[kMaxSets];  // each makes another set
 };
 
 __device__ __forceinline__ void grow(const Reach& r, int32_t& low, int32_t& high) {
@@ -363,11 +362,6 @@ void mark_input(const DeviceFrame* frame, const SitesView& input, int32_t* statu
 void mark_outputs(const std::vector<SitesView>& sets, const std::vector<Growth>& growths,
                   cudaStream_t stream) {
   if (growths.empty()) return;
-  if (growths.size() > size_t(kMaxGrowths)) {
-    fail(ErrorKind::kArgument, "The CUDA backend runs networks with up to ", kMaxGrowths,
-         " strided or transposed convolutions that make new sites, this has ", growths.size(),
-         ". Run it on the CPU.");
-  }
   Chain chain;
   if (chain_of(sets, growths, &chain)) {
     const uint32_t blocks =
