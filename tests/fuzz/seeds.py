@@ -97,6 +97,12 @@ class _Network:
         self.value = name
         return self
 
+    def union(self, *others: str, **more: Any) -> _Network:
+        name = self._name("union")
+        self.pieces.append(builder.union(name, [self.value, *others], name, **more))
+        self.value = name
+        return self
+
     def dense(self, batch: int = 1, axes: str = "zyx") -> _Network:
         return self.node(
             "ScatterDense",
@@ -163,6 +169,8 @@ def _networks() -> Iterator[tuple[str, bytes]]:
         _Network(19, 12).conv("subm", 12, ONES).node("Relu", "features").add("subm0").onnx(),
     )
     yield "dense-features", _Network(20, 3).conv("subm", 3, ONES).add("features").dense(3).onnx()
+    united = _Network(21, 3).conv("subm", 3).conv("strided", 3).union("subm0", "features", rulebook="both")
+    yield "union", united.conv("subm", 3, ONES).union("subm0", shape=list(GRID)).onnx()
 
 
 def _edges() -> Iterator[tuple[str, bytes]]:
