@@ -55,6 +55,8 @@ class MapSide(Enum):
 
     OPERAND = "operand"
     """The sites among its operands."""
+    EACH = "each"
+    """All sites among its operands: a column of the map reads each of them."""
     NEW = "new"
     """Sites that it makes: its first result."""
     PARTNER = "partner"

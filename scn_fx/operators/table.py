@@ -19,6 +19,7 @@ from scn_fx.operators.multiply import MULTIPLY
 from scn_fx.operators.onnx_form import OnnxForm
 from scn_fx.operators.pool import POOL
 from scn_fx.operators.spec import OperatorSpec
+from scn_fx.operators.union import UNION, UNION_MAP
 
 __all__ = ["OPERATORS", "activation_operator", "of_onnx_type", "onnx_forms"]
 
@@ -33,6 +34,7 @@ OPERATORS: Mapping[str, OperatorSpec] = MappingProxyType(
             CONCAT,
             GROUP_NORM,
             POOL,
+            UNION,
             *map(activation_spec, real_activations()),
             SCATTER_DENSE,
             RESHAPE,
@@ -40,6 +42,7 @@ OPERATORS: Mapping[str, OperatorSpec] = MappingProxyType(
             SUBM_MAP,
             CONV_MAP,
             INVERSE_MAP,
+            UNION_MAP,
             INPUT_SITES,
         )
     }

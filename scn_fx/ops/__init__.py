@@ -19,6 +19,7 @@ from scn_fx.ops.input_sites import input_sites
 from scn_fx.ops.kernel_maps import conv_map, inverse_map, subm_map
 from scn_fx.ops.multiply import multiply
 from scn_fx.ops.pool import pool
+from scn_fx.ops.union import union, union_map
 
 __all__ = [
     "add",
@@ -35,6 +36,8 @@ __all__ = [
     "scatter_dense",
     "subm_map",
     "transpose",
+    "union",
+    "union_map",
 ]
 
 __all__ += activations.OPERATORS

@@ -31,14 +31,14 @@ def rows_read(kernel_map: torch.Tensor) -> int | None:
     return rows
 
 
-def remember(kernel_map: torch.Tensor, rows: int) -> torch.Tensor:
-    """`kernel_map`, whose entries are -1 or below `rows`, and distinct along each column."""
+def remember(kernel_map: torch.Tensor, rows: int | tuple[int, ...]) -> torch.Tensor:
+    """`kernel_map`, whose entries are -1 or below `rows` (of each column), and distinct along each column."""
     if not kernel_map.is_inference():  # of which torch counts no writes
         setattr(kernel_map, _NAME, (rows, kernel_map._version))
     return kernel_map
 
 
-def is_known(kernel_map: torch.Tensor, rows: int) -> bool:
+def is_known(kernel_map: torch.Tensor, rows: int | tuple[int, ...]) -> bool:
     """Whether `remember` was told so, and nothing was written since."""
     return not kernel_map.is_inference() and getattr(kernel_map, _NAME, None) == (rows, kernel_map._version)
 

@@ -8,7 +8,9 @@ from collections.abc import Collection
 from torch import fx
 
 from scn_fx.graph import operator_spec
+from scn_fx.graph_nodes import map_source, operands
 from scn_fx.names import unique
+from scn_fx.operators.spec import Kind
 from scn_fx.passes import nodes
 from scn_fx.passes.base import GraphPass
 
@@ -39,8 +41,17 @@ class NameNodes(GraphPass):
             name = unique(stem, taken | (self._paths - {own}))
             taken.add(name)
             node.kwargs = {**node.kwargs, "name": name}
+            for value in operands(node, Kind.MAP):
+                _name_map(value, name)
             modified = True
         return modified
+
+
+def _name_map(value: fx.Node, name: str) -> None:
+    """A map that was made for a layer without a name yet is called as the layer is."""
+    source = map_source(value)
+    if source is not None and not source.kwargs["name"]:
+        source.kwargs = {**source.kwargs, "name": name, "rulebook": name}
 
 
 def own_name(node: fx.Node) -> str:

@@ -190,22 +190,23 @@ def index_sites(node: object) -> fx.Node | None:
 
 def output_sites(kernel_map: object) -> fx.Node | None:
     """The sites that a kernel map writes."""
-    return _side(kernel_map, lambda rule: rule.writes)
+    (found,) = _side(kernel_map, lambda rule: rule.writes)
+    return found
 
 
-def input_sites(kernel_map: object) -> fx.Node | None:
-    """The sites that a kernel map reads."""
+def input_sites(kernel_map: object) -> list[fx.Node | None]:
+    """The sites that a kernel map reads: those of all features, or of each."""
     return _side(kernel_map, lambda rule: rule.reads)
 
 
-def _side(kernel_map: object, side: Callable[[MapRule], MapSide]) -> fx.Node | None:
+def _side(kernel_map: object, side: Callable[[MapRule], MapSide]) -> list[fx.Node | None]:
     source = map_source(kernel_map)
     spec = operator_spec(source)
     if source is None or spec is None or spec.map is None:
-        return None
+        return [None]
     found = side(spec.map)
     if found is MapSide.NEW:
-        return source
+        return [source]
     if found is MapSide.PARTNER:
-        return output_sites(operands(source, Kind.MAP)[0])
-    return index_sites(operands(source, Kind.SITES)[0])
+        return [output_sites(operands(source, Kind.MAP)[0])]
+    return [index_sites(each) for each in operands(source, Kind.SITES)]

@@ -150,7 +150,8 @@ class LayerMaker:
                 continue
             source = map_source(node)
             assert source is not None
-            read, written = nodes.input_sites(node), nodes.output_sites(node)
+            all_read, written = nodes.input_sites(node), nodes.output_sites(node)
+            read = sites if sites in all_read else all_read[0]
             geometry, of_read = kernel_map_of(self._graph, node).geometry, read is sites
             if foreign and read is not None and read.op == "placeholder":
                 of_read = True

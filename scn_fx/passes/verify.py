@@ -177,7 +177,8 @@ def _check_sites(graph: fx.GraphModule) -> None:
             continue
         features = operands(node, Kind.FEATURES)
         if spec.sites is Sites.MAP:
-            check(node, features[0], nodes.input_sites(operands(node, Kind.MAP)[0]))
+            for value, expected in zip(features, nodes.input_sites(operands(node, Kind.MAP)[0]), strict=True):
+                check(node, value, expected)
         elif spec.sites is Sites.SAME:
             for other in features[1:]:
                 check(node, features[0], sites(other))
@@ -201,8 +202,9 @@ def _check_grids(graph: fx.GraphModule) -> None:
     grids: dict[fx.Node, list[int]] = {}
     ruled = [(n, spec.grid) for n in graph.graph.nodes if (spec := operator_spec(n)) and spec.grid]
     for node, rule in sorted(ruled, key=lambda each: each[1].larger):
-        sites = nodes.index_sites(operands(node, Kind.SITES)[0])
-        _check_grid(node, sites, list(node.kwargs[rule.argument]), grids, rule.larger)
+        for operand in operands(node, Kind.SITES):
+            sites = nodes.index_sites(operand)
+            _check_grid(node, sites, list(node.kwargs[rule.argument]), grids, rule.larger)
 
 
 def _check_grid(

@@ -31,6 +31,7 @@ from scn_fx.operators.activations import Activation
 from scn_fx.operators.maps import CONV_MAP, INVERSE_MAP, SUBM_MAP
 from scn_fx.operators.spec import Kind, OperatorSpec, Sites
 from scn_fx.operators.table import of_onnx_type
+from scn_fx.operators.union import UNION, UNION_MAP
 from scn_fx.runtime.engine import Engine
 
 __all__ = ["FileGraph", "file_graph", "node_label"]
@@ -149,7 +150,11 @@ class _Builder:
         if spec.activation is not None and self._fused(node, spec.activation, name, keywords, readers):
             self._values[node.output[0]] = value
             return
-        found = self._map(name, attributes, value) if spec.sites is Sites.MAP else None
+        found = None
+        if spec is UNION:
+            found = self._union_map(name, attributes, [self._values[each] for each in node.input])
+        elif spec.sites is Sites.MAP:
+            found = self._map(name, attributes, value)
         called = self._call(spec, self._operands(spec, node, name, found), name=name, **keywords)
         if found is not None:
             made = _Value(called, found.output_sites, found.geometry.output_spatial_shape)
@@ -266,6 +271,31 @@ class _Builder:
         node = self._call(INVERSE_MAP, operands, name=name, output_bound=bound)
         made = _Map(node, partner.geometry.inverted(), partner.output_sites, partner.input_sites)
         self._inverses[partner.node] = made
+        return made
+
+    def _union_map(self, name: str, attributes: dict[str, Any], parts: list[_Value]) -> _Map:
+        """Sites and map of a union: those of its rulebook, or new ones."""
+        rulebook = attributes.get("rulebook", "")
+        bound = attributes.get("output_bound", _DEFAULT_BOUND)
+        shared = self._maps.get(rulebook)
+        if shared is not None:
+            _tighten(shared.node, bound)
+            return shared
+        grid = parts[0].grid or _triple(attributes["spatial_shape"])
+        both = self._call(
+            UNION_MAP,
+            ([part.sites for part in parts],),
+            name=name,
+            batch_size=self._batch,
+            spatial_shape=list(grid),
+            rulebook=rulebook or name,
+            output_bound=bound,
+        )
+        sites, node = (self._graph.call_function(operator.getitem, (both, i)) for i in (0, 1))
+        assert parts[0].sites is not None and UNION_MAP.map is not None and UNION_MAP.map.geometry is not None
+        made = _Map(node, UNION_MAP.map.geometry(grid), parts[0].sites, sites)
+        if rulebook:
+            self._maps[rulebook] = made
         return made
 
     def _outputs(self, names: list[str]) -> None:

@@ -29,14 +29,22 @@ Call = tuple[Tensor, dict[str, Any]]
 
 
 def on_gpu(value: Any) -> Any:
+    if isinstance(value, list):
+        return [on_gpu(each) for each in value]
     return value.cuda() if isinstance(value, Tensor) else value
+
+
+def leaf_on_gpu(value: Any) -> Any:
+    """A copy on the GPU that wants a gradient where the original does."""
+    if isinstance(value, list):
+        return [leaf_on_gpu(each) for each in value]
+    return None if value is None else value.cuda().detach().requires_grad_(value.requires_grad)
 
 
 @pytest.mark.parametrize("case", list(_cases()))
 def test_opcheck(case: str) -> None:
     operator, args, kwargs = _cases()[case]
-    moved = [on_gpu(a).detach().requires_grad_(a.requires_grad) if a is not None else a for a in args]
-    torch.library.opcheck(operator.default, tuple(moved), kwargs)
+    torch.library.opcheck(operator.default, tuple(map(leaf_on_gpu, args)), kwargs)
 
 
 @st.composite

@@ -71,6 +71,12 @@ def _cases() -> dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]]:
             f"pool {kind}": (OPS.pool, (x, kernel_map), {"name": "pool", "kind": kind})
             for kind in ("max", "mean", "sum")
         },
+        "union_map": (
+            OPS.union_map,
+            ([sites, random_sites(20, seed=1)],),
+            {"name": "u", "batch_size": BATCH, "spatial_shape": list(GRID)},
+        ),
+        "union": (OPS.union, ([x, other], kernel_map[:, :2].contiguous()), {"name": "u"}),
         "group_norm": (
             OPS.group_norm,
             (x,),
