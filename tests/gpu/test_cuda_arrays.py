@@ -33,10 +33,10 @@ def on_gpu(arrays: Arrays) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class Foreign:
-    """A GPU array that speaks DLPack and nothing else."""
+    """A GPU array that speaks DLPack, and says its shape as every array does."""
 
     def __init__(self, tensor: torch.Tensor) -> None:
-        self.tensor = tensor
+        self.tensor, self.shape = tensor, tuple(tensor.shape)
 
     def __dlpack__(self, **options: Any) -> Any:
         return self.tensor.__dlpack__(**options)
