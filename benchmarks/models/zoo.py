@@ -36,6 +36,7 @@ DEFINITIONS = (
     Definition("UNetV2", "Part-A2", ("encoded_spconv_tensor", "point_features"), 4),
     Definition("LargeKernelEncoder", "LargeKernel3D", ("encoded_spconv_tensor",), 5),
     Definition("HEDNetEncoder", "HEDNet", ("encoded_spconv_tensor",), 5),
+    Definition("VoxelNeXtEncoder", "VoxelNeXt", ("encoded_spconv_tensor",), 5),
     Definition("SpUNet", "Pointcept SpUNet", (0,), 6),
     Definition(
         "PointGroupUNet",

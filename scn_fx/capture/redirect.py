@@ -28,6 +28,7 @@ from scn_fx.capture.packages import spconv
 from scn_fx.capture.pooling import pooled
 from scn_fx.capture.spconv1 import convolution_of, old_classes
 from scn_fx.capture.tracing import Tracing
+from scn_fx.capture.united import united
 from scn_fx.capture.unsupported import stand_in
 from scn_fx.dimensions import DIMENSIONS, lifted
 from scn_fx.errors import CaptureError
@@ -244,14 +245,8 @@ def _global_pool(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _sparse_add(original: Callable[..., Any]) -> Callable[..., Any]:
     def add(*tensors: Any) -> Any:
-        if _active() is None:
-            return original(*tensors)
-        reason = (
-            f"{original.__name__} adds tensors on different sites (AddTableMisaligned does the same), which "
-            "is not supported: only tensors on the same sites can be added. Give both branches layers of "
-            "one geometry, or end the captured part before it."
-        )
-        return stand_in(tensors[0], reason, tensors[0].features.shape[1])
+        tracing = _active()
+        return original(*tensors) if tracing is None else united(tracing, tensors, original.__name__)
 
     return add
 

@@ -24,7 +24,9 @@ from scn_fx.passes.fold_constants import FoldConstants
 from scn_fx.passes.functionalise import Functionalise
 from scn_fx.passes.fuse_activation import FuseActivation
 from scn_fx.passes.lower_channel_maps import LowerChannelMaps
+from scn_fx.passes.lower_dense_sums import LowerDenseSums
 from scn_fx.passes.lower_layout import LowerLayout
+from scn_fx.passes.lower_merging import LowerMerging
 from scn_fx.passes.lower_operators import LowerOperators
 from scn_fx.passes.module_marks import ModuleMarks
 from scn_fx.passes.name_nodes import NameNodes
@@ -42,7 +44,9 @@ __all__ = [
     "FuseActivation",
     "GraphPass",
     "LowerChannelMaps",
+    "LowerDenseSums",
     "LowerLayout",
+    "LowerMerging",
     "LowerOperators",
     "ModuleMarks",
     "NameNodes",
@@ -74,6 +78,9 @@ def fusing_passes(
         DeadCode(),
         FoldConstants(),
         FoldBatchNorm(),
+        LowerMerging(),
+        LowerDenseSums(),
+        DeadCode(),
         LowerOperators(dialect),
         LowerChannelMaps(dialect),
         DeadCode(),

@@ -55,9 +55,13 @@ class GraphPass(ABC):
 
     def refuse(self, node: fx.Node, reason: str) -> None:
         """Note that the rule does not apply at `node`, and why; errors about that node repeat the reason."""
-        note = f"{self.name}: {nodes.where(node)}: {reason}"
-        self._notes.append(note)
+        self.note(node, reason)
         nodes.add_reason(node, reason)
+
+    def note(self, node: fx.Node, text: str) -> None:
+        """Note something about `node` for whoever reads the notes of the graph."""
+        note = f"{self.name}: {nodes.where(node)}: {text}"
+        self._notes.append(note)
         _log.info(note)
 
     def __call__(self, graph: fx.GraphModule) -> PassResult:

@@ -25,7 +25,8 @@ class Functionalise(GraphPass):
     names of one tensor is found by running the program without data (`scn_fx.passes.memory`). Three things
     cannot be expressed so; they are marked, and are an error if the chosen output depends on them:
 
-    - a value in another shape of memory that was written meanwhile,
+    - a value in another shape of memory that was written meanwhile, but for whole indices after some of their
+      columns were written (`indices[:, 1:] *= 2`), which become a value of their own too,
     - writing into a parameter or buffer, for a graph has no memory of its own,
     - an operator that writes and has no form that returns the result.
     """
@@ -59,6 +60,11 @@ class _Rewriting:
             self._read_current(node)
         if nodes.aten_name(node) is not None:
             written = None if node in self._idle else _written(node)
+            if nodes.aten_name(node) == "copy_" and node.args[0] is node.args[1]:  # x[:, 1:] *= 2 ends so
+                node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
+                self._graph.erase_node(node)
+                self.modified = True
+                return
             if written is not None:
                 self._write(node, written)
                 return
@@ -108,6 +114,7 @@ class _Rewriting:
     def _write(self, node: fx.Node, target: fx.Node) -> None:
         view = self._views.get(target)
         where = _in_words(node)
+        slices = self._sliced_from(target)
         reason = _functionalise(node)
         self.modified = True
         if view is None:
@@ -124,9 +131,39 @@ class _Rewriting:
                 )
                 result = mark_refused(self._graph, target, text)
             node.replace_all_uses_with(result)
-        self._views[result] = view
-        self._current[view] = result
-        self._made[result] = self._versions[view.storage]
+        self._set_current(view, result)
+        if reason is None:
+            self._write_through(result, slices)
+
+    def _set_current(self, view: View, node: fx.Node) -> None:
+        self._views[node] = view
+        self._current[view] = node
+        self._made[node] = self._versions[view.storage]
+
+    def _sliced_from(self, target: fx.Node) -> list[tuple[fx.Node, fx.Node]]:
+        """The slices of integers that a value is, innermost first, each with what holds its operand now."""
+        found = []
+        while nodes.aten_name(target) == "slice" and target in self._views:
+            base = target.args[0]
+            view = self._views.get(base)  # type: ignore[arg-type]
+            if view is None or view.dtype.is_floating_point:
+                break
+            current = self._current.get(view)
+            if current is None or self._made[current] != self._versions.get(view.storage, 0):
+                break
+            found.append((target, current))
+            target = base  # type: ignore[assignment]
+        return found
+
+    def _write_through(self, result: fx.Node, slices: list[tuple[fx.Node, fx.Node]]) -> None:
+        """Make new values of what was written to in some rows or columns."""
+        for part, whole in slices:
+            with self._graph.inserting_after(result):
+                scatter = torch.ops.aten.slice_scatter.default
+                result = self._graph.call_function(scatter, (whole, result, *part.args[1:]))
+            result.meta = dict(whole.meta)
+            nodes.copy_place(part, result)
+            self._set_current(self._views[whole], result)
 
 
 def _in_words(node: fx.Node) -> str:
@@ -152,10 +189,14 @@ def _functionalise(node: fx.Node) -> str | None:
         return "there is no form of the operator that returns a new value"
     if torch.Tag.inplace_view in node.target.tags:  # type: ignore[union-attr]
         return "it changes the shape of a value that has other names"
+    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+    index = nodes.argument(node, "index") if "index" in names else None  # says where, and not what
     types = {
         operand.meta["val"].dtype
         for operand in node.all_input_nodes
-        if isinstance(operand.meta.get("val"), torch.Tensor) and operand.meta["val"].dim() > 0
+        if operand is not index
+        and isinstance(operand.meta.get("val"), torch.Tensor)
+        and operand.meta["val"].dim() > 0
     } - {torch.bool}  # of a mask, which says where and not what
     if len(types) > 1:
         return f"its operands have several types ({', '.join(sorted(map(str, types)))})"

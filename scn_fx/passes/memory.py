@@ -140,7 +140,14 @@ def functional_form(node: fx.Node) -> torch._ops.OpOverload | None:
         return None
     packet = getattr(torch.ops.aten, name.removesuffix("_"), None)
     found: torch._ops.OpOverload | None = getattr(packet, node.target._overloadname, None)  # type: ignore[union-attr]
+    if found is None:  # floor_divide_.Tensor has one of another name
+        found = getattr(packet, "default", None)
+        return found if found is not None and _names(found) == _names(node.target) else None
     return found
+
+
+def _names(target: Any) -> list[str]:
+    return [argument.name for argument in target._schema.arguments]
 
 
 def _is_operator(node: fx.Node) -> bool:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from scn_fx.zoo.second import SecondEncoder, SecondResEncoder
     from scn_fx.zoo.spunet import SpUNet
     from scn_fx.zoo.unet_v2 import UNetV2
+    from scn_fx.zoo.voxelnext import VoxelNeXtEncoder
 
 __all__ = [
     "CenterPointEncoder",
@@ -32,6 +33,7 @@ __all__ = [
     "SecondResEncoder",
     "SpUNet",
     "UNetV2",
+    "VoxelNeXtEncoder",
     "demo_frame",
     "demo_model",
     "randomise_weights",
@@ -48,6 +50,7 @@ _HOME = {
     "SecondResEncoder": "second",
     "SpUNet": "spunet",
     "UNetV2": "unet_v2",
+    "VoxelNeXtEncoder": "voxelnext",
     "demo_frame": "scale",
     "demo_model": "scale",
     "randomise_weights": "scale",
