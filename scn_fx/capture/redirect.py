@@ -26,6 +26,7 @@ from scn_fx.capture.foreign import refuse_foreign
 from scn_fx.capture.given_frame import made_tensor
 from scn_fx.capture.packages import spconv
 from scn_fx.capture.pooling import pooled
+from scn_fx.capture.scattered import scatter_functions, summed
 from scn_fx.capture.spconv1 import convolution_of, old_classes
 from scn_fx.capture.tracing import Tracing
 from scn_fx.capture.united import united
@@ -94,9 +95,11 @@ def _redirections() -> list[tuple[Any, str, Callable[[Any], Any]]]:
 
 
 def _older_redirections(tracing: Tracing) -> list[tuple[Any, str, Callable[[Any], Any]]]:
-    """The same for layers and tensors of mmcv.ops and copies of spconv 1.x in the model."""
+    """The same for layers and tensors of mmcv.ops and of copies of spconv 1.x, and for torch_scatter."""
     layers, tensors = old_classes(tracing.model)
+    sums = functools.partial(summed, active=_active)
     return [
+        *((owner, name, sums) for owner, name in scatter_functions(tracing.model)),
         *((owner, "forward", _old_forward) for owner in layers),
         *((owner, "dense", _dense) for owner in tensors if "dense" in owner.__dict__),
     ]

@@ -164,7 +164,7 @@ class _Reader:
 
     def _select(self, node: fx.Node) -> list[Part] | None:
         _, dim, column = node.args
-        parts = self._columns(node, [int(column)]) if dim in (1, -1) else None  # type: ignore[call-overload]
+        parts = self._columns(node, [int(column)]) if dim in (1, -1) else None  # type: ignore[arg-type]
         return None if parts is None else [Part(part.indices, part.columns, flat=True) for part in parts]
 
     def _unsqueeze(self, node: fx.Node) -> list[Part] | None:

@@ -28,6 +28,7 @@ __all__ = ["LowerMerging"]
 
 _MERGERS = frozenset({"_unique2", "unique_dim"})
 _SUMS = frozenset({"index_add", "scatter_add"})
+_SUMS_OF_ROWS = "row_sums"  # scn_fx.capture.scattered
 _REPEATS = frozenset({"expand", "expand_as", "repeat", "unsqueeze", "view"})
 _ZEROS = frozenset({"new_zeros", "zeros", "zeros_like"})
 
@@ -113,15 +114,18 @@ class _Merging:
             for user in each.users:
                 if nodes.aten_name(user) in _REPEATS:
                     pending.append(user)
-                elif nodes.aten_name(user) in _SUMS:
+                elif nodes.aten_name(user) in _SUMS or nodes.operator_name(user) == _SUMS_OF_ROWS:
                     yield user
 
     def _features(self, node: fx.Node, parts: Sequence[Part]) -> list[fx.Node] | str:
         """What a sum adds, by part; or why it is no sum of them."""
-        start, dim, _, source = node.args[:4]
-        factor = argument(node, "alpha") if nodes.aten_name(node) == "index_add" else 1
-        if nodes.aten_name(start) not in _ZEROS or dim != 0 or factor != 1:  # type: ignore[arg-type]
-            return "its rows are not summed from zero"
+        if nodes.aten_name(node) is None:
+            source = node.args[0]
+        else:
+            start, dim, _, source = node.args[:4]
+            factor = argument(node, "alpha") if nodes.aten_name(node) == "index_add" else 1
+            if nodes.aten_name(start) not in _ZEROS or dim != 0 or factor != 1:  # type: ignore[operator, arg-type]
+                return "its rows are not summed from zero"
         joined = isinstance(source, fx.Node) and nodes.aten_name(source) == "cat"
         values = list(source.args[0]) if joined else [source]  # type: ignore[union-attr, arg-type]
         owners = [nodes.sites(each) if isinstance(each, fx.Node) else None for each in values]

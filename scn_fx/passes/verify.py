@@ -59,7 +59,8 @@ class Verify(GraphPass):
 
     def call(self, graph: fx.GraphModule) -> bool:
         # Sizes and constants are computed for operators that then are what is not supported.
-        # What makes channels of channels is there because something behind it is not supported.
+        # What makes channels of channels, or computes with indices, is there because something behind it is not
+        # supported.
         found = [node for node in graph.graph.nodes if not _follows(node)]
         fed = [
             node
@@ -141,8 +142,10 @@ def _named_end(node: fx.Node) -> str:
 
 
 def _follows(node: fx.Node) -> bool:
-    name = nodes.aten_name(node)
-    return name == "sym_size" or (name in nodes.ROWWISE and not nodes.reasons(node))
+    name, dtype = nodes.aten_name(node), getattr(node.meta.get("val"), "dtype", None)
+    of_indices = name in nodes.ROWWISE and dtype is not None and not dtype.is_floating_point
+    plain = name in nodes.ROWWISE and not nodes.reasons(node)
+    return name in ("sym_size", "slice_scatter") or of_indices or plain
 
 
 def _check_sites(graph: fx.GraphModule) -> None:

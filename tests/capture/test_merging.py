@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sites that a forward merges: `torch.unique` over scaled, divided or projected indices, sums on other sites."""
+"""Sites that a forward merges: `torch.unique` over scaled, divided or projected indices, and misaligned sums."""
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -93,6 +95,51 @@ class Halved(nn.Module):
         columns = (cells // (w * h * d), (cells % (w * h * d)) // (h * d), (cells % (h * d)) // d, cells % d)
         indices = torch.stack(columns, dim=1)[:, [0, 3, 2, 1]]
         return self.last(spconv.SparseConvTensor(features, indices.int(), [d, h, w], x.batch_size))
+
+
+def scatter_sum(src: Any, index: Any, dim: int = -1, out: Any = None, dim_size: int | None = None) -> Any:
+    """Has the interface of torch_scatter's, and asks for the largest number as that does."""
+    size = int(index.max()) + 1 if dim_size is None else dim_size
+    return src.new_zeros(size, src.shape[1]).index_add(dim, index, src)
+
+
+class Scattered(nn.Module):
+    """Sums by torch_scatter; `by` chooses how it is called."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__()
+        self.first, self.last, self.by = subm(), spconv.SubMConv2d(8, 8, 3, bias=False), by
+
+    def forward(self, x: Any) -> Any:
+        import torch_scatter
+
+        x = self.first(x)
+        cells, rows = torch.unique(x.indices[:, [0, 2, 3]], dim=0, return_inverse=True)
+        if self.by == "module":
+            features = torch_scatter.scatter_add(x.features, rows, dim=0)
+        elif self.by == "name":
+            features = scatter_sum(x.features, rows, 0)
+        else:
+            features = torch_scatter.scatter_add(x.features, rows, 0, None, cells.shape[0])
+        return self.last(spconv.SparseConvTensor(features, cells, x.spatial_shape[1:], x.batch_size))
+
+
+@pytest.mark.parametrize("by", ["module", "name", "size"])
+def test_sums_by_torch_scatter(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is compiled code that is not among the packages of the tests: a module with its interface."""
+    module = ModuleType("torch_scatter")
+    module.scatter_add = module.scatter_sum = scatter_sum  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch_scatter", module)
+    model = Scattered(by).eval()
+    features, indices = frame(batch=2)
+    graph = capture(model, (sparse(features, indices),))
+    assert module.scatter_add is scatter_sum and globals()["scatter_sum"] is scatter_sum
+    with spconv_is_reliable():
+        expected = model(sparse(features, indices))
+    found, sites = ordered(*graph(features, indices))
+    wanted, wanted_sites = ordered(expected.features, lifted_sites(expected.indices))
+    assert torch.equal(sites, wanted_sites)
+    assert relative(found, wanted) <= 1e-5
 
 
 class Misaligned(nn.Module):
