@@ -54,6 +54,7 @@ ATTRIBUTES: dict[str, dict[str, int]] = {
         **dict.fromkeys(("input_spatial_shape", "output_spatial_shape"), INTS),
     },
     "SparseUnion": {"rulebook": STRING, "output_bound": INT, "spatial_shape": INTS},
+    "SparseGlobalPool": {"kind": STRING, "output_shape": INTS},
     "Relu": {},
     "LeakyRelu": {"alpha": FLOAT},
     "ScatterDense": {"format": STRING, "input_spatial_shape": INTS, "output_shape": INTS},
@@ -72,7 +73,7 @@ ATTRIBUTES.update({op_type: ATTRIBUTES.get(op_type, {}) for op_type in ACTIVATIO
 MISSING_ALPHA = 0.01
 """The slope of a LeakyReLU that names none."""
 _ACTIVATIONS = ("None", *ACTIVATION_NODES.values())
-_OWN = {"Mul", "Affine", "GroupNormalization", "Concat", "SparsePool", "SparseUnion"}
+_OWN = {"Mul", "Affine", "GroupNormalization", "Concat", "SparsePool", "SparseUnion", "SparseGlobalPool"}
 _FOREIGN = _OWN | {*ACTIVATION_NODES, *ACTIVATION_NODES.values()} - {"Relu", "ReLU"}
 """Names of activations and nodes that only the engine reads."""
 
@@ -88,6 +89,7 @@ _REQUIRED = {
         "input_spatial_shape", "output_spatial_shape",
     ),
     "SparseUnion": ("rulebook", "output_bound"),
+    "SparseGlobalPool": ("kind", "output_shape"),
     "ScatterDense": ("format", "input_spatial_shape", "output_shape"),
     "Reshape": ("dims",),
     "Transpose": ("dims",),

@@ -126,6 +126,11 @@ class Runner:
             assert len(sites) <= a["output_bound"], f"{node.name}: {len(sites)} sites > output_bound"
             y = numerics.pool(x.values.astype(np.float32), kernel_map, a["kind"])
             return replace(self._as_operand(node, x, y), sites=sites)
+        if node.op_type == "SparseGlobalPool":
+            assert x.sites is not None, f"{node.name}: pools sparse features"
+            y = numerics.global_pool(x.values.astype(np.float32), x.sites, self.batch_size, a["kind"])
+            assert y.shape == tuple(a["output_shape"]), f"{node.name}: {y.shape} against output_shape"
+            return replace(self._as_operand(node, x, y), sites=None)
         if node.op_type == "GroupNormalization":
             numbers = (np.asarray(a[name], np.float32) for name in ("scale", "shift"))
             y = numerics.group_norm(x.values.astype(np.float32), a["num_groups"], a["epsilon"], *numbers)

@@ -206,6 +206,34 @@ def pool(x: Float32, kernel_map: Ints, kind: str) -> Float32:
     return made
 
 
+def global_pool(x: Float32, sites: Ints, batch_size: int, kind: str) -> Float32:
+    """`max`, `mean` or `sum` of the rows of each batch entry; zero without any.
+
+    Rows are taken in ascending order of their sites. Sums are float64: those of 256 rows at a time, one after
+    another, then these, likewise.
+    """
+    made = np.zeros((batch_size, x.shape[1]), np.float32)
+    for entry in range(batch_size):
+        rows = np.flatnonzero(sites[:, 0] == entry)
+        if len(rows) == 0:
+            continue
+        found = x[sorted(rows, key=lambda row: tuple(sites[row]))]
+        if kind == "max":
+            best = found[0]
+            for other in found[1:]:
+                best = np.where((other <= best) | np.isnan(best), best, other)
+            made[entry] = best
+            continue
+        total = np.zeros(x.shape[1], np.float64)
+        for begin in range(0, len(found), 256):
+            part = np.zeros(x.shape[1], np.float64)
+            for row in found[begin : begin + 256]:
+                part = part + row.astype(np.float64)
+            total = total + part
+        made[entry] = (total / len(found) if kind == "mean" else total).astype(np.float32)
+    return made
+
+
 def relu(x: Array) -> Array:
     """`max(x, 0)`, keeping the dtype; NaN stays NaN, a negative zero becomes a positive one."""
     return np.where(x <= 0, x.dtype.type(0), x)

@@ -330,8 +330,22 @@ class Drawing:
         self.pieces.append(builder.add(name, *pair, name, op_type="Mul", ranges=ranges, **precisions))
         return self._value(Sparse(name, x.channels, x.shape, x.sites))
 
+    def global_pool(self, x: Sparse, batch_size: int) -> str:
+        """The largest, mean or sum of all sites of each batch entry, and its Transpose or nothing."""
+        kind = self.choices.pick(("max", "mean", "sum"))
+        name, shape = self._name("global_pool", kind), [batch_size, x.channels]
+        made = builder.node("SparseGlobalPool", name, [x.tensor], name, kind=kind, output_shape=shape)
+        self.pieces.append(made)
+        if self.choices.pick((True, False)):
+            return name
+        turned = self._name("transpose")
+        self.pieces.append(builder.node("Transpose", turned, [name], turned, dims=[1, 0]))
+        return turned
+
     def dense(self, x: Sparse, batch_size: int) -> str:
-        """ScatterDense, then Reshape to a BEV map (channels times z) or Transpose, or neither."""
+        """ScatterDense, then Reshape to a BEV map (channels times z) or Transpose, or neither; or one row."""
+        if self.choices.pick((False, False, False, True)):
+            return self.global_pool(x, batch_size)
         name, shape = self._name("dense"), [batch_size, x.channels, *x.shape]
         self.pieces.append(
             builder.node(

@@ -140,7 +140,8 @@ def test_wide_networks_follow_from_their_seeds_and_have_every_operator() -> None
         counts.add(len(network.sites))
     assert found >= {
         "SparseConvolution", "subm", "inverse", "transposed", "Add", "Relu", "Concat", "Affine", "Mul",
-        "SparsePool", "SparseUnion", "GroupNormalization", "ScatterDense", "Transpose", "Reshape",
+        "SparsePool", "SparseUnion", "SparseGlobalPool", "GroupNormalization", "ScatterDense", "Transpose",
+        "Reshape",
     }  # fmt: skip
     assert len(found & set(ACTIVATION_NODES)) > 3
     assert widths >= {1, 5, 8, 16, 32, 64, 128, 256} and counts >= {0, 1, 2, 63, 64, 65}

@@ -165,6 +165,25 @@ def test_axes_beyond_those_that_a_gpu_transposes_are_refused_by_name() -> None:
         _steps(*pieces, backend="cuda")
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_global_pooling_reads_stored_rows_of_float16(backend: str) -> None:
+    pool = node("SparseGlobalPool", "pool", ["a"], "row", kind="mean", output_shape=[1, 24])
+    turned = node("Transpose", "turn", ["row"], "turned", dims=[1, 0])
+    steps = _steps(_same("first", "features", "a", 5, 24), pool, turned, backend=backend)
+    assert _summary(steps)[1:] == [("convolution", "first"), ("global_pool", "pool"), ("transpose", "turn")]
+    (form,) = steps[1]["stores"]
+    assert (form["format"], form["channels"]) == ("fp16", 24)
+    assert not steps[2]["stores"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rows_that_are_pooled_as_well_are_stored_beside_their_dense_map(backend: str) -> None:
+    pool = node("SparseGlobalPool", "pool", ["a"], "row", kind="max", output_shape=[1, 24])
+    pieces = [_same("first", "features", "a", 5, 24), _dense("a", 24), pool]
+    steps = _steps(*pieces, backend=backend, outputs=["map", "row"])
+    assert _summary(steps)[2:] == [("scatter_dense", "dense"), ("global_pool", "pool")]
+
+
 def test_slots_are_shared_by_values_of_different_times() -> None:
     chain = [_same("c0", "features", "v0", 5, 16)]
     chain += [_same(f"c{i}", f"v{i - 1}", f"v{i}", 16, 16, **_int8(2.0, 16)) for i in range(1, 9)]

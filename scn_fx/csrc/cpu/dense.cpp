@@ -89,6 +89,20 @@ void CpuExecutor::scatter(const Step& step) {
                 pool_, dense.get());
 }
 
+void CpuExecutor::global_pool(const Step& step) {
+  const NodeSpec& n = plan_.node_of(step);
+  const ValueSpec& out = plan_.network.values[size_t(n.output)];
+  const SiteSet& set = held_->sets[size_t(plan_.storage_of(step.input).set)];
+  const int32_t channels = step.input.channels, batch = held_->batch;
+  auto& dense = held_->dense[size_t(step.dense_out)];
+  dense = dense_memory(dense_bytes(out, batch), n.name);
+  budget_.take(GlobalPoolMemory::bytes_for(set.size(), batch, channels), n.name, "the sums of its chunks");
+  const int64_t lost =
+      run_global_pool(kernels_, n.pooling, float_rows(step.input), channels, set.sites.data(), set.size(),
+                      batch, out.half, pool_, &held_->global_pool, dense.get());
+  if (lost) fail_overflow(n.name, lost);
+}
+
 void CpuExecutor::transpose(const Step& step) {
   const NodeSpec& n = plan_.node_of(step);
   const ValueSpec& in = plan_.network.values[size_t(n.inputs[0])];

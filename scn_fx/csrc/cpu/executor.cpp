@@ -65,7 +65,8 @@ void CpuExecutor::load_network(const MemoryLimits& limits) {
   std::string widest;
   for (size_t i = 0; i < weights_.size(); ++i) {
     const NodeSpec& n = plan_.network.nodes[i];
-    if (n.kind == NodeKind::kPool || n.kind == NodeKind::kUnion || n.kind == NodeKind::kGroupNorm) {
+    if (n.kind == NodeKind::kPool || n.kind == NodeKind::kUnion || n.kind == NodeKind::kGroupNorm ||
+        n.kind == NodeKind::kGlobalPool) {
       const Size own = made_row_scratch(plan_.network.values[size_t(n.output)].channels) * pool_.size();
       if (own > scratch) {
         scratch = own;
@@ -201,6 +202,7 @@ BufferBytes CpuExecutor::buffer_bytes() const {
   if (!held_) return b;
   for (const std::vector<char>& slot : held_->slots) b.activations += int64_t(slot.capacity());
   b.activations += held_->half.bytes() + held_->floats.bytes();
+  b.activations += held_->global_pool.bytes();
   for (const KernelMap& map : held_->maps) b.kernel_maps += map.bytes();
   for (const SiteSet& set : held_->sets)
     b.sites += set.index.bytes() + set.given.bytes() + int64_t(set.sites.capacity() * sizeof(Site));
@@ -383,6 +385,8 @@ void CpuExecutor::run_step(const Step& step, const FrameView& frame) {
       return unite(step);
     case Step::Kind::kGroupNorm:
       return group_norm(step);
+    case Step::Kind::kGlobalPool:
+      return global_pool(step);
     case Step::Kind::kScatterDense:
       return scatter(step);
     case Step::Kind::kTranspose:

@@ -13,6 +13,7 @@
 #include "core/parallel.h"
 #include "core/stage_timer.h"
 #include "cpu/convolution/convolution.h"
+#include "cpu/global_pool.h"
 #include "cpu/maps/kernel_map.h"
 #include "cpu/pool.h"
 #include "plan/plan.h"
@@ -78,6 +79,7 @@ class CpuExecutor final : public Executor {
   void pool_rows(const Step& step, Pooling kind);
   void group_norm(const Step& step);
   FeatureRows float_rows(const View& view) const;
+  void global_pool(const Step& step);
   void scatter(const Step& step);
   void transpose(const Step& step);
   int64_t active_macs(const Step& step) const;
@@ -118,6 +120,7 @@ class CpuExecutor final : public Executor {
     std::vector<PooledRows> pooled;
     Buffer<uint16_t> half;
     Buffer<float> floats;
+    GlobalPoolMemory global_pool;
     std::vector<int64_t> dims, strides, out_dims, out_strides;
   };
   std::unique_ptr<FrameMemory> held_;

@@ -8,9 +8,6 @@
 namespace scn {
 namespace {
 
-/// The larger one; NaN if one of them is.
-float larger(float a, float b) { return b <= a || a != a ? a : b; }
-
 /// Calls visit(input row) for the neighbours of an output row, offsets ascending.
 template <typename Visit>
 void for_each_input(const MapView& map, int64_t row, const Visit& visit) {

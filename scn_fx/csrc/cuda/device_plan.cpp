@@ -32,6 +32,7 @@ DevicePlan::DevicePlan(const Plan& plan, const CudaOptions& options, int64_t loa
   prepare_maps();
   prepare_arena();
   prepare_dense();
+  prepare_global_pools();
   prepare_results();
   prepare_affines();
   prepare_convolutions(load_limit);
@@ -145,6 +146,18 @@ void DevicePlan::prepare_dense() {
     dense_.emplace_back((Size::of(dense_dims(map.value)) * element_bytes(map.type)).value());
 }
 
+void DevicePlan::prepare_global_pools() {
+  Size values = 0;
+  for (const Step& step : plan_.steps) {
+    if (step.kind != Step::Kind::kGlobalPool) continue;
+    const Size own = Size(chunk_place(set_of(step.input).capacity, batch_)) * step.input.channels;
+    if (own > values) values = own;
+  }
+  if (values == Size(0)) return;
+  entry_rows_ = DeviceArray<int32_t>(int64_t(batch_) + 1);
+  pool_chunks_ = DeviceArray<double>(values.value());
+}
+
 void DevicePlan::prepare_results() {
   for (const PlanOutput& output : plan_.outputs) {
     DeviceResult r;
@@ -222,6 +235,7 @@ BufferBytes DevicePlan::buffer_bytes() const {
   b.activations = arena_.bytes() - b.kernel_maps;
   for (const auto& dense : dense_) b.activations += dense.bytes();
   for (const auto& packed : packed_) b.activations += packed.bytes();
+  b.activations += entry_rows_.bytes() + pool_chunks_.bytes();
   for (const SetMemory& s : set_memory_) {
     b.sites += s.words.bytes() + s.line_counts.bytes() + s.group_counts.bytes() + s.sites.bytes();
   }

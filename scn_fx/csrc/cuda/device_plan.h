@@ -67,6 +67,8 @@ class DevicePlan {
   /// Memory of kernel maps and storages: many are not needed at the same time.
   void prepare_arena();
   void prepare_dense();
+  /// Room for what global pooling makes on its way; its steps share it, as they run one after another.
+  void prepare_global_pools();
   void prepare_results();
   /// Scales and shifts of affine maps.
   void prepare_affines();
@@ -102,6 +104,8 @@ class DevicePlan {
   DeviceArray<int32_t> far_counts_;  // by map
   std::vector<MapView> maps_, first_maps_, later_maps_;
   std::vector<DeviceArray<char>> dense_, packed_;
+  DeviceArray<int32_t> entry_rows_;
+  DeviceArray<double> pool_chunks_;
   DeviceArray<int32_t> row_of_input_;
   DeviceArray<Site> packed_sites_;
   DeviceArray<DeviceFrame> frame_;

@@ -123,6 +123,19 @@ void DevicePlan::run_step(size_t index, bool after_maps, cudaStream_t stream) co
       for (size_t i = 0; i < step.parts.size(); ++i) inputs.push_back(pooled(n.maps[i], step.parts[i]));
       return pool_rows(inputs, Pooling::kSum, finish_of(index), stream);
     }
+    case Step::Kind::kGlobalPool: {
+      const GlobalPoolView v{rows(step.input),
+                             plan_.storage_of(step.input).type,
+                             stride_of(step.input),
+                             plan_.node_of(step).pooling,
+                             step.input.channels,
+                             plan_.dense[size_t(step.dense_out)].type == ElementType::kFloat16,
+                             entry_rows_.data(),
+                             pool_chunks_.data(),
+                             dense_[size_t(step.dense_out)].data(),
+                             overflow_of(index) + 1};
+      return global_pool_rows(v, set_of(step.input), stream);
+    }
     case Step::Kind::kScatterDense: {
       EmissionView cells{};
       cells.type = plan_.storage_of(step.input).type;

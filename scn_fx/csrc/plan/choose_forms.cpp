@@ -179,6 +179,7 @@ void read_operands(Plan& plan, Forms& forms, Step& step) {
       break;
     case Step::Kind::kPool:
     case Step::Kind::kGroupNorm:
+    case Step::Kind::kGlobalPool:
     case Step::Kind::kScatterDense:
       step.input = forms.plain(node.inputs[0]);
       break;

@@ -120,6 +120,10 @@ Values list_steps(Plan& plan) {
       case NodeKind::kUnion:
         step.kind = Step::Kind::kUnion;
         break;
+      case NodeKind::kGlobalPool:
+        step.kind = Step::Kind::kGlobalPool;
+        step.dense_out = add_dense(plan, values, node.output);
+        break;
       case NodeKind::kScatterDense:
         step.kind = Step::Kind::kScatterDense;
         step.dense_out = add_dense(plan, values, node.output);

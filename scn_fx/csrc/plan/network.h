@@ -53,6 +53,7 @@ enum class NodeKind {
   kGroupNorm,
   kPool,
   kUnion,
+  kGlobalPool,
   kScatterDense,
   kReshape,
   kTranspose
@@ -71,7 +72,7 @@ struct NodeSpec {
   ElementType precision = ElementType::kFloat16, output_precision = ElementType::kFloat16;
   Activation activation;  // kConvolution, kActivation
 
-  Pooling pooling = Pooling::kMax;  // kPool
+  Pooling pooling = Pooling::kMax;  // kPool, kGlobalPool
 
   // kConvolution, kPool
   int map = -1;

@@ -44,6 +44,8 @@ const char* step_kind(const Step& step) {
       return "pool";
     case Step::Kind::kUnion:
       return "union";
+    case Step::Kind::kGlobalPool:
+      return "global_pool";
     case Step::Kind::kScatterDense:
       return "scatter_dense";
     case Step::Kind::kTranspose:

@@ -93,6 +93,7 @@ struct Step {
     kPool,
     kUnion,
     kGroupNorm,
+    kGlobalPool,
     kScatterDense,
     kTranspose
   } kind;

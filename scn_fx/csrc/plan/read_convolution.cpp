@@ -102,15 +102,19 @@ void NetworkReader::read_bound(const Attributes& a, NodeSpec& spec) {
 void NetworkReader::read_pool(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out) {
   spec.inputs = {value_id(node, 0)};
   const ValueSpec x = sparse(spec.inputs[0]);
-  const std::string kind = a.text("kind", "");
-  if (kind != "max" && kind != "mean" && kind != "sum")
-    fail(ErrorKind::kOnnx, label_, ": kind must be 'max', 'mean' or 'sum', the file says '", kind, "'.");
-  spec.pooling = kind == "max" ? Pooling::kMax : kind == "mean" ? Pooling::kMean : Pooling::kSum;
+  spec.pooling = read_kind(a);
   read_bound(a, spec);
   spec.map = map_of(a, spec, a.triple("kernel_size", nullptr, 1), x.set);
   out.channels = x.channels;
   out.half = x.half;
   out.set = net_.maps[size_t(spec.map)].output_set;
+}
+
+Pooling NetworkReader::read_kind(const Attributes& a) {
+  const std::string kind = a.text("kind", "");
+  if (kind != "max" && kind != "mean" && kind != "sum")
+    fail(ErrorKind::kOnnx, label_, ": kind must be 'max', 'mean' or 'sum', the file says '", kind, "'.");
+  return kind == "max" ? Pooling::kMax : kind == "mean" ? Pooling::kMean : Pooling::kSum;
 }
 
 /// The kernel map of a convolution or pooling layer: its own, or the one of its rulebook.

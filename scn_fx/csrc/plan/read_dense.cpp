@@ -34,16 +34,21 @@ void NetworkReader::read_scatter(const OnnxNode& node, const Attributes& a, Node
     fail(ErrorKind::kOnnx, label_, ": a dense map of ", dims_text(dims),
          " has more values than this engine can number.");
   }
-  if (net_.batch && net_.batch != dims[0]) {
-    fail(ErrorKind::kOnnx, label_, ": dense maps of one network need the same batch, found ", net_.batch,
-         " and ", dims[0], ".");
-  }
-  net_.batch = narrow(dims[0], "The batch size of a dense map");
+  read_batch(dims[0]);
   out.dense = true;
   out.channels = x.channels;
   out.half = x.half;
   out.dims = dims;
   out.batch_first = true;
+}
+
+/// The batch of a dense map, which all of a network share.
+void NetworkReader::read_batch(int64_t batch) {
+  if (net_.batch && net_.batch != batch) {
+    fail(ErrorKind::kOnnx, label_, ": dense maps of one network need the same batch, found ", net_.batch,
+         " and ", batch, ".");
+  }
+  net_.batch = narrow(batch, "The batch size of a dense map");
 }
 
 void NetworkReader::read_reshape(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out) {

@@ -28,6 +28,7 @@ const OperatorReader kOperators[] = {
     {"GroupNormalization", NodeKind::kGroupNorm, &NetworkReader::read_group_norm},
     {"SparsePool", NodeKind::kPool, &NetworkReader::read_pool},
     {"SparseUnion", NodeKind::kUnion, &NetworkReader::read_union},
+    {"SparseGlobalPool", NodeKind::kGlobalPool, &NetworkReader::read_global_pool},
     {"ScatterDense", NodeKind::kScatterDense, &NetworkReader::read_scatter},
     {"Reshape", NodeKind::kReshape, &NetworkReader::read_reshape},
     {"Transpose", NodeKind::kTranspose, &NetworkReader::read_transpose},

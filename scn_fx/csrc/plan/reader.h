@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Builds a Network node by node: the one place where a file is refused. Each operator has a function, in
-// read_convolution.cpp, read_union.cpp, read_rows.cpp and read_dense.cpp; the table of them is in
-// read_network.cpp.
+// read_convolution.cpp, read_union.cpp, read_rows.cpp, read_global_pool.cpp and read_dense.cpp; the table of
+// them is in read_network.cpp.
 #pragma once
 
 #include <map>
@@ -31,6 +31,7 @@ class NetworkReader {
   void read_concat(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_pool(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_union(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
+  void read_global_pool(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_activation(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_scatter(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void read_reshape(const OnnxNode& node, const Attributes& a, NodeSpec& spec, ValueSpec& out);
@@ -48,6 +49,8 @@ class NetworkReader {
   const ValueSpec& sparse(int id);
   ValueSpec& any_sparse(int id);
   const ValueSpec& dense(int id);
+  Pooling read_kind(const Attributes& a);
+  void read_batch(int64_t batch);
   void read_bound(const Attributes& a, NodeSpec& spec);
   void read_precisions(const Attributes& a, NodeSpec& spec, ValueSpec& out);
   void check_range(float amax, const char* what);

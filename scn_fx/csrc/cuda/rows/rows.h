@@ -58,6 +58,23 @@ struct GroupNormView {
 void group_norm_rows(const GroupNormView& view, const SitesView& set, const FinishView& finish,
                      cudaStream_t stream);
 
+/// Stored rows (float16 or float32) that are pooled over all sites of a batch entry.
+struct GlobalPoolView {
+  const char* rows;
+  ElementType type;
+  int32_t stride;  // bytes
+  Pooling kind;
+  int32_t channels;
+  bool half;          // the result is float16, otherwise float32
+  int32_t* first;     // [batch + 1], room for the first row of each batch entry
+  double* chunks;     // [chunk_place(capacity, batch), channels], room for what is made of chunks
+  void* out;          // [batch, channels]
+  int32_t* overflow;  // entry of the step, for values that float16 does not have
+};
+/// Sums are made in float64, chunk by chunk (kPoolChunk), and rounded to float32; a mean is divided first.
+/// The largest of several is NaN if one of them is. A batch entry without sites gives zeros.
+void global_pool_rows(const GlobalPoolView& view, const SitesView& set, cudaStream_t stream);
+
 /// Stored rows to the cells of a dense map that was cleared before.
 void scatter_rows(const void* rows, int32_t stride, const EmissionView& dense, const SitesView& set,
                   cudaStream_t stream);
