@@ -255,7 +255,7 @@ class Layer:
 
     @property
     def batch_size(self) -> int:
-        """Batch size of a scatter_dense."""
+        """Batch size of a scatter_dense or global_pool."""
         return int(self.argument("batch_size"))
 
     @property

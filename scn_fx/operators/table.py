@@ -13,6 +13,7 @@ from scn_fx.operators.affine import AFFINE
 from scn_fx.operators.concat import CONCAT
 from scn_fx.operators.convolution import CONVOLUTION
 from scn_fx.operators.dense import RESHAPE, SCATTER_DENSE, TRANSPOSE
+from scn_fx.operators.global_pool import GLOBAL_POOL
 from scn_fx.operators.group_norm import GROUP_NORM
 from scn_fx.operators.maps import CONV_MAP, INPUT_SITES, INVERSE_MAP, SUBM_MAP
 from scn_fx.operators.multiply import MULTIPLY
@@ -36,6 +37,7 @@ OPERATORS: Mapping[str, OperatorSpec] = MappingProxyType(
             POOL,
             UNION,
             *map(activation_spec, real_activations()),
+            GLOBAL_POOL,
             SCATTER_DENSE,
             RESHAPE,
             TRANSPOSE,

@@ -14,6 +14,7 @@ from scn_fx.ops.affine import affine
 from scn_fx.ops.concat import concat
 from scn_fx.ops.convolution import convolution
 from scn_fx.ops.dense import reshape, scatter_dense, transpose
+from scn_fx.ops.global_pool import global_pool
 from scn_fx.ops.group_norm import group_norm
 from scn_fx.ops.input_sites import input_sites
 from scn_fx.ops.kernel_maps import conv_map, inverse_map, subm_map
@@ -27,6 +28,7 @@ __all__ = [
     "concat",
     "conv_map",
     "convolution",
+    "global_pool",
     "group_norm",
     "input_sites",
     "inverse_map",

@@ -19,6 +19,7 @@ from scn_fx.errors import (
     SiteError,
 )
 from scn_fx.geometry import MOST_CHANNELS, MOST_OFFSETS, Triple
+from scn_fx.operators.pool import POOLINGS
 from scn_fx.ranges import LARGEST_RANGE, SMALLEST_RANGE, USABLE_RANGE, sum_scale, usable_range, usable_scale
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "check_dense",
     "check_features",
     "check_kernel_map",
+    "check_pooling",
     "check_precisions",
     "check_range",
     "check_sites",
@@ -151,6 +153,12 @@ def check_kernel_map(name: str, kernel_map: torch.Tensor, offsets: int | None = 
             f"Layer {name!r}: a kernel map has 1 to {MOST_OFFSETS} columns, one per kernel offset, got "
             f"{shape_text(kernel_map)}."
         )
+
+
+def check_pooling(name: str, kind: str) -> None:
+    """`kind` must be a way of pooling."""
+    if kind not in POOLINGS:
+        raise ArgumentError(f"Layer {name!r}: kind must be one of {', '.join(POOLINGS)}, got {kind!r}.")
 
 
 def check_precisions(name: str, precision: str, output_precision: str) -> None:

@@ -8,20 +8,19 @@ from typing import Any
 
 import torch
 
-from scn_fx.errors import ArgumentError, SiteError
-from scn_fx.operators.pool import POOL, POOLINGS
-from scn_fx.ops.checks import check_features, check_kernel_map
+from scn_fx.errors import SiteError
+from scn_fx.operators.pool import POOL
+from scn_fx.ops.checks import check_features, check_kernel_map, check_pooling
 from scn_fx.ops.dispatch import define, fake, only_shapes_matter
 from scn_fx.ops.known_maps import is_known
 
-__all__ = ["pool"]
+__all__ = ["pool", "pooled"]
 
 
 def _check(features: torch.Tensor, kernel_map: torch.Tensor, name: str, kind: str) -> None:
     check_features(name, features)
     check_kernel_map(name, kernel_map)
-    if kind not in POOLINGS:
-        raise ArgumentError(f"Layer {name!r}: kind must be one of {', '.join(POOLINGS)}, got {kind!r}.")
+    check_pooling(name, kind)
 
 
 @define(POOL.name, POOL.schema)
@@ -36,7 +35,7 @@ def pool(features: torch.Tensor, kernel_map: torch.Tensor, *, name: str, kind: s
     if only_shapes_matter():
         return features.new_zeros((kernel_map.shape[0], features.shape[1]))
     _check_entries(kernel_map, features.shape[0], name)
-    return _pooled(features.float(), kernel_map, kind).to(features.dtype)
+    return pooled(features.float(), kernel_map, kind).to(features.dtype)
 
 
 def _check_entries(kernel_map: torch.Tensor, rows: int, name: str) -> None:
@@ -51,7 +50,8 @@ def _check_entries(kernel_map: torch.Tensor, rows: int, name: str) -> None:
         )
 
 
-def _pooled(x: torch.Tensor, kernel_map: torch.Tensor, kind: str) -> torch.Tensor:
+def pooled(x: torch.Tensor, kernel_map: torch.Tensor, kind: str) -> torch.Tensor:
+    """Pooled rows of x over a map [M, K] of its rows, -1 where there is none, in the dtype of x."""
     made = x.new_zeros((kernel_map.shape[0], x.shape[1]))
     if not x.shape[0]:
         return made

@@ -77,6 +77,14 @@ def _cases() -> dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]]:
             {"name": "u", "batch_size": BATCH, "spatial_shape": list(GRID)},
         ),
         "union": (OPS.union, ([x, other], kernel_map[:, :2].contiguous()), {"name": "u"}),
+        **{
+            f"global_pool {kind}": (
+                OPS.global_pool,
+                (x, sites),
+                {"name": "global", "kind": kind, "batch_size": BATCH},
+            )
+            for kind in ("max", "mean", "sum")
+        },
         "group_norm": (
             OPS.group_norm,
             (x,),
