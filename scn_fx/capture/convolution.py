@@ -17,7 +17,7 @@ from scn_fx.errors import BoundError, CaptureError, ScnError
 from scn_fx.geometry import ConvGeometry
 from scn_fx.operators.activations import activation_of_spconv, real_activations
 
-__all__ = ["check_sites", "convolve", "new_map"]
+__all__ = ["check_batch_size", "check_sites", "convolve", "new_map"]
 
 
 def convolve(
@@ -118,6 +118,11 @@ def check_sites(tracing: Tracing, module: Any, tensor: Any) -> None:
             f"{len(grid)}: indices [N, {tensor.indices.shape[1]}] on a grid of {grid}. Give the sparse "
             f"tensor indices [N, {module.ndim + 1}] and a grid of {module.ndim} size(s)."
         )
+    check_batch_size(layer, tensor)
+
+
+def check_batch_size(layer: str, tensor: Any) -> None:
+    """Refuse a batch size that cannot become a constant of the graph."""
     if isinstance(tensor.batch_size, torch.SymInt):
         raise CaptureError(
             f"{layer}: the batch size of its input is computed from the voxels' values or their number, "

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an spconv pooling layer does while it is captured."""
+"""What spconv's pooling layers do while they are captured."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import torch
 
 import scn_fx.ops  # noqa: F401 - registers the operators
-from scn_fx.capture.convolution import check_sites, new_map
+from scn_fx.capture.convolution import check_batch_size, check_sites, new_map
 from scn_fx.capture.packages import spconv
 from scn_fx.capture.tracing import Tracing
 from scn_fx.capture.unsupported import stand_in
-from scn_fx.dimensions import narrowed
+from scn_fx.dimensions import DIMENSIONS, narrowed
 from scn_fx.errors import CaptureError
 
-__all__ = ["pooled"]
+__all__ = ["globally_pooled", "pooled"]
 
 _MOST_MASKED = 128
 """Offsets up to which spconv takes its masked algorithm on a GPU."""
@@ -62,6 +62,40 @@ def _pooled(tracing: Tracing, module: Any, tensor: Any, kind: str) -> Any:
         result.indice_dict = {**tensor.indice_dict, module.indice_key: kernel_map}
     result.spatial_shape = narrowed(kernel_map.geometry.output_spatial_shape, module.ndim)
     return result
+
+
+def globally_pooled(tracing: Tracing, module: Any, tensor: Any) -> torch.Tensor:
+    """What a SparseGlobalMaxPool or SparseGlobalAvgPool gives while it is captured: [batch size, channels].
+
+    A batch entry without sites gives zeros. spconv's maximum fails there (torch.max of no rows), and its mean
+    is NaN. That mean is the first channel's alone, [batch size]: spconv takes element 0 of it, as of what
+    torch.max returns. The graph has the mean of every channel, with a note.
+    """
+    layer = f"Layer {tracing.describe(module)}"
+    shape = list(tensor.spatial_shape)
+    try:
+        if len(shape) not in DIMENSIONS:
+            raise CaptureError(
+                f"{layer} reads a sparse tensor of {len(shape)} dimensions; it is supported for 1, 2 and 3. "
+                "End the captured part before it."
+            )
+        check_batch_size(layer, tensor)
+        made = torch.ops.scn_fx.global_pool.default(
+            tensor.features,
+            tensor.indices,
+            name="",  # known to the naming pass, from the module that calls
+            kind="mean" if module.is_mean else "max",
+            batch_size=int(tensor.batch_size),
+        )
+    except CaptureError as error:
+        stands = stand_in(tensor, str(error), tensor.features.shape[1], new_sites=False)
+        return stands.features.amax(0, keepdim=True)
+    if module.is_mean:
+        tracing.notes.append(
+            f"{tracing.describe(module)} gives the mean of every channel, [batch size, channels]; spconv's "
+            "own SparseGlobalAvgPool gives that of the first channel alone, [batch size]."
+        )
+    return made
 
 
 def _begins_at_zero(tracing: Tracing, module: Any) -> bool:

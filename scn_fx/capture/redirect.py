@@ -25,7 +25,7 @@ from scn_fx.capture.convolution import convolve
 from scn_fx.capture.foreign import refuse_foreign
 from scn_fx.capture.given_frame import made_tensor
 from scn_fx.capture.packages import spconv
-from scn_fx.capture.pooling import pooled
+from scn_fx.capture.pooling import globally_pooled, pooled
 from scn_fx.capture.scattered import scatter_functions, summed
 from scn_fx.capture.spconv1 import convolution_of, old_classes
 from scn_fx.capture.tracing import Tracing
@@ -235,13 +235,7 @@ def _pool(kind: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 def _global_pool(original: Callable[..., Any]) -> Callable[..., Any]:
     def forward(self: Any, input: Any) -> Any:
         tracing = _active()
-        if tracing is None:
-            return original(self, input)
-        reason = f"Module {tracing.describe(self)} pools over whole frames, which is not supported. " + (
-            "End the captured part before it: the features and indices that it reads can be an output."
-        )
-        pooled = stand_in(input, reason, input.features.shape[1], new_sites=False)
-        return pooled.features.sum(0).expand(int(input.batch_size), -1)
+        return original(self, input) if tracing is None else globally_pooled(tracing, self, input)
 
     return forward
 

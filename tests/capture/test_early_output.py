@@ -71,7 +71,7 @@ RESTS: dict[str, tuple[Callable[[Any, Any], Any], dict[str, Callable[[], nn.Modu
     "global pooling": (
         lambda m, x: m.head(m.pool(x)),
         {"pool": lambda: spconv.SparseGlobalMaxPool(), "head": lambda: nn.Linear(4, 2)},
-        r"'pool' \(SparseGlobalMaxPool\)",
+        r"linear in module 'head' \(Linear\)",
     ),
     "2D neck": (
         lambda m, x: m.neck(x.dense().flatten(1, 2)),

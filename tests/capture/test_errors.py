@@ -39,10 +39,6 @@ def untracked() -> Any:
 
 
 SEQUENCES: dict[str, tuple[Callable[[], list[Any]], str]] = {
-    "pooling": (
-        lambda: [subm(), spconv.SparseGlobalMaxPool()],
-        r"'1' \(SparseGlobalMaxPool\) pools over whole frames",
-    ),
     "2D": (lambda: [spconv.SparseConv2d(4, 4, 3)], r"'0' \(SparseConv2d\)"),
     "mish": (lambda: [subm(), nn.Mish()], r"mish in module '1' \(Mish\).*The activations of sparse layers"),
     "elu": (lambda: [subm(), nn.ELU()], r"elu in module '1' \(ELU\)"),

@@ -19,6 +19,8 @@ from scn_fx.errors import CaptureError
 from scn_fx.graph import layers
 from tests.capture.frames import frame, sparse, spconv_is_reliable
 
+DILATED = spconv.SparseConvTranspose3d(4, 4, 3, dilation=2, bias=False)
+
 
 def state() -> list[Any]:
     """The objects behind everything that a capture redirects."""
@@ -51,7 +53,7 @@ def test_everything_is_restored_after_a_capture() -> None:
     assert same(before, state())
 
 
-@pytest.mark.parametrize("last", [nn.Mish(), spconv.SparseGlobalMaxPool(), nn.BatchNorm1d(5)])
+@pytest.mark.parametrize("last", [nn.Mish(), DILATED, nn.BatchNorm1d(5)])
 def test_everything_is_restored_after_a_failure(last: nn.Module) -> None:
     before = state()
     with pytest.raises(CaptureError):
