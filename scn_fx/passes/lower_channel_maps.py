@@ -136,10 +136,11 @@ class _Lowering:
         """A layer that computes some channels of a value."""
         key = (value, first, last)
         if key not in self._made:
-            self._made[key] = self._computed(before, value, made.part(first, last))
+            self._made[key] = self._computed(before, value, made.part(first, last), first)
         return self._made[key]
 
-    def _computed(self, before: fx.Node, value: fx.Node, made: ChannelMap) -> fx.Node:
+    def _computed(self, before: fx.Node, value: fx.Node, made: ChannelMap, first: int) -> fx.Node:
+        """A layer that computes `made`, which is the value's channels from `first` on."""
         same = made.same
         if same is not None:
             return same
@@ -152,6 +153,7 @@ class _Lowering:
                 done[source] = source
             elif goes[source]:
                 self._fold(source, matrix, constant)
+                self._absorbed(value, source, first, made.channels)
                 done[source] = source
             elif self._scales and is_diagonal(matrix):
                 done[source] = self._make.affine(before, source, matrix.diagonal(), constant, stem, value)
@@ -192,6 +194,16 @@ class _Lowering:
         sides = operands(source, Kind.FEATURES)
         alone = all(isinstance(side, fx.Node) and set(side.users) == {source} for side in sides)
         return alone and sides[0] is not sides[1] and all(self._folds(side, matrix) for side in sides)
+
+    def _absorbed(self, value: fx.Node, source: fx.Node, first: int, count: int) -> None:
+        """From now on `source` is, but for other terms, what was `count` channels of a value."""
+        whole = self._known[value]
+        assert whole is not None
+        matrix = torch.zeros((whole.channels, count), dtype=torch.float64)
+        matrix[first : first + count] = torch.eye(count, dtype=torch.float64)
+        constant = whole.constant.clone()
+        constant[first : first + count] = 0.0
+        self._known[value] = ChannelMap({**whole.terms, source: matrix}, constant)
 
     def _fold(self, source: fx.Node, matrix: torch.Tensor, constant: torch.Tensor) -> None:
         """Let a value be `matrix` times what it was, plus a constant."""

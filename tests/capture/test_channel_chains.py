@@ -5,14 +5,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from scn_fx.capture import capture
-from tests.capture.frames import frame, sparse, spconv_is_reliable
-from tests.capture.test_channel_maps import subm
+from tests.capture.frames import assert_same_as_spconv, frame, randomise, sparse, spconv_is_reliable
+from tests.capture.test_channel_maps import norm, subm
 
 
 class Mix(nn.Module):
@@ -57,6 +58,34 @@ class Chain(nn.Module):
     def forward(self, x: Any) -> Any:
         x = self.first(x)
         return self.last(x.replace_feature(self.steps(x.features)))
+
+
+class Gated(nn.Module):
+    """A BatchNorm of joined features that a convolution of one offset reads in parts, and a product whole.
+
+    `after` says which of them comes first.
+    """
+
+    def __init__(self, after: bool) -> None:
+        super().__init__()
+        self.first, self.beside, self.gate = subm(4, 3), subm(3, 1), subm(4, 4, 1)
+        self.norm, self.after = norm(4), after
+
+    def forward(self, x: Any) -> Any:
+        x = self.first(x)
+        y = x.replace_feature(self.norm(torch.cat([self.beside(x).features, x.features], 1)))
+        twice = y.features + 1.0 if not self.after else y.features
+        gate = torch.sigmoid(self.gate(y).features)
+        return y.replace_feature((y.features if self.after else twice) * gate)
+
+
+@pytest.mark.parametrize("after", [True, False])
+@pytest.mark.parametrize("dialect", ["libspconv", "scn_fx"])
+def test_readers_of_parts_and_of_the_whole_see_one_value(dialect: str, after: bool) -> None:
+    """What goes into the weights of a part's layer is no longer to be done by who reads the whole."""
+    model = randomise(Gated(after)).eval()
+    graph = capture(model, (sparse(*frame()),), dialect=dialect)
+    assert_same_as_spconv(graph, model, *frame(seed=1))
 
 
 @settings(max_examples=40)
