@@ -19,7 +19,6 @@ from scn_fx.operators.spec import Kind
 from scn_fx.operators.union import MOST_PARTS
 from scn_fx.passes import nodes
 from scn_fx.passes.base import GraphPass
-from scn_fx.passes.entry_inputs import ancestors
 from scn_fx.passes.index_columns import Part, parts_of
 from scn_fx.passes.merged_grids import part_geometry
 from scn_fx.passes.new_maps import add_call, add_conv_map, bound_of, extents_of, item_of, readings
@@ -104,8 +103,19 @@ class _Merging:
             kind = getattr(value.meta.get("val"), "dtype", None)
             if value not in read or kind not in (torch.int32, torch.int64) or nodes.index_sites(value):
                 continue
-            if self._node in ancestors(value):
+            if self._makes(value):
                 yield value
+
+    def _makes(self, value: fx.Node) -> bool:
+        """Whether indices are computed from the merged rows, not behind layers or another merging of them."""
+        seen, pending = {value}, [value]
+        for each in pending:  # grows while it is walked
+            if each is self._node:
+                return True
+            if operator_spec(each) is None and nodes.aten_name(each) not in _MERGERS:
+                pending += [before for before in each.all_input_nodes if before not in seen]
+                seen.update(each.all_input_nodes)
+        return False
 
     def _sums(self) -> Iterator[fx.Node]:
         """The operators that sum rows of features by the numbers of the cells."""
@@ -179,6 +189,7 @@ class _Merging:
                 spatial_shape=lifted(shape, 1), output_bound=bound_of(graph),
             )  # fmt: skip
             self._merged = item_of(graph, both, 0)
+            self._merged.meta["val"] = parts[0].indices.meta["val"]  # as wide
             return maps, item_of(graph, both, 1)
 
     def _name(self, number: int, parts: Sequence[Any]) -> str:

@@ -80,4 +80,6 @@ def add_conv_map(
         graph, like, "conv_map", (indices,), name=name, batch_size=extents[0], rulebook=name,
         output_bound=bound_of(graph), **keywords,
     )  # fmt: skip
-    return item_of(graph, both, 0), item_of(graph, both, 1)
+    sites, kernel_map = item_of(graph, both, 0), item_of(graph, both, 1)
+    sites.meta["val"] = indices.meta["val"]  # as wide
+    return sites, kernel_map

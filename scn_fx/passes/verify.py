@@ -59,8 +59,8 @@ class Verify(GraphPass):
 
     def call(self, graph: fx.GraphModule) -> bool:
         # Sizes and constants are computed for operators that then are what is not supported.
-        # What makes channels of channels, or computes with indices, is there because something behind it is not
-        # supported.
+        # What makes channels of channels, or computes with indices, is there because something behind it is
+        # not supported.
         found = [node for node in graph.graph.nodes if not _follows(node)]
         fed = [
             node

@@ -42,11 +42,11 @@ class Levels(nn.Module):
 
 
 def merged_columns(m: Any, x: Any) -> Any:
-    """Sites of all heights summed up, as VoxelNeXt does before its 2D layers."""
+    """Means over all heights: where sums are merged, nothing counts what they are of."""
     columns = x.indices[:, [0, 2, 3]]
-    sites, inverse = torch.unique(columns, dim=0, return_inverse=True)
+    sites, inverse, counts = torch.unique(columns, dim=0, return_inverse=True, return_counts=True)
     features = x.features.new_zeros((sites.shape[0], x.features.shape[1]))
-    features.index_add_(0, inverse, x.features)
+    features = features.index_add(0, inverse, x.features) / counts[:, None]
     return m.flat(spconv.SparseConvTensor(features, sites.int(), x.spatial_shape[1:], x.batch_size))
 
 
@@ -78,20 +78,23 @@ RESTS: dict[str, tuple[Callable[[Any, Any], Any], dict[str, Callable[[], nn.Modu
         {"neck": lambda: nn.Sequential(nn.Conv2d(20, 8, 3), nn.BatchNorm2d(8), nn.ReLU(inplace=True))},
         r"conv2d in module 'neck\.0' \(Conv2d\)",
     ),
-    "merged columns": (
+    "mean of merged columns": (
         merged_columns,
         {"flat": lambda: spconv.SubMConv2d(4, 4, 3, bias=False)},
-        "unique_dim in",
+        "div in|unique_dim in",
     ),
-    "other sites": (
-        lambda m, x: functional.sparse_add(x, m.conv(x)),
-        {"conv": subm},
-        "sparse_add adds tensors on",
+    "other widths": (
+        lambda m, x: functional.sparse_add(x, x.replace_feature(x.features[:, :2])),
+        {},
+        "sparse_add adds sparse tensors of different width",
     ),
-    "misaligned": (
+    "other grids": (
         lambda m, x: m.add([x, m.conv(x)]),
-        {"conv": subm, "add": lambda: spconv.tables.AddTableMisaligned()},
-        "sparse_add_hash_based adds",
+        {
+            "conv": lambda: spconv.SparseConv3d(4, 4, 3, 2, bias=False),
+            "add": lambda: spconv.tables.AddTableMisaligned(),
+        },
+        "sparse_add_hash_based adds sparse tensors of different grid",
     ),
     "written": (written, {}, "is not supported|in place"),
     "selected": (lambda m, x: x.features[x.features[:, 0] > 0], {}, "is not supported|output must be"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sites that a forward merges: `torch.unique` over scaled, divided or projected indices, and misaligned sums."""
+"""Sites that a forward merges: `torch.unique` of scaled, divided or projected indices; misaligned sums."""
 
 from __future__ import annotations
 
