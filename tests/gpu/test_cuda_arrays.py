@@ -33,10 +33,10 @@ def on_gpu(arrays: Arrays) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class Foreign:
-    """A GPU array that speaks DLPack, and says its shape as every array does."""
+    """A GPU array that speaks DLPack, and says its shape and dtype as every array does."""
 
     def __init__(self, tensor: torch.Tensor) -> None:
-        self.tensor, self.shape = tensor, tuple(tensor.shape)
+        self.tensor, self.shape, self.dtype = tensor, tuple(tensor.shape), str(tensor.dtype)[6:]
 
     def __dlpack__(self, **options: Any) -> Any:
         return self.tensor.__dlpack__(**options)
