@@ -31,6 +31,7 @@ from scn_fx.lidar import (
     synthetic_points,
     voxelize,
 )
+from scn_fx.operators.dialects import LIBSPCONV, SCN_FX
 
 __all__ = ["ZOO", "load_graph", "load_weights"]
 
@@ -51,6 +52,7 @@ def load_graph(
     checkpoint_layout: str | None = None,
     grid: VoxelGrid | str | None = None,
     outputs: Sequence[str] = (),
+    native: bool = False,
 ) -> fx.GraphModule:
     """Make a model, load its weights and capture it.
 
@@ -72,7 +74,8 @@ def load_graph(
     Without a checkpoint a zoo model has random weights, the same every time, scaled on a synthetic sweep so
     that activations keep their size. `checkpoint_prefix` and `checkpoint_layout` are those of `load_weights`.
     `outputs` are the outputs to capture in the place of the main one, as texts: see
-    `quant.model_outputs.parse_outputs`. The graph's metadata say which model and checkpoint it comes from.
+    `quant.model_outputs.parse_outputs`. `native` captures for the dialect scn_fx, see `scn_fx.capture`. The
+    graph's metadata say which model and checkpoint it comes from.
     Raises CalibrationError for a name, checkpoint or return value that does not serve, GridError for a grid
     of another shape than the network's or one that contradicts the graph's, and capture's errors.
     """
@@ -92,6 +95,11 @@ def load_graph(
         if checkpoint is not None:
             raise CalibrationError(
                 f"{model} returns a captured graph, whose weights are final; leave the checkpoint out."
+            )
+        if native:
+            raise CalibrationError(
+                f"{model} returns a captured graph, whose form is chosen. Capture it with "
+                'dialect="scn_fx", or return the module and its args.'
             )
         if outputs:
             raise CalibrationError(
@@ -121,9 +129,9 @@ def load_graph(
         output = chosen
     elif output is None:
         output = _main_output(made)
-    graph = capture(made, args, output=output, grid=grid)
+    graph = capture(made, args, output=output, grid=grid, dialect=SCN_FX if native else LIBSPCONV)
     origin = None if checkpoint is None else _origin(checkpoint)
-    set_metadata(graph, model=model, checkpoint=origin)
+    set_metadata(graph, model=model, checkpoint=origin, native=native)
     return graph
 
 

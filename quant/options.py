@@ -50,11 +50,16 @@ _OPTIONS = (
         help="Which output of the model to take, such as 0, spatial_features or 1,conv3; repeatable, for "
         "several outputs of one run. Default: the model's main output.",
     ),
+    click.option(
+        "--native",
+        is_flag=True,
+        help="Keep concatenations and BatchNorms as layers of the dialect scn_fx, for this engine alone.",
+    ),
 )
 
 
 def checkpoint_options(command: _Command) -> _Command:
-    """Adds the options of a model: its checkpoint and outputs, see `quant.models.load_graph`."""
+    """Adds the options of a model: its checkpoint, outputs and form, see `quant.models.load_graph`."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command

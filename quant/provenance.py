@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 __all__ = ["cause_of_difference", "check_grid", "provenance"]
 
-_KEYS = ("model", "checkpoint", "grid")
+_KEYS = ("model", "checkpoint", "grid", "native")
 
 
 def provenance(graph: GraphModule) -> dict[str, Any]:
     """What the graph's metadata know of its origin, as plain JSON data; keys of `_KEYS` that are known.
 
     `model` is a name or import path, `checkpoint` {"file", "sha256"} or None if the graph was loaded without
-    one, `grid` {"point_range": six numbers, "voxel_size": three}.
+    one, `grid` {"point_range": six numbers, "voxel_size": three}, `native` whether it has the layers of the
+    dialect scn_fx.
     """
     known = {key: value for key, value in metadata(graph).items() if key in _KEYS}
     if known.get("grid") is None:
@@ -42,6 +43,12 @@ def cause_of_difference(cache: Mapping[str, Any], graph: Mapping[str, Any]) -> s
         else:
             advice = "Give the checkpoint that the cache was made with, or calibrate anew."
         return f"The cache was made {made}; this graph was loaded {loaded}. {advice}"
+    if "native" in cache and "native" in graph and cache["native"] != graph["native"]:
+        made = "of another form" if graph["native"] else "of the dialect scn_fx"
+        return (
+            f"The cache was made with a graph {made} (--native on the command line, dialect=... of capture). "
+            "Give the same there, or calibrate anew."
+        )
     for key in ("model", "grid"):
         if key in cache and key in graph and cache[key] != graph[key]:
             return (

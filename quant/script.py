@@ -32,6 +32,7 @@ class CalibrationJob:
         checkpoint: weights to load into the model.
         checkpoint_prefix, checkpoint_layout: see `quant.weights.load_weights`.
         outputs: which outputs of the model to take, as texts; see `quant.models.load_graph`.
+        native: whether its graph is for the dialect scn_fx; see `quant.models.load_graph`.
         grid: the voxel grid of points and model, as `scn_fx.lidar.parse_grid` takes it; None takes the one
             that the model records (a zoo model: CenterPoint's).
         point_format: format of raw point files; None guesses.
@@ -51,6 +52,7 @@ class CalibrationJob:
     grid: str | None = None
     point_format: str | None = None
     outputs: tuple[str, ...] = ()
+    native: bool = False
     limit: int | None = None
     budget: Budget | None = None
     weights: str | None = None
@@ -115,6 +117,7 @@ def run_job(job: CalibrationJob, *, progress: bool | None = None) -> tuple[Graph
         checkpoint_layout=job.checkpoint_layout,
         grid=grid,
         outputs=job.outputs,
+        native=job.native,
     )
     with process_group(job.device) as device:
         result = quantize(

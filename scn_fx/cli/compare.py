@@ -102,7 +102,7 @@ def _compare_model(file: Path, options: dict[str, Any], limits: Limits | None, a
     with working("capturing the model") as say:
         from scn_fx.cli.models import load_model
 
-        names = ("checkpoint", "checkpoint_prefix", "checkpoint_layout", "outputs", "cache")
+        names = ("checkpoint", "checkpoint_prefix", "checkpoint_layout", "outputs", "native", "cache")
         chosen = {name: options[name] for name in names}
         try:
             # A model that does not say its grid is captured for the file's.

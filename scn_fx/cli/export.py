@@ -17,7 +17,7 @@ from scn_fx.cli.options import FILE, grid_option, limit_option, timing_device_op
 from scn_fx.cli.output import check_output, file_size, json_option, megabytes, print_json, working
 from scn_fx.exporting import EXPORTERS
 from scn_fx.lidar import VoxelGrid
-from scn_fx.operators.dialects import DIALECTS, LIBSPCONV
+from scn_fx.operators.dialects import DIALECTS, LIBSPCONV, SCN_FX
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -66,6 +66,7 @@ def command(
     checkpoint_prefix: str | None,
     checkpoint_layout: str | None,
     outputs: tuple[str, ...],
+    native: bool,
     grid: VoxelGrid | None,
     exporter: str,
     dialect: str,
@@ -86,6 +87,7 @@ def command(
     automatic, given = auto_budget(precisions, budget)
     if (automatic is None) != (frames is None):
         raise click.UsageError("--frames and --precision auto belong together: choices are made on frames.")
+    dialect = SCN_FX if native else dialect
     check_output(output)
     began = time.perf_counter()
     with working("capturing the model") as say:
@@ -99,6 +101,7 @@ def command(
             checkpoint_layout=checkpoint_layout,
             grid=grid,
             outputs=outputs,
+            native=native,
             cache=cache,
             precisions=given,
         )

@@ -24,6 +24,7 @@ def load_model(
     checkpoint_layout: str | None = None,
     grid: VoxelGrid | None = None,
     outputs: tuple[str, ...] = (),
+    native: bool = False,
     cache: Path | None = None,
     precisions: tuple[str, ...] = (),
 ) -> GraphModule:
@@ -40,6 +41,7 @@ def load_model(
             checkpoint_layout=checkpoint_layout,
             grid=grid,
             outputs=outputs,
+            native=native,
         )
     if cache is not None:
         load_cache(graph, cache)

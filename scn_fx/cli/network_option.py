@@ -40,13 +40,16 @@ def network_graph(network: str, options: dict[str, Any]) -> GraphModule:
             raise ArgumentError(f"{given[0]} goes with a model; {network} holds its own weights and ranges.")
         if outputs:
             raise ArgumentError(f"--model-output goes with a model; {network} has the outputs that it has.")
+        if options.get("native"):
+            raise ArgumentError(f"--native goes with a model; {network} has the layers that it has.")
         from scn_fx.runtime.file_graph import file_graph
 
         return file_graph(network).graph
     from scn_fx.cli.models import load_model
 
     chosen: dict[str, Any] = {name: options.get(name) for name in names}
-    return load_model(network, grid=options.get("grid"), outputs=outputs, **chosen)
+    native = bool(options.get("native"))
+    return load_model(network, grid=options.get("grid"), outputs=outputs, native=native, **chosen)
 
 
 def frames_of(
