@@ -76,6 +76,9 @@ class _Merging:
             return False
         values = [self._features(each, parts) for each in sums]
         geometries = [self._geometries(node, found) for node, found in sites]
+        if any(list(map(_merged_by, found)) != list(map(_merged_by, parts)) for _, found in sites):
+            self._owner.refuse(self._node, "rows that differ become one cell afterwards")
+            return False
         wrong = [each for each in (*values, *geometries) if isinstance(each, str)]
         if wrong or any(each != geometries[0] for each in geometries):
             reason = wrong[0] if wrong else "its cells are numbered in several ways"
@@ -214,6 +217,11 @@ class _Merging:
                 result = add_call(self._graph, self._node, "union", (values, of_all), name="")
                 result.meta = dict(node.meta)
         node.replace_all_uses_with(result)
+
+
+def _merged_by(part: Part) -> set[tuple[int, int]]:
+    """What two rows must have in common to be one cell: coordinates, by what they are divided."""
+    return {(term.axis, term.divisor) for column in part.columns for term in column.terms}
 
 
 def _triple(shape: Sequence[int]) -> Triple:

@@ -285,6 +285,10 @@ class Wrong(nn.Module):
         start = f.new_ones if self.how == "ones" else f.new_zeros
         cells, rows = torch.unique(i, dim=0, return_inverse=True)
         features = start((cells.shape[0], 8)).index_add(0, rows, f)
+        if self.how == "finer":
+            cells, shape = cells * cells.new_tensor([1, 0, 1, 1]), [1, *shape[1:]]
+        elif self.how == "fewer":
+            cells, shape = torch.cat([cells[:, :1], cells[:, :1], cells[:, 2:]], 1), [2, *shape[1:]]
         return self.last(spconv.SparseConvTensor(features, cells, shape, x.batch_size))
 
 
@@ -298,6 +302,8 @@ class Wrong(nn.Module):
         ("values", "rows cannot be chosen, sorted, gathered or merged"),
         ("large", "z has 9 cells then, but layers behind it expect 18"),
         ("ones", "not summed from zero"),
+        ("finer", "not known from the indices alone"),
+        ("fewer", "rows that differ become one cell afterwards"),
         ("other", "indices of 2 tensor.s., but features of 1"),
     ],
 )
