@@ -179,7 +179,7 @@ NETWORKS = (
             encoder(HD, "SparseEncoderHD", **HD_SIZES), (0,), aliases=OLD, also=(TRANSFUSION,)),
     Network("uvtr_sum", "UVTR SparseEncoderHD, keep_depth=False", "dvlab-research/UVTR",
             encoder(HD, "SparseEncoderHD", keep_depth=False, **HD_SIZES), (0,), aliases=OLD,
-            also=(TRANSFUSION,), outside=DENSE),
+            also=(TRANSFUSION,)),
     Network("fsd_unet", "SST SimpleSparseUNet (FSD)", "tusen-ai/SST", simple_unet, ((0, "voxel_feats"),),
             {"batch_size": 1}),
     Network("fsdv2_mixer", "SST VirtualVoxelMixer (FSDv2)", "tusen-ai/SST", mixer, (0,)),
