@@ -206,6 +206,8 @@ class RandomModel(nn.Module):
         return Layer(spconv.SparseConv3d(*self._widen(), 3, 1, 1, bias=False))
 
     def _transposed(self) -> Step:
+        if "transposed" in self.words:  # each has eight times the sites
+            return self._subm()
         self._open.clear()
         return Layer(spconv.SparseConvTranspose3d(*self._widen(), 2, 2, bias=False))
 
