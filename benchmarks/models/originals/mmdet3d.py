@@ -10,7 +10,6 @@ import torch
 
 from benchmarks.models.originals.checkout import Checkout
 from benchmarks.models.originals.network import Case, Network, Wrapped, voxels
-from benchmarks.models.stages import DENSE
 
 __all__ = ["NETWORKS"]
 

@@ -199,7 +199,7 @@ inline const int16_t* shifts_at(const GatherGemm& g, int32_t k, int32_t n) {
 /// Calls visit(offset, input row) for the neighbours of one output row, offsets ascending. Up to 64 offsets
 /// share one loop over the bits of a mask: its end is the one branch per row that cannot be predicted.
 template <typename Visit>
-inline void for_each_neighbour(const MapView& map, int64_t row, const Visit& visit) {
+[[gnu::always_inline]] inline void for_each_neighbour(const MapView& map, int64_t row, const Visit& visit) {
   const int32_t* input = map.inputs + map.first[row];
   for (int32_t w = 0; w < map.mask_words; ++w) {
     for (uint64_t bits = map.masks[row * map.mask_words + w]; bits; bits &= bits - 1) {

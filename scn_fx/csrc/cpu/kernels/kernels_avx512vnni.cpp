@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // AVX-512 with VNNI (Ice Lake, Sapphire Rapids, Zen 4 and onwards).
 #if defined(__AVX512VNNI__)
+#include <type_traits>
+
 #include "cpu/kernels/vec16_avx512-inl.h"
 // after the vectors it is written in
 #include "cpu/kernels/walk-inl.h"
@@ -8,35 +10,77 @@
 namespace scn {
 namespace {
 
+/// Sixteen sums. GCC 12 keeps an array of __m512i, whose lanes are of 64 bits, on the stack where the
+/// intrinsics for bytes see it as lanes of 32: each product is then loaded and stored.
+using Sums = int32_t __attribute__((vector_size(64)));
+
+inline Sums load_sums(const int32_t* p) { return Sums(_mm512_loadu_si512(p)); }
+inline void store_sums(int32_t* p, Sums v) { _mm512_storeu_si512(p, __m512i(v)); }
+inline Sums load_bytes(const int8_t* p) { return Sums(_mm512_loadu_si512(p)); }
+
+/// Four unsigned bytes of a row, for each sum; signed ones are shifted by 128. In its place between products:
+/// GCC would fetch those of all rows first, and have no registers left for them.
+template <bool kSigned>
+inline Sums four_bytes(const int8_t* p) {
+  Sums x;
+  if constexpr (kSigned) {
+    uint32_t four;
+    std::memcpy(&four, p, 4);
+    asm volatile("vpbroadcastd %1, %0" : "=v"(x) : "r"(four ^ 0x80808080u));
+  } else {
+    struct Four {
+      int8_t bytes[4];
+    };
+    asm volatile("vpbroadcastd %1, %0" : "=v"(x) : "m"(*reinterpret_cast<const Four*>(p)));
+  }
+  return x;
+}
+
+/// f(0), f(1), ... f(kCount - 1), each of its own constant: indices of arrays that GCC is to keep in
+/// registers.
+template <int kCount, typename F>
+[[gnu::always_inline]] inline void unrolled(const F& f) {
+  if constexpr (kCount > 0) {
+    unrolled<kCount - 1>(f);
+    f(std::integral_constant<int, kCount - 1>{});
+  }
+}
+
+/// Adds the products of four unsigned and four signed bytes to each sum, without saturation.
+inline void add_products(Sums& sums, Sums x, Sums w) {
+  asm volatile("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(x), "v"(w));
+}
+
 /// R rows x 16 * N outputs of int8 products. vpdpbusd multiplies unsigned by signed bytes and does not
 /// saturate. Signed features are shifted by 128 to become unsigned; what the shift adds, 128 times the sum of
 /// the offset's weights for an output, is tabled in g.offset_sums and taken off again.
 template <int R, int N, bool kSigned>
 inline void block_int8(const GatherGemm& g, int32_t k, int32_t n, const int8_t* const* source,
                        const int8_t* weight, int32_t* const* sums) {
-  __m512i acc[R][N];
-  for (int j = 0; j < N; ++j) {
-    const __m512i shift =
-        kSigned ? _mm512_loadu_si512(g.offset_sums + int64_t(k) * g.out_channels + n + 16 * j) : __m512i{};
-    for (int r = 0; r < R; ++r) {
-      acc[r][j] = _mm512_loadu_si512(sums[r] + 16 * j);
-      if (kSigned) acc[r][j] = _mm512_sub_epi32(acc[r][j], shift);
-    }
+  Sums acc[R][N];
+  unrolled<R>([&](auto r) __attribute__((always_inline)) {
+    unrolled<N>([&](auto j) __attribute__((always_inline)) { acc[r][j] = load_sums(sums[r] + 16 * j); });
+  });
+  if constexpr (kSigned) {
+    unrolled<N>([&](auto j) __attribute__((always_inline)) {
+      const Sums shift = load_sums(g.offset_sums + int64_t(k) * g.out_channels + n + 16 * j);
+      unrolled<R>([&](auto r) __attribute__((always_inline)) { acc[r][j] -= shift; });
+    });
   }
   const int64_t block = weight_at(g, 0, kOutputBlock);
   for (int32_t c = 0; c < g.in_channels; c += kInputQuad) {
-    __m512i w[N];
-    for (int j = 0; j < N; ++j) w[j] = _mm512_loadu_si512(weight + j * block + int64_t(c) * kOutputBlock);
-    for (int r = 0; r < R; ++r) {
-      int32_t four;
-      std::memcpy(&four, source[r] + c, 4);
-      const __m512i x = _mm512_set1_epi32(kSigned ? int32_t(uint32_t(four) ^ 0x80808080u) : four);
-      for (int j = 0; j < N; ++j) acc[r][j] = _mm512_dpbusd_epi32(acc[r][j], x, w[j]);
-    }
+    Sums w[N];
+    unrolled<N>([&](auto j) __attribute__((always_inline)) {
+      w[j] = load_bytes(weight + j * block + int64_t(c) * kOutputBlock);
+    });
+    unrolled<R>([&](auto r) __attribute__((always_inline)) {
+      const Sums x = four_bytes<kSigned>(source[r] + c);
+      unrolled<N>([&](auto j) __attribute__((always_inline)) { add_products(acc[r][j], x, w[j]); });
+    });
   }
-  for (int r = 0; r < R; ++r) {
-    for (int j = 0; j < N; ++j) _mm512_storeu_si512(sums[r] + 16 * j, acc[r][j]);
-  }
+  unrolled<R>([&](auto r) __attribute__((always_inline)) {
+    unrolled<N>([&](auto j) __attribute__((always_inline)) { store_sums(sums[r] + 16 * j, acc[r][j]); });
+  });
 }
 
 template <int R, int N>
@@ -114,34 +158,44 @@ template <int N>
 using UnsignedBlock = Int8Block<N, false>;
 
 /// Narrow layers: one row at a time with its sums in registers, since all weights stay in the first-level
-/// cache and handling lists of rows would cost more than the products. N blocks of 16 outputs. Two sums an
-/// output hide the latency of the products.
+/// cache and handling lists of rows would cost more than the products. N blocks of 16 outputs. Several
+/// sums an output hide the latency of the products.
 template <int N, bool kSigned>
 inline void rows_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* sums) {
   const int64_t block = weight_at(g, 0, kOutputBlock), slab = weight_at(g, 1, 0);
+  const int32_t channels = g.in_channels;
+  constexpr int kChains = N == 1 ? 4 : 2;
+  constexpr int32_t kQuad = kInputQuad * kOutputBlock;  // bytes of weights
   for (int64_t row = begin; row < end; ++row, sums += 16 * N) {
-    __m512i even[N], odd[N];
-    for (int j = 0; j < N; ++j) even[j] = odd[j] = _mm512_setzero_si512();
-    for_each_neighbour(g.map, row, [&](int32_t k, int32_t source_row) {
+    Sums acc[kChains][N] = {};
+    for_each_neighbour(g.map, row, [&](int32_t k, int32_t source_row) __attribute__((always_inline)) {
       const int8_t* source = static_cast<const int8_t*>(g.x) + int64_t(source_row) * g.x_stride;
       const int8_t* weight = static_cast<const int8_t*>(g.weight) + k * slab;
-      for (int32_t c = 0; c < g.in_channels; c += kInputQuad, weight += kInputQuad * kOutputBlock) {
-        int32_t four;
-        std::memcpy(&four, source + c, 4);
-        const __m512i x = _mm512_set1_epi32(kSigned ? int32_t(uint32_t(four) ^ 0x80808080u) : four);
-        for (int j = 0; j < N; ++j) {
-          __m512i& acc = (c / kInputQuad) % 2 ? odd[j] : even[j];
-          acc = _mm512_dpbusd_epi32(acc, x, _mm512_loadu_si512(weight + j * block));
-        }
+      const int8_t* const end_of_row = source + channels;
+      for (; source + kChains * kInputQuad <= end_of_row; source += kChains * kInputQuad) {
+        unrolled<kChains>([&](auto i) __attribute__((always_inline)) {
+          const Sums x = four_bytes<kSigned>(source + i * kInputQuad);
+          unrolled<N>([&](auto j) __attribute__((always_inline)) {
+            add_products(acc[i][j], x, load_bytes(weight + i * kQuad + j * block));
+          });
+        });
+        weight += kChains * kQuad;
       }
-      if (kSigned) {
-        for (int j = 0; j < N; ++j) {
-          even[j] = _mm512_sub_epi32(
-              even[j], _mm512_loadu_si512(g.offset_sums + int64_t(k) * g.out_channels + 16 * j));
-        }
+      for (; source < end_of_row; source += kInputQuad, weight += kQuad) {
+        const Sums x = four_bytes<kSigned>(source);
+        unrolled<N>([&](auto j) __attribute__((always_inline)) {
+          add_products(acc[0][j], x, load_bytes(weight + j * block));
+        });
+      }
+      if constexpr (kSigned) {
+        const int32_t* const shift = g.offset_sums + int64_t(k) * g.out_channels;
+        unrolled<N>([&](auto j) __attribute__((always_inline)) { acc[0][j] -= load_sums(shift + 16 * j); });
       }
     });
-    for (int j = 0; j < N; ++j) _mm512_storeu_si512(sums + 16 * j, _mm512_add_epi32(even[j], odd[j]));
+    unrolled<N>([&](auto j) __attribute__((always_inline)) {
+      unrolled<kChains - 1>([&](auto i) __attribute__((always_inline)) { acc[0][j] += acc[i + 1][j]; });
+      store_sums(sums + 16 * j, acc[0][j]);
+    });
   }
 }
 
@@ -207,15 +261,12 @@ int64_t float_loop(int64_t rounds) {
 }
 
 int64_t int8_loop(int64_t rounds) {
-  __m512i acc[12];
-  for (auto& a : acc) a = _mm512_setzero_si512();
-  const __m512i x = _mm512_set1_epi8(1), w = _mm512_set1_epi8(2);
+  Sums acc[12] = {};
+  const Sums x = Sums(_mm512_set1_epi8(1)), w = Sums(_mm512_set1_epi8(2));
   for (int64_t i = 0; i < rounds; ++i) {
-    for (auto& a : acc) {
-      a = _mm512_dpbusd_epi32(a, x, w);
-      asm volatile("" : "+v"(a));
-    }
+    for (auto& a : acc) add_products(a, x, w);
   }
+  for (auto& a : acc) asm volatile("" ::"v"(a));
   return rounds * 12 * 64 * 2;
 }
 
