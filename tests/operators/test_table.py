@@ -85,8 +85,9 @@ def test_every_operator_has_kernels_for_fake_tensors_and_both_devices(name: str)
 
 
 def test_nothing_is_registered_that_the_table_lacks() -> None:
-    helpers = {"product", "weight_gradient", "unsupported", "returned", "entry"}
+    helpers = {"product", "weight_gradient", "unsupported", "returned", "entry", "row_sums"}
     import scn_fx.capture.module_values
+    import scn_fx.capture.scattered
     import scn_fx.capture.unsupported
     import scn_fx.ops.products  # noqa: F401
 
