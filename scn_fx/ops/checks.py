@@ -39,6 +39,7 @@ __all__ = [
     "check_range",
     "check_sites",
     "check_within",
+    "common_dtype",
     "result_dtype",
     "shape_text",
     "to_half",
@@ -225,6 +226,14 @@ def to_half(name: str, what: str, tensor: torch.Tensor) -> torch.Tensor:
             f"{tensor.abs().max().item():g}. Rescale the model, or give the layer precision 'fp32'."
         )
     return half
+
+
+def common_dtype(tensors: Sequence[torch.Tensor]) -> torch.dtype:
+    """float16 if all `tensors` are, float32 as soon as one is."""
+    dtype = tensors[0].dtype
+    for each in tensors[1:]:
+        dtype = torch.promote_types(dtype, each.dtype)
+    return dtype
 
 
 def result_dtype(output_precision: str) -> torch.dtype:

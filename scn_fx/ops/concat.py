@@ -10,7 +10,7 @@ import torch
 
 from scn_fx.errors import SiteError
 from scn_fx.operators.concat import CONCAT
-from scn_fx.ops.checks import check_channels, check_features, shape_text
+from scn_fx.ops.checks import check_channels, check_features, common_dtype, shape_text
 from scn_fx.ops.dispatch import define, fake, only_shapes_matter
 
 __all__ = ["concat"]
@@ -20,13 +20,6 @@ def _check(inputs: Sequence[torch.Tensor], name: str) -> None:
     for position, each in enumerate(inputs):
         check_features(name, each, f"input {position}")
     check_channels(name, "the result", sum(each.shape[1] for each in inputs))
-
-
-def _dtype(inputs: Sequence[torch.Tensor]) -> torch.dtype:
-    dtype = inputs[0].dtype
-    for each in inputs[1:]:
-        dtype = torch.promote_types(dtype, each.dtype)
-    return dtype
 
 
 @define(CONCAT.name, CONCAT.schema)
@@ -41,14 +34,14 @@ def concat(inputs: Sequence[torch.Tensor], *, name: str) -> torch.Tensor:
             f"Layer {name!r}: all inputs must lie on the same sites, got "
             f"{', '.join(map(shape_text, inputs))}."
         )
-    return torch.cat([each.to(_dtype(inputs)) for each in inputs], 1)
+    return torch.cat([each.to(common_dtype(inputs)) for each in inputs], 1)
 
 
 @fake(concat)
 def _(inputs: Sequence[torch.Tensor], *, name: str) -> torch.Tensor:
     _check(inputs, name)
     width = sum(each.shape[1] for each in inputs)
-    return inputs[0].new_empty((inputs[0].shape[0], width), dtype=_dtype(inputs))
+    return inputs[0].new_empty((inputs[0].shape[0], width), dtype=common_dtype(inputs))
 
 
 def _save(

@@ -18,6 +18,7 @@ from scn_fx.ops.checks import (
     check_kernel_map,
     check_sites,
     check_within,
+    common_dtype,
     shape_text,
 )
 from scn_fx.ops.dispatch import define, fake, only_shapes_matter
@@ -119,13 +120,6 @@ def _check(inputs: Sequence[torch.Tensor], kernel_map: torch.Tensor, name: str) 
             )
 
 
-def _dtype(inputs: Sequence[torch.Tensor]) -> torch.dtype:
-    dtype = inputs[0].dtype
-    for each in inputs[1:]:
-        dtype = torch.promote_types(dtype, each.dtype)
-    return dtype
-
-
 @define(UNION.name, UNION.schema)
 def union(inputs: Sequence[torch.Tensor], kernel_map: torch.Tensor, *, name: str) -> torch.Tensor:
     """For each row of a union's map, int32 [M, K], the sum of its rows in the K `inputs`: [M, C].
@@ -136,7 +130,7 @@ def union(inputs: Sequence[torch.Tensor], kernel_map: torch.Tensor, *, name: str
     _check(inputs, kernel_map, name)
     made = torch.zeros((len(kernel_map), inputs[0].shape[1]), device=kernel_map.device)
     if only_shapes_matter():
-        return made.to(_dtype(inputs))
+        return made.to(common_dtype(inputs))
     known = is_known(kernel_map, tuple(map(len, inputs)))
     for part, (x, rows) in enumerate(zip(inputs, kernel_map.long().unbind(1), strict=True)):
         if not known:
@@ -144,7 +138,7 @@ def union(inputs: Sequence[torch.Tensor], kernel_map: torch.Tensor, *, name: str
         if len(x):
             there = (rows >= 0).unsqueeze(1)
             made = torch.where(there, made + x.float()[rows.clamp(min=0)], made)
-    return made.to(_dtype(inputs))
+    return made.to(common_dtype(inputs))
 
 
 def _check_rows(kernel_map: torch.Tensor, part: int, rows: int, name: str) -> None:
@@ -176,7 +170,7 @@ def _(indices: Sequence[torch.Tensor], **arguments: Any) -> tuple[torch.Tensor, 
 @fake(union)
 def _(inputs: Sequence[torch.Tensor], kernel_map: torch.Tensor, *, name: str) -> torch.Tensor:
     _check(inputs, kernel_map, name)
-    return inputs[0].new_empty((kernel_map.shape[0], inputs[0].shape[1]), dtype=_dtype(inputs))
+    return inputs[0].new_empty((kernel_map.shape[0], inputs[0].shape[1]), dtype=common_dtype(inputs))
 
 
 def _save(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -24,11 +25,12 @@ _ACTIVATIONS: tuple[Callable[[], nn.Module], ...] = (
 )  # fmt: skip
 
 
-class Step(nn.Module):
-    """One layer or block; `levels` holds the tensors that strided convolutions have left, with their keys."""
+class Step(nn.Module, ABC):
+    """One layer or block."""
 
+    @abstractmethod
     def forward(self, x: Any, levels: list[tuple[Any, str]]) -> Any:
-        raise NotImplementedError
+        """`levels` holds the tensors that strided convolutions have left, with their keys."""
 
 
 class Layer(Step):

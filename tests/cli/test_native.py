@@ -69,5 +69,5 @@ def test_what_has_its_form_already_refuses_the_option(folder: Path) -> None:
     assert "Concat" not in _types(file)
     shown = invoke("sensitivity", file, "--native", "--frames", folder, code=1).output
     assert "--native goes with a model" in shown
-    shown = invoke("export", "--model", MODEL, "--float", "--native", code=1).output
+    shown = invoke("export", "--model", MODEL, "--float", "--native", "-o", file, code=1).output
     assert "returns a captured graph, whose form is chosen" in shown

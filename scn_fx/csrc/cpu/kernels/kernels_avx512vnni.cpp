@@ -264,9 +264,9 @@ int64_t int8_loop(int64_t rounds) {
   Sums acc[12] = {};
   const Sums x = Sums(_mm512_set1_epi8(1)), w = Sums(_mm512_set1_epi8(2));
   for (int64_t i = 0; i < rounds; ++i) {
-    for (auto& a : acc) add_products(a, x, w);
+    unrolled<12>([&](auto k) __attribute__((always_inline)) { add_products(acc[k], x, w); });
   }
-  for (auto& a : acc) asm volatile("" ::"v"(a));
+  unrolled<12>([&](auto k) __attribute__((always_inline)) { asm volatile("" ::"v"(acc[k])); });
   return rounds * 12 * 64 * 2;
 }
 
