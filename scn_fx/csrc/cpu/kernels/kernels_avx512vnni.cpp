@@ -266,7 +266,6 @@ int64_t int8_loop(int64_t rounds) {
   for (int64_t i = 0; i < rounds; ++i) {
     unrolled<12>([&](auto k) __attribute__((always_inline)) { add_products(acc[k], x, w); });
   }
-  unrolled<12>([&](auto k) __attribute__((always_inline)) { asm volatile("" ::"v"(acc[k])); });
   return rounds * 12 * 64 * 2;
 }
 
