@@ -200,7 +200,7 @@ BufferBytes CpuExecutor::buffer_bytes() const {
   }
   b.activations = pool_.scratch_bytes();
   if (!held_) return b;
-  for (const std::vector<char>& slot : held_->slots) b.activations += int64_t(slot.capacity());
+  for (const LineVector<char>& slot : held_->slots) b.activations += int64_t(slot.capacity());
   b.activations += held_->half.bytes() + held_->floats.bytes();
   b.activations += held_->global_pool.bytes();
   for (const KernelMap& map : held_->maps) b.kernel_maps += map.bytes();

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/executor.h"
+#include "core/line_vector.h"
 #include "core/memory_budget.h"
 #include "core/parallel.h"
 #include "core/stage_timer.h"
@@ -112,7 +113,7 @@ class CpuExecutor final : public Executor {
     std::vector<SiteSet> sets;
     std::vector<int32_t> order;  // input row of each row of set 0
     std::vector<KernelMap> maps;
-    std::vector<std::vector<char>> slots;
+    std::vector<LineVector<char>> slots;
     std::vector<Size> slot_bytes;  // that this frame needs
     std::vector<std::unique_ptr<char[]>> dense;
     // of the current step

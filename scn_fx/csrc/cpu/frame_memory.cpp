@@ -83,7 +83,7 @@ void CpuExecutor::reserve_slots() {
     if (bytes > slot) slot = bytes;
   }
   for (size_t i = 0; i < needed.size(); ++i) {
-    std::vector<char>& slot = held_->slots[i];
+    LineVector<char>& slot = held_->slots[i];
     budget_.take(needed[i], kInput, "the values of its layers");
     if (slot.size() < needed[i].count()) slot.resize(needed[i].count());
   }

@@ -16,14 +16,22 @@ namespace {
 
 // A tile's sums should stay in the second-level cache (256 rows x 128 channels x 4 bytes = 128 KiB) while
 // each offset's weights are read once for all rows of the tile.
-constexpr int64_t kTileRows = 256;
-constexpr int64_t kRowsPerChunk = 1024;
+constexpr int64_t kMostTileRows = 256;
+constexpr int64_t kFinishedRows = 1024;  // without products: of a chunk
 
 int32_t round_up(int32_t n, int32_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
+/// Rows of a tile: fewer for kernels of so many offsets that their lists would leave the second-level cache.
+int64_t tile_rows(int32_t offsets) {
+  constexpr int64_t kMostListBytes = 1 << 20, kLeastTileRows = 16;
+  int64_t rows = kMostTileRows;
+  while (rows > kLeastTileRows && tile_list_bytes(rows, offsets) > kMostListBytes) rows /= 2;
+  return rows;
+}
+
 /// Sums of a tile, in whole cache lines.
-int64_t sum_bytes(int32_t out_padded) {
-  return (kTileRows * out_padded * int64_t(sizeof(int32_t)) + 63) / 64 * 64;
+int64_t sum_bytes(int64_t rows, int32_t out_padded) {
+  return (rows * out_padded * int64_t(sizeof(int32_t)) + 63) / 64 * 64;
 }
 
 }  // namespace
@@ -91,8 +99,9 @@ Size prepared_bytes(ElementType precision, int32_t out_channels, int32_t offsets
 }
 
 Size convolution_scratch(int32_t out_channels, int32_t offsets, int32_t in_channels) {
-  return Size(sum_bytes(round_up(out_channels, kOutputBlock))) +
-         gemm_scratch_bytes(kTileRows, offsets, round_up(in_channels, kInputQuad));
+  const int64_t rows = tile_rows(offsets);
+  return Size(sum_bytes(rows, round_up(out_channels, kOutputBlock))) +
+         gemm_scratch_bytes(rows, offsets, round_up(in_channels, kInputQuad));
 }
 
 Overflow run_convolution(const Kernels& kernels, const ConvConfig& config, const PreparedWeights& w,
@@ -117,15 +126,16 @@ Overflow run_convolution(const Kernels& kernels, const ConvConfig& config, const
   finish.scale = int8 ? w.scale.data() : nullptr;
   finish.bias = w.bias.data();
   OverflowCount lost;
-  const int64_t sums_end = sum_bytes(w.out_padded);
-  pool.reserve_scratch(sums_end + gemm_scratch_bytes(kTileRows, w.offsets, w.in_padded));
-  pool.for_each(rows, kRowsPerChunk, [&](int64_t chunk_begin, int64_t chunk_end, int thread) {
+  const int64_t tile = tile_rows(w.offsets), sums_end = sum_bytes(tile, w.out_padded);
+  pool.reserve_scratch(sums_end + gemm_scratch_bytes(tile, w.offsets, w.in_padded));
+  // chunks of one tile: the last ones leave few threads without work
+  pool.for_each(rows, kMostTileRows, [&](int64_t chunk_begin, int64_t chunk_end, int thread) {
     void* const sums = pool.scratch(thread);
     void* const scratch = static_cast<char*>(sums) + sums_end;
     Finish f = finish;
     Overflow chunk_lost{0, 0};
-    for (int64_t begin = chunk_begin; begin < chunk_end; begin += kTileRows) {
-      const int64_t end = std::min(chunk_end, begin + kTileRows);
+    for (int64_t begin = chunk_begin; begin < chunk_end; begin += tile) {
+      const int64_t end = std::min(chunk_end, begin + tile);
       if (int8) {
         int32_t* int_sums = static_cast<int32_t*>(sums);
         config.int8(g, begin, end, int_sums, scratch);
@@ -146,7 +156,7 @@ Overflow run_convolution(const Kernels& kernels, const ConvConfig& config, const
 
 Overflow run_finish(const Kernels& kernels, Finish finish, int64_t rows, ThreadPool& pool) {
   OverflowCount lost;
-  pool.for_each(rows, kRowsPerChunk, [&](int64_t begin, int64_t end, int) {
+  pool.for_each(rows, kFinishedRows, [&](int64_t begin, int64_t end, int) {
     Finish f = finish;
     // rows of sums count from `begin`
     if (f.float_sums) f.float_sums += begin * f.stride;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/layer.h"
+#include "core/line_vector.h"
 #include "core/parallel.h"
 #include "core/sizes.h"
 #include "core/types.h"
@@ -20,12 +21,12 @@ struct PreparedWeights {
   ElementType precision = ElementType::kFloat32;
   int32_t in_channels = 0, out_channels = 0, offsets = 0;
   int32_t in_padded = 0, out_padded = 0;
-  std::vector<int8_t> int8;  // packed, precision int8
-  std::vector<int32_t>
+  LineVector<int8_t> int8;  // packed, precision int8
+  LineVector<int32_t>
       offset_sums;              // [offsets, out_padded], precision int8: 128 * sums over the input channels
   std::vector<uint8_t> groups;  // quads per 16-bit sum, precision int8
   std::vector<int16_t> shifts;  // that those sums start at; empty if all are zero
-  std::vector<float> floats;    // packed, other precisions
+  LineVector<float> floats;     // packed, other precisions
   std::vector<float> scale;     // s_x * s_w[k], precision int8
   std::vector<float> bias;      // zeros when the layer has none
 };

@@ -137,7 +137,62 @@ Overflow finish_rows_of(const Finish& f, int64_t begin, int64_t end) {
   return lost;
 }
 
+/// Whether a finish makes sums of a convolution into int8 in one form, with a ReLU at the end or none, and
+/// adds nothing but int8: the layers in the middle of a network.
+inline bool is_plain_int8(const Finish& f) {
+  const ResidualView& r = f.residual;
+  const bool sums = f.int_sums || (f.float_sums && f.bias && f.stride % 16 == 0);
+  if (!sums || f.rounds || f.store_count != 1 || !is_usual(f)) return false;
+  if (r.other && (r.type != ElementType::kInt8 || f.activation.kind != ActivationKind::kNone)) return false;
+  const StoreView& s = f.stores[0];
+  return s.type == ElementType::kInt8 && !s.rounds_first && !s.rounds && s.columns >= f.channels;
+}
+
+/// Such a finish, without a question for each sixteen columns.
+template <bool kInt, bool kAdd, bool kRelu>
+inline void finish_plain_int8(const Finish& f, int64_t begin, int64_t end) {
+  const ResidualView& r = f.residual;
+  const StoreView& s = f.stores[0];
+  const Vec16 factor = splat16(s.factor), self_factor = splat16(r.scales.self_factor);
+  const Vec16 self_scale = splat16(r.scales.self_scale), other_scale = splat16(r.scales.other_scale);
+  const bool second = r.self_is_second;
+  for (int64_t row = begin; row < end; ++row) {
+    const int64_t at = (row - begin) * f.stride;
+    const int8_t* const others = kAdd ? static_cast<const int8_t*>(r.other) + row * r.stride : nullptr;
+    int8_t* const out = static_cast<int8_t*>(s.out) + row * s.stride;
+    for (int32_t n = 0; n < f.channels; n += 16) {
+      Vec16 y = kInt ? fma(from_int32(f.int_sums + at + n), load16(f.scale + n), load16(f.bias + n))
+                     : add(load16(f.float_sums + at + n), load16(f.bias + n));
+      if (kAdd) {
+        const Vec16 self = to_q(mul(y, self_factor)), other = from_int8(others + n);
+        y = second ? fma(other, other_scale, mul(self, self_scale))
+                   : fma(self, self_scale, mul(other, other_scale));
+      }
+      if (kRelu) y = relu(y);
+      store_q(out + n, to_q(mul(y, factor)));
+    }
+  }
+}
+
+template <bool kInt, bool kAdd>
+inline void finish_plain_int8(const Finish& f, int64_t begin, int64_t end) {
+  const bool relu =
+      f.activation.kind == ActivationKind::kRelu || f.stores[0].activation.kind == ActivationKind::kRelu;
+  relu ? finish_plain_int8<kInt, kAdd, true>(f, begin, end)
+       : finish_plain_int8<kInt, kAdd, false>(f, begin, end);
+}
+
 Overflow finish_rows(const Finish& f, int64_t begin, int64_t end) {
+  if (is_plain_int8(f)) {
+    if (f.int_sums) {
+      f.residual.other ? finish_plain_int8<true, true>(f, begin, end)
+                       : finish_plain_int8<true, false>(f, begin, end);
+    } else {
+      f.residual.other ? finish_plain_int8<false, true>(f, begin, end)
+                       : finish_plain_int8<false, false>(f, begin, end);
+    }
+    return {0, 0};
+  }
   return is_usual(f) ? finish_rows_of<true>(f, begin, end) : finish_rows_of<false>(f, begin, end);
 }
 
@@ -222,7 +277,7 @@ struct TilePairs {
 
 inline TilePairs list_pairs(const MapView& map, int64_t begin, int64_t end, void* scratch) {
   Pair* pairs = static_cast<Pair*>(scratch);
-  const int64_t room = end - begin;
+  const int64_t room = list_room(end - begin);
   int32_t* counts = reinterpret_cast<int32_t*>(pairs + map.offsets * room);
   std::memset(counts, 0, size_t(map.offsets) * sizeof(int32_t));
   for (int64_t row = begin; row < end; ++row) {

@@ -21,7 +21,8 @@ constexpr int32_t kOutputBlock = 16;      // output channels computed together
 constexpr int32_t kInt8RowMultiple = 16;  // bytes per int8 row
 constexpr int32_t kHalfRowMultiple = 8;  // float16 values per row, with kHalfPadding more behind the last row
 constexpr int32_t kHalfPadding = 16;     // that may be read
-constexpr int32_t kAccRows = 16;         // rows of sums computed together
+constexpr int32_t kAccRows = 16;         // rows of sums computed together, at most
+constexpr int32_t kRun = 3;              // offsets whose products may be added together
 constexpr int32_t kMostGroup = 8;        // quads whose products may be summed in 16 bits
 constexpr int32_t kShiftedGroup = 4;     // the same for sums that start at a shift instead of zero
 constexpr uint8_t kShifted = 0x80;       // marks such a group
@@ -139,9 +140,14 @@ static inline bool tiles_suit(int32_t in_channels, int32_t offsets) {
   return in_channels >= 32 && in_channels % 16 == 0 && int64_t(offsets) * in_channels <= kMostPanelDepth;
 }
 
-/// Room for the pairs of a tile by offset.
-static inline int64_t pair_list_bytes(int64_t tile_rows, int32_t offsets) {
-  return (offsets * (tile_rows * 2 + 1) * int64_t(sizeof(int32_t)) + 63) / 64 * 64;
+/// Entries between the lists of a tile: not a power of two, or the lists would share few lines of the
+/// first-level cache.
+static inline int64_t list_room(int64_t tile_rows) { return tile_rows + 8; }
+
+/// Room for the pairs of a tile by offset, or for its rows by run and which offsets of the run they have.
+static inline int64_t tile_list_bytes(int64_t tile_rows, int32_t offsets) {
+  const int64_t lists = (offsets + kRun - 1) / kRun * (int64_t(1) << kRun);
+  return (lists * (list_room(tile_rows) * 2 + 1) * int64_t(sizeof(int32_t)) + 63) / 64 * 64;
 }
 
 /// Scratch for the gemm functions: the pairs of a tile by offset and a few rows as float32, or a panel of

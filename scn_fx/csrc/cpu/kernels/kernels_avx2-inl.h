@@ -226,7 +226,7 @@ int64_t int8_loop(int64_t rounds) {
   uint64_t masks[kRows];
   int64_t first[kRows];
   int32_t inputs[kRows + kMapPadding], sums[kRows * kChannels];
-  Pair scratch[kRows + 1];
+  Pair scratch[kRows + 16];
   for (int32_t r = 0; r < kRows; ++r) {
     masks[r] = 1;
     first[r] = inputs[r] = r;

@@ -38,7 +38,7 @@ void gemm_float_rows(const GatherGemm& g, int64_t begin, int64_t end, float* acc
   const TilePairs tile = list_pairs(g.map, begin, end, scratch);
   const float* x = static_cast<const float*>(g.x);
   float* const widened =
-      reinterpret_cast<float*>(static_cast<char*>(scratch) + pair_list_bytes(end - begin, g.map.offsets));
+      reinterpret_cast<float*>(static_cast<char*>(scratch) + tile_list_bytes(end - begin, g.map.offsets));
   for (int32_t k = 0; k < g.map.offsets; ++k) {
     for (int32_t i = 0; i < tile.counts[k]; ++i) {
       const Pair& pair = tile.pairs[k * tile.room + i];

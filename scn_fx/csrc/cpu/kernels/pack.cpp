@@ -14,8 +14,8 @@ int32_t round_up(int32_t n, int32_t multiple) { return (n + multiple - 1) / mult
 }  // namespace
 
 int64_t gemm_scratch_bytes(int64_t tile_rows, int32_t offsets, int32_t in_channels) {
-  const int64_t widened = kAccRows * (in_channels + kHalfPadding) * int64_t(sizeof(float));
-  const int64_t lists = pair_list_bytes(tile_rows, offsets) + widened + 64;
+  const int64_t widened = kRun * kAccRows * (in_channels + kHalfPadding) * int64_t(sizeof(float));
+  const int64_t lists = tile_list_bytes(tile_rows, offsets) + widened + 64;
   const int64_t depth = int64_t(offsets) * in_channels;
   if (depth > kMostPanelDepth) return lists;
   // 32 rows in steps of 64 bytes, a row of zeros, addresses, and lists of offsets and steps
