@@ -18,6 +18,7 @@ namespace scn {
 namespace {
 
 constexpr int64_t kRowsPerChunk = 1024;
+constexpr int64_t kRowsAhead = 16;
 const std::string kInput = "The input";
 
 /// Channels of a row as it is stored.
@@ -254,14 +255,17 @@ void CpuExecutor::load(const Step& step, const FrameView& frame) {
   pool_.reserve_scratch((Size(kRowsPerChunk) * channels * sizeof(float)).value());
   pool_.for_each(frame.sites, kRowsPerChunk, [&](int64_t begin, int64_t end, int thread) {
     float* const buffer = static_cast<float*>(pool_.scratch(thread));
+    const int64_t row_bytes = int64_t(channels) * (frame.half ? 2 : 4);
+    const char* const features = static_cast<const char*>(frame.features);
     for (int64_t row = begin; row < end; ++row) {
-      const int64_t source = order[row];
+      // the order is the caller's, which no hardware can guess
+      if (row + kRowsAhead < frame.sites) __builtin_prefetch(features + order[row + kRowsAhead] * row_bytes);
+      const char* const source = features + order[row] * row_bytes;
       float* out = buffer + (row - begin) * channels;
       if (frame.half) {
-        kernels_.half_to_float(static_cast<const uint16_t*>(frame.features) + source * channels, out,
-                               channels);
+        kernels_.half_to_float(reinterpret_cast<const uint16_t*>(source), out, channels);
       } else {
-        std::memcpy(out, static_cast<const float*>(frame.features) + source * channels, size_t(channels) * 4);
+        for (int32_t c = 0; c < channels; ++c) std::memcpy(out + c, source + c * sizeof(float), sizeof(float));
       }
     }
     Finish f = stores;

@@ -14,10 +14,7 @@ namespace {
 
 /// Columns [n, n + count) of a row; rows of the caller need not be padded to sixteen.
 inline Vec16 load_columns(const float* row, int32_t n, int32_t count) {
-  if (count >= 16) return load16(row + n);
-  float tail[16] = {};
-  std::memcpy(tail, row + n, size_t(count) * sizeof(float));
-  return load16(tail);
+  return count >= 16 ? load16(row + n) : load_first(row + n, count);
 }
 
 inline Vec16 load_half_columns(const uint16_t* row, int32_t n, int32_t count) {
@@ -111,9 +108,7 @@ inline int64_t store_columns(const StoreView& s, int64_t row, int32_t n, Vec16 y
   } else if (count == 16) {
     store16(static_cast<float*>(s.out) + at, y);
   } else {
-    float tail[16];
-    store16(tail, y);
-    std::memcpy(static_cast<float*>(s.out) + at, tail, size_t(count) * sizeof(float));
+    store_first(static_cast<float*>(s.out) + at, y, count);
   }
   return lost > lost_first ? lost : lost_first;
 }

@@ -28,9 +28,8 @@ inline void rows_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* 
     const int32_t* input[2] = {g.map.inputs + g.map.first[row], g.map.inputs + g.map.first[row + two]};
     Sums acc[2][2][N];  // two chains an output, which hide the latency of the products
     // not by an initialiser: GCC fills memory with that, and loads it
-    unrolled<4 * N>([&](auto i) __attribute__((always_inline)) {
-      acc[i / (2 * N)][i / N % 2][i % N] = Sums{};
-    });
+    unrolled<4 * N>([&](auto i)
+                        __attribute__((always_inline)) { acc[i / (2 * N)][i / N % 2][i % N] = Sums{}; });
     for (int32_t word = 0; word < words; ++word) {
       const uint64_t mask[2] = {g.map.masks[row * words + word],
                                 two ? g.map.masks[(row + 1) * words + word] : 0};

@@ -17,6 +17,13 @@ using Vec16 = __m512;
 
 inline Vec16 load16(const float* p) { return _mm512_loadu_ps(p); }
 inline void store16(float* p, Vec16 v) { _mm512_storeu_ps(p, v); }
+// The first `count` < 16 lanes; the others are zero, or are not stored.
+inline Vec16 load_first(const float* p, int32_t count) {
+  return _mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), p);
+}
+inline void store_first(float* p, Vec16 v, int32_t count) {
+  _mm512_mask_storeu_ps(p, __mmask16((1u << count) - 1), v);
+}
 inline Vec16 splat16(float f) { return _mm512_set1_ps(f); }
 inline Vec16 from_int32(const int32_t* p) { return _mm512_cvtepi32_ps(_mm512_loadu_si512(p)); }
 inline Vec16 from_int8(const int8_t* p) {
