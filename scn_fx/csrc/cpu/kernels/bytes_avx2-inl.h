@@ -6,9 +6,27 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 namespace scn {
 namespace {
+
+/// A constant as an argument. Not std::integral_constant, whose conversion other files share.
+template <int kValue>
+struct Constant {
+  [[gnu::always_inline]] constexpr operator int() const { return kValue; }
+};
+
+template <int... kIndex, typename Body>
+[[gnu::always_inline]] inline void repeat_each(std::integer_sequence<int, kIndex...>, const Body& body) {
+  (body(Constant<kIndex>{}), ...);
+}
+/// body(0), body(1), … body(kTimes - 1) with constant arguments: loops over arrays of registers that are
+/// unrolled late stay in memory.
+template <int kTimes, typename Body>
+[[gnu::always_inline]] inline void repeat(const Body& body) {
+  repeat_each(std::make_integer_sequence<int, kTimes>{}, body);
+}
 
 /// acc += the sums of four products of unsigned bytes x and signed bytes w. x must be in [0, 127]: then two
 /// products sum to at most 2 * 127 * 128 = 32512, and the saturating add of vpmaddubsw never saturates.
@@ -28,6 +46,10 @@ inline __m256i broadcast4(const int8_t* p) {
 
 inline __m256i load32(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 inline void store32(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
+
+/// Keeps the compiler from adding in another order: it builds trees of all products first, which takes more
+/// registers than there are.
+[[gnu::always_inline]] inline void keep_order(__m256i& sum) { asm("" : "+x"(sum)); }
 
 /// R rows x 16 outputs of products at one offset.
 template <int R>

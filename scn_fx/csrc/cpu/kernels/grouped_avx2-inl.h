@@ -4,8 +4,6 @@
 // weights prove that they fit (plan_int8_groups).
 #pragma once
 
-#include <utility>
-
 #include "cpu/kernels/bytes_avx2-inl.h"
 #include "cpu/kernels/kernels.h"
 
@@ -13,44 +11,23 @@ namespace scn {
 namespace {
 
 #if !defined(__AVXVNNI__)
-/// A constant as an argument. Not std::integral_constant, whose conversion other files share.
-template <int kValue>
-struct Constant {
-  [[gnu::always_inline]] constexpr operator int() const { return kValue; }
-};
-
-template <int... kIndex, typename Body>
-[[gnu::always_inline]] inline void repeat_each(std::integer_sequence<int, kIndex...>, const Body& body) {
-  (body(Constant<kIndex>{}), ...);
-}
-/// body(0), body(1), … body(kTimes - 1) with constant arguments: loops over arrays of registers that are
-/// unrolled late stay in memory.
-template <int kTimes, typename Body>
-[[gnu::always_inline]] inline void repeat(const Body& body) {
-  repeat_each(std::make_integer_sequence<int, kTimes>{}, body);
-}
-
-/// Keeps the compiler from adding in another order: it builds trees of all products first, which takes more
-/// registers than there are.
-[[gnu::always_inline]] inline void keep_order(__m256i& sum) { asm("" : "+x"(sum)); }
-
 /// R rows x 16 outputs at one offset, kQuads quads of input channels in a 16-bit sum that starts at `shifts`,
 /// [quads / kQuads, 32], or with those of the first quad.
 template <int R, int kQuads, bool kStartShifted = false>
 inline void block_grouped(const int8_t* const* source, const int8_t* w, int32_t quads, int32_t* const* out,
                           [[maybe_unused]] const int16_t* shifts = nullptr) {
-  // From four quads on, the 32-bit sums are touched so rarely that they may stay in the cache, which leaves
-  // registers for more rows.
-  constexpr bool kInMemory = kQuads >= 4;
+  // Rows whose 32-bit sums have registers. From four quads on, these sums are touched so rarely that they may
+  // stay in the cache, which leaves registers for more rows. With two quads and four rows, compilers that may
+  // choose put other sums on the stack; with two rows kept, Clang 14 does so with weights.
+  constexpr int kKept = kQuads >= 4 ? 0 : R < 4 ? R : 1;
   const __m256i ones = _mm256_set1_epi16(1);
-  __m256i acc[R][2];
-  if constexpr (!kInMemory) {
-    repeat<R>([&](auto r) __attribute__((always_inline)) {
-      acc[r][0] = load32(out[r]);
-      acc[r][1] = load32(out[r] + 8);
-    });
-  }
-  for (int32_t q = 0; q < quads; q += kQuads, w += 64 * kQuads) {
+  [[maybe_unused]] __m256i acc[R][2];
+  repeat<kKept>([&](auto r) __attribute__((always_inline)) {
+    acc[r][0] = load32(out[r]);
+    acc[r][1] = load32(out[r] + 8);
+  });
+  const int8_t* const end = w + 64 * int64_t(quads);
+  for (int64_t q = 0; w < end; q += kQuads, w += 64 * kQuads) {
     __m256i sum[R][2];
     if constexpr (kStartShifted) {
       repeat<R>([&](auto r) __attribute__((always_inline)) {
@@ -74,21 +51,19 @@ inline void block_grouped(const int8_t* const* source, const int8_t* w, int32_t 
     repeat<R>([&](auto r) __attribute__((always_inline)) {
       repeat<2>([&](auto h) __attribute__((always_inline)) {
         const __m256i wide = _mm256_madd_epi16(sum[r][h], ones);
-        if constexpr (kInMemory) {
-          store32(out[r] + 8 * h, _mm256_add_epi32(load32(out[r] + 8 * h), wide));
-        } else {
+        if constexpr (r < kKept) {
           acc[r][h] = _mm256_add_epi32(acc[r][h], wide);
           keep_order(acc[r][h]);
+        } else {
+          store32(out[r] + 8 * h, _mm256_add_epi32(load32(out[r] + 8 * h), wide));
         }
       });
     });
   }
-  if constexpr (!kInMemory) {
-    repeat<R>([&](auto r) __attribute__((always_inline)) {
-      store32(out[r], acc[r][0]);
-      store32(out[r] + 8, acc[r][1]);
-    });
-  }
+  repeat<kKept>([&](auto r) __attribute__((always_inline)) {
+    store32(out[r], acc[r][0]);
+    store32(out[r] + 8, acc[r][1]);
+  });
 }
 
 /// One row and N blocks of 16 outputs, `block` bytes of weights apart, at one offset: sums[2 * N] of 32 bits,

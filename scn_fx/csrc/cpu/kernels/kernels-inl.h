@@ -195,20 +195,22 @@ Overflow finish_rows(const Finish& f, int64_t begin, int64_t end) {
 template <bool kFused>
 void add_outer(const float* rows, int32_t outs, const float* columns, int32_t width, int64_t pairs,
                float* sums) {
-  for (int32_t o = 0; o < outs; o += 4) {
+  // Without fused multiply-adds a Vec16 takes four of the sixteen registers of SSE.
+  constexpr int kRows = kFused ? 4 : 2;
+  for (int32_t o = 0; o < outs; o += kRows) {
     for (int32_t c = 0; c < width; c += 16) {
       float* const to = sums + int64_t(o) * width + c;
-      Vec16 acc[4];
-      for (int j = 0; j < 4; ++j) acc[j] = load16(to + int64_t(j) * width);
+      Vec16 acc[kRows];
+      for (int j = 0; j < kRows; ++j) acc[j] = load16(to + int64_t(j) * width);
       for (int64_t p = 0; p < pairs; ++p) {
         const Vec16 x = load16(columns + p * width + c);
         const float* const g = rows + p * outs + o;
-        for (int j = 0; j < 4; ++j) {
+        for (int j = 0; j < kRows; ++j) {
           const Vec16 factor = splat16(g[j]);
           acc[j] = kFused ? fma(factor, x, acc[j]) : add(mul(factor, x), acc[j]);
         }
       }
-      for (int j = 0; j < 4; ++j) store16(to + int64_t(j) * width, acc[j]);
+      for (int j = 0; j < kRows; ++j) store16(to + int64_t(j) * width, acc[j]);
     }
   }
 }

@@ -153,6 +153,9 @@ inline void products(const Panel& p, const int8_t* weight, int64_t block, int32_
   if constexpr (M == 2) SCN_TILE_ZERO(2);
   if constexpr (M == 2 && N == 2) SCN_TILE_ZERO(3);
   const int8_t* lower = p.rows + kTileRows * p.stride;
+#if defined(__clang__)
+#pragma clang loop unroll(disable)  // two steps at once take more addresses than there are registers
+#endif
   for (int32_t i = 0; i < p.step_count; ++i) {
     const int64_t column = int64_t(p.steps[i]) * kStep;
     const int8_t* w = weight + column * kOutputBlock;

@@ -18,15 +18,15 @@ inline void block_s8(const int8_t* const* source, const int8_t* w, int32_t quads
   __m256i acc[R][2];  // lanes hold partial sums of one output each: pairs (c0, c1) and (c2, c3) are added at
                       // the end
   __m256i low[R][2];
-  for (int r = 0; r < R; ++r) {
-    for (int h = 0; h < 2; ++h) acc[r][h] = low[r][h] = _mm256_setzero_si256();
-  }
+  repeat<R>([&](auto r) __attribute__((always_inline)) {
+    repeat<2>([&](auto h) __attribute__((always_inline)) { acc[r][h] = low[r][h] = _mm256_setzero_si256(); });
+  });
   for (int32_t q = 0; q < quads; ++q, w += 64) {
     __m256i wide[4];  // 4 outputs x 4 channels each
-    for (int i = 0; i < 4; ++i) {
+    repeat<4>([&](auto i) __attribute__((always_inline)) {
       wide[i] = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w + 16 * i)));
-    }
-    for (int r = 0; r < R; ++r) {
+    });
+    repeat<R>([&](auto r) __attribute__((always_inline)) {
       int32_t four;
       std::memcpy(&four, source[r] + 4 * q, 4);
       const __m256i x = _mm256_broadcastq_epi64(_mm_cvtepi8_epi16(_mm_cvtsi32_si128(four)));
@@ -34,17 +34,22 @@ inline void block_s8(const int8_t* const* source, const int8_t* w, int32_t quads
       acc[r][0] = _mm256_add_epi32(acc[r][0], _mm256_madd_epi16(x, wide[1]));
       low[r][1] = _mm256_add_epi32(low[r][1], _mm256_madd_epi16(x, wide[2]));
       acc[r][1] = _mm256_add_epi32(acc[r][1], _mm256_madd_epi16(x, wide[3]));
-    }
+      if constexpr (R > 1) {  // GCC 12 copies each sum once a round, and has no registers left for one
+        repeat<2>([&](auto h) __attribute__((always_inline)) {
+          keep_order(low[r][h]);
+          keep_order(acc[r][h]);
+        });
+      }
+    });
   }
-  for (int r = 0; r < R; ++r) {
-    for (int h = 0; h < 2; ++h) {
+  repeat<R>([&](auto r) __attribute__((always_inline)) {
+    repeat<2>([&](auto h) __attribute__((always_inline)) {
       // hadd gives outputs 0 1 4 5 | 2 3 6 7 of the eight: put the pairs back in order
       const __m256i sums =
           _mm256_permute4x64_epi64(_mm256_hadd_epi32(low[r][h], acc[r][h]), _MM_SHUFFLE(3, 1, 2, 0));
-      __m256i* target = reinterpret_cast<__m256i*>(out[r] + 8 * h);
-      _mm256_storeu_si256(target, _mm256_add_epi32(_mm256_loadu_si256(target), sums));
-    }
-  }
+      store32(out[r] + 8 * h, _mm256_add_epi32(load32(out[r] + 8 * h), sums));
+    });
+  });
 }
 
 template <int R>
