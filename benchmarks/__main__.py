@@ -5,7 +5,8 @@
 `python -m benchmarks layer` times single layers kernel by kernel, see benchmarks.layer; `python -m benchmarks
 soak` runs many frames, see benchmarks.soak; `python -m benchmarks accuracy` says what int8 costs on trained
 networks, see benchmarks.accuracy; `python -m benchmarks models` says which networks pass every stage, see
-benchmarks.models; `python -m benchmarks speed` times other networks beside spconv, see benchmarks.speed.
+benchmarks.models; `python -m benchmarks speed` times other networks beside spconv, see benchmarks.speed;
+`python -m benchmarks growth` times denser and denser frames and batches, see benchmarks.growth.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ from scn_fx.files.atomic import write_file
 def command(ctx: click.Context, no_memory: bool, report_file: Path | None, **options: Any) -> None:
     """Everything that can be measured, the tables, and which goals are reached: exit 1 if one is missed.
 
-    `python -m benchmarks layer`, `soak`, `accuracy`, `models` and `speed` are more, each with its own --help.
+    `python -m benchmarks layer`, `soak`, `accuracy`, `models`, `speed` and `growth` are more, each with
+    its own --help.
     """
     try:
         settings = make_settings(memory=not no_memory, **options)
@@ -79,6 +81,10 @@ def main(arguments: list[str] | None = None) -> int:
         from benchmarks.speed.__main__ import main as speed
 
         return speed(arguments[1:])
+    if arguments[:1] == ["growth"]:
+        from benchmarks.growth.__main__ import main as growth  # needs torch and onnx
+
+        return growth(arguments[1:])
     try:
         return int(command.main(arguments, prog_name="python -m benchmarks", standalone_mode=False) or 0)
     except click.ClickException as error:

@@ -59,12 +59,12 @@ class Peer:
         self._model = model
         self._arguments: tuple[Any, ...] | None = None
 
-    def load(self, features: Any, indices: Any) -> None:
+    def load(self, features: Any, indices: Any, batch_size: int = 1) -> None:
         """Take the frame to run: tensors [N, C] and int32 [N, 4], where the model lies and in its dtype."""
-        self._arguments = self._model.arguments(features, indices)
+        self._arguments = self._model.arguments(features, indices, batch_size)
 
     def run(self) -> Any:
-        """The dense map [1, C, H, W] of the loaded frame."""
+        """The dense map [batch size, C, H, W] of the loaded frame."""
         import torch
 
         if self._arguments is None:
@@ -93,10 +93,11 @@ class SpconvPeer(Peer):
                 module.algo = ConvAlgo.Native  # the only one of the CPU build
         self._torch: Any = torch
 
-    def load(self, features: npt.NDArray[Any], indices: npt.NDArray[np.int32]) -> None:
+    def load(self, features: npt.NDArray[Any], indices: npt.NDArray[np.int32], batch_size: int = 1) -> None:
         """Take the frame to run: features [N, C], indices int32 [N, 4]."""
-        arrays = (features.astype(np.float32), indices)
-        super().load(*(self._torch.from_numpy(array) for array in arrays))
+        arrays = (features.astype(np.float32), np.asarray(indices))
+        tensors = [self._torch.from_numpy(array) for array in arrays]
+        super().load(tensors[0], tensors[1], batch_size)
 
     def __call__(self, threads: int) -> Any:
         """The dense map of the loaded frame, computed on `threads` threads."""

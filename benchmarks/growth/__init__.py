@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Time against voxels and against batch size; behind `python -m benchmarks growth`."""
