@@ -83,7 +83,7 @@ struct Int8Block {
   using X = int8_t;
   using W = int8_t;
   using A = int32_t;
-  static constexpr int kRows = N == 4 ? 6 : 12, kOutputs = 16 * N;
+  static constexpr int kRows = N == 4 ? 6 : 8, kOutputs = 16 * N;
   template <int R>
   static inline void run(const GatherGemm& g, const Pattern& p, int32_t n, const X* const* x, const W* weight,
                          A* const* sums) {
@@ -96,7 +96,7 @@ struct FloatBlock {
   using X = float;
   using W = float;
   using A = float;
-  static constexpr int kRows = N == 4 ? 6 : 12, kOutputs = 16 * N;
+  static constexpr int kRows = N == 4 ? 6 : 8, kOutputs = 16 * N;
   template <int R>
   static inline void run(const GatherGemm& g, const Pattern& p, int32_t, const X* const* x, const W* weight,
                          A* const* sums) {

@@ -19,9 +19,9 @@ alignas(64) const int8_t kZeros[32] = {};
 /// block_int8.
 template <int N, int kQuads, bool kSigned>
 inline void rows_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* sums) {
-  const int64_t block = weight_at(g, 0, kOutputBlock), slab = weight_at(g, 1, 0);
-  const int32_t words = g.map.mask_words, quads = g.in_channels / kInputQuad;
   constexpr int32_t kQuad = kInputQuad * kOutputBlock;  // bytes of weights
+  const int32_t words = g.map.mask_words, quads = kQuads > 0 ? kQuads : g.in_channels / kInputQuad;
+  const int64_t block = weight_at(g, 0, kOutputBlock), slab = int64_t(quads) * kQuad;
   const uintptr_t zeros = reinterpret_cast<uintptr_t>(kZeros), x = reinterpret_cast<uintptr_t>(g.x) - zeros;
   for (int64_t row = begin; row < end; row += 2, sums += 2 * 16 * N) {
     const bool two = row + 1 < end;
@@ -30,24 +30,26 @@ inline void rows_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* 
     // not by an initialiser: GCC fills memory with that, and loads it
     unrolled<4 * N>([&](auto i)
                         __attribute__((always_inline)) { acc[i / (2 * N)][i / N % 2][i % N] = Sums{}; });
-    for (int32_t word = 0; word < words; ++word) {
-      const uint64_t mask[2] = {g.map.masks[row * words + word],
-                                two ? g.map.masks[(row + 1) * words + word] : 0};
-      for (uint64_t either = mask[0] | mask[1]; either; either &= either - 1) {
-        const int32_t bit = __builtin_ctzll(either);
+    for (int32_t half = 0; half < 2 * words; ++half) {
+      const uint64_t* const of_row = g.map.masks + row * words + half / 2;
+      const int32_t shift = half % 2 * 32;
+      // half a word of either row in one register, since there are few
+      const uint64_t both = uint32_t(of_row[0] >> shift) | (two ? of_row[words] >> shift << 32 : 0);
+      const int8_t* const half_weight = static_cast<const int8_t*>(g.weight) + half * 32 * slab;
+      for (uint32_t either = uint32_t(both | both >> 32); either; either &= either - 1) {
+        const int32_t bit = __builtin_ctz(either);
+        const uint64_t from_bit = both >> bit;
         const int8_t* source[2];
         unrolled<2>([&](auto r) __attribute__((always_inline)) {
-          const uintptr_t there = mask[r] >> bit & 1;
+          const uintptr_t there = from_bit >> (32 * r) & 1;
           // of a row without it, the next entry is read for nothing
           const uintptr_t at = x + uintptr_t(*input[r] * g.x_stride);
           source[r] = reinterpret_cast<const int8_t*>(zeros + (at & (0 - there)));
           input[r] += there;
         });
-        const int64_t k = word * 64 + bit;
         const int8_t* weight[N];
-        unrolled<N>([&](auto j) __attribute__((always_inline)) {
-          weight[j] = static_cast<const int8_t*>(g.weight) + k * slab + j * block;
-        });
+        unrolled<N>([&](auto j)
+                        __attribute__((always_inline)) { weight[j] = half_weight + bit * slab + j * block; });
         // one closure, called as it is: GCC keeps what a closure within another refers to on the stack
         const auto quad = [&](auto q) __attribute__((always_inline)) {
           constexpr int chain = decltype(q)::value % 2;
@@ -70,7 +72,7 @@ inline void rows_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* 
         }
         if constexpr (kSigned) {
           unrolled<N>([&](auto j) __attribute__((always_inline)) {
-            const Sums shift = load_sums(g.offset_sums + k * g.out_channels + 16 * j);
+            const Sums shift = load_sums(g.offset_sums + (half * 32 + bit) * g.out_channels + 16 * j);
             unrolled<2>([&](auto r) __attribute__((always_inline)) { acc[0][r][j] -= shift; });
           });
         }
