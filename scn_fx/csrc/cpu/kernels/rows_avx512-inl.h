@@ -20,7 +20,8 @@ alignas(64) const int8_t kZeros[32] = {};
 template <int N, int kQuads, bool kSigned>
 inline void rows_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* sums) {
   constexpr int32_t kQuad = kInputQuad * kOutputBlock;  // bytes of weights
-  const int32_t words = g.map.mask_words, quads = kQuads > 0 ? kQuads : g.in_channels / kInputQuad;
+  const int32_t words = g.map.mask_words, halves = (g.map.offsets + 31) / 32;
+  const int32_t quads = kQuads > 0 ? kQuads : g.in_channels / kInputQuad;
   const int64_t block = weight_at(g, 0, kOutputBlock), slab = int64_t(quads) * kQuad;
   const uintptr_t zeros = reinterpret_cast<uintptr_t>(kZeros), x = reinterpret_cast<uintptr_t>(g.x) - zeros;
   for (int64_t row = begin; row < end; row += 2, sums += 2 * 16 * N) {
@@ -30,7 +31,7 @@ inline void rows_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* 
     // not by an initialiser: GCC fills memory with that, and loads it
     unrolled<4 * N>([&](auto i)
                         __attribute__((always_inline)) { acc[i / (2 * N)][i / N % 2][i % N] = Sums{}; });
-    for (int32_t half = 0; half < 2 * words; ++half) {
+    for (int32_t half = 0; half < halves; ++half) {
       const uint64_t* const of_row = g.map.masks + row * words + half / 2;
       const int32_t shift = half % 2 * 32;
       // half a word of either row in one register, since there are few
