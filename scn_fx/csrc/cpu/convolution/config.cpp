@@ -20,13 +20,8 @@ bool narrow(const ConvProblem& p) {
 }
 #if defined(__x86_64__)
 bool tiles(const ConvProblem& p) { return tiles_suit(padded(p.in_channels, kInputQuad), p.offsets); }
-bool narrow_unsigned(const ConvProblem& p) { return narrow(p) && p.nonnegative; }
 // Rows of one word of the map's masks.
-bool few_unsigned(const ConvProblem& p) { return narrow_unsigned(p) && p.offsets <= 64; }
-// Measured on Sapphire Rapids: 16 channels in 3.1 ms with 256 bits, 3.8 with 512; 32 channels in 9.0
-// and 12.4.
-bool few_unsigned_256(const ConvProblem& p) { return few_unsigned(p) && has_avxvnni(); }
-bool narrow_unsigned_256(const ConvProblem& p) { return narrow_unsigned(p) && has_avxvnni(); }
+bool few_unsigned(const ConvProblem& p) { return narrow(p) && p.nonnegative && p.offsets <= 64; }
 bool one_block(const ConvProblem& p, int32_t most) {
   return !p.half && p.in_channels <= most && p.out_channels <= kOutputBlock;
 }
@@ -48,8 +43,6 @@ struct Line {
 const Line<Int8Gemm> kInt8Lines[] = {
 #if defined(__x86_64__)
     {"amx tiles", "amx", tiles, &kAmxKernels, &Kernels::blocks_int8},
-    {"avxvnni rows", "amx avx512vnni", few_unsigned_256, &kAvxVnniKernels, &Kernels::rows_int8},
-    {"avxvnni blocks", "amx avx512vnni", narrow_unsigned_256, &kAvxVnniKernels, &Kernels::blocks_int8},
     {"avx512vnni rows", "amx avx512vnni", narrow, &kAvx512VnniKernels, &Kernels::rows_int8},
     {"avx512vnni blocks", "amx avx512vnni", any, &kAvx512VnniKernels, &Kernels::blocks_int8},
     {"avxvnni rows", "avxvnni", few_unsigned, &kAvxVnniKernels, &Kernels::rows_int8},

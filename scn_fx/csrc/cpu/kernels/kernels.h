@@ -179,11 +179,6 @@ extern const Kernels kAvx512VnniKernels;
 extern const Kernels kAmxKernels;
 #endif
 
-#if defined(__x86_64__)
-/// Whether the kernels of kAvxVnniKernels run here.
-bool has_avxvnni();
-#endif
-
 /// The table for this processor, or the one that the environment variable SCN_FX_ISA names (portable, avx2,
 /// avxvnni, avx512vnni, amx).
 const Kernels& select_kernels();

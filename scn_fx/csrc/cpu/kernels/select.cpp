@@ -46,6 +46,14 @@ bool has_avx2() {
   const bool f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & (1u << 29));
   return f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
+
+/// Whether the kernels of kAvxVnniKernels run here; after __builtin_cpu_init().
+bool has_avxvnni() {
+  // __builtin_cpu_supports knows "avxvnni" only from GCC 13 on: leaf 7, subleaf 1, EAX bit 4. The kernels
+  // also need what every such processor has, and AVX registers that the operating system saves.
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & (1u << 4)) && has_avx2();
+}
 #endif
 
 /// The tables that this processor runs, best first.
@@ -68,20 +76,6 @@ std::vector<const Kernels*> usable_tables() {
 }
 
 }  // namespace
-
-#if defined(__x86_64__)
-bool has_avxvnni() {
-  // __builtin_cpu_supports knows "avxvnni" only from GCC 13 on: leaf 7, subleaf 1, EAX bit 4. The kernels
-  // also need what every such processor has, and AVX registers that the operating system saves.
-  static const bool has = [] {
-    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-    if (!__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) || !(eax & (1u << 4))) return false;
-    __builtin_cpu_init();
-    return has_avx2();
-  }();
-  return has;
-}
-#endif
 
 bool runs_here(const Kernels& table) {
   const std::vector<const Kernels*> usable = usable_tables();
