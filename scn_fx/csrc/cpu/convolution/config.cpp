@@ -22,11 +22,12 @@ bool narrow(const ConvProblem& p) {
 bool tiles(const ConvProblem& p) { return tiles_suit(padded(p.in_channels, kInputQuad), p.offsets); }
 // Rows of one word of the map's masks.
 bool few_unsigned(const ConvProblem& p) { return narrow(p) && p.nonnegative && p.offsets <= 64; }
-bool one_block(const ConvProblem& p, int32_t most) {
-  return !p.half && p.in_channels <= most && p.out_channels <= kOutputBlock;
+// Above 8 input channels, loading and storing sums at each offset costs less than offsets that rows lack.
+bool few_floats(const ConvProblem& p, int32_t outputs) {
+  return !p.half && p.in_channels <= 8 && p.out_channels <= outputs;
 }
-bool few_floats_512(const ConvProblem& p) { return one_block(p, 16); }
-bool few_floats_256(const ConvProblem& p) { return one_block(p, 8); }
+bool few_floats_512(const ConvProblem& p) { return few_floats(p, 2 * kOutputBlock); }
+bool few_floats_256(const ConvProblem& p) { return few_floats(p, kOutputBlock); }
 #endif
 
 /// A kernel, and the instruction sets (the names of their tables) that choose it where it suits.

@@ -123,7 +123,7 @@ void rows_any_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* acc
 }
 
 void rows_any_float(const GatherGemm& g, int64_t begin, int64_t end, float* acc, void*, bool) {
-  rows_float<4>(g, begin, end, acc);
+  g.out_channels == 16 ? rows_float<4, 1>(g, begin, end, acc) : rows_float<4, 2>(g, begin, end, acc);
 }
 
 void gemm_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* acc, void* scratch) {

@@ -100,18 +100,18 @@ inline void rows_int8(const GatherGemm& g, int64_t begin, int64_t end, int32_t* 
                        : rows_int8<2, kSigned>(g, begin, end, sums);
 }
 
-/// Input layers, R rows at a time: one chain of fused multiply-adds an output, as the numerics specify, and
-/// none for an offset that a row does not have.
-template <int R>
+/// Input layers, R rows and N blocks of 16 outputs at a time: one chain of fused multiply-adds an output, as
+/// the numerics specify, and none for an offset that a row does not have.
+template <int R, int N>
 inline void rows_float(const GatherGemm& g, int64_t begin, int64_t end, float* sums) {
-  const int64_t slab = weight_at(g, 1, 0);
+  const int64_t block = weight_at(g, 0, kOutputBlock), slab = weight_at(g, 1, 0);
   const int32_t words = g.map.mask_words, channels = g.in_channels;
-  for (int64_t row = begin; row < end; row += R, sums += 16 * R) {
+  for (int64_t row = begin; row < end; row += R, sums += 16 * N * R) {
     const int32_t* input[R];
-    __m512 acc[R];
+    __m512 acc[R][N];
     unrolled<R>([&](auto r) __attribute__((always_inline)) {
       input[r] = g.map.inputs + g.map.first[row + r < end ? row + r : row];
-      acc[r] = _mm512_setzero_ps();
+      unrolled<N>([&](auto j) __attribute__((always_inline)) { acc[r][j] = _mm512_setzero_ps(); });
     });
     for (int32_t word = 0; word < words; ++word) {
       uint64_t mask[R], any = 0;
@@ -132,15 +132,22 @@ inline void rows_float(const GatherGemm& g, int64_t begin, int64_t end, float* s
           input[r] += present;
         });
         for (int32_t c = 0; c < channels; ++c, weight += kOutputBlock) {
-          const __m512 w = _mm512_loadu_ps(weight);
+          __m512 w[N];
+          unrolled<N>([&](auto j)
+                          __attribute__((always_inline)) { w[j] = _mm512_loadu_ps(weight + j * block); });
           unrolled<R>([&](auto r) __attribute__((always_inline)) {
-            acc[r] = _mm512_mask3_fmadd_ps(_mm512_set1_ps(x[r][c]), w, acc[r], there[r]);
+            const __m512 value = _mm512_set1_ps(x[r][c]);
+            unrolled<N>([&](auto j) __attribute__((always_inline)) {
+              acc[r][j] = _mm512_mask3_fmadd_ps(value, w[j], acc[r][j], there[r]);
+            });
           });
         }
       }
     }
     unrolled<R>([&](auto r) __attribute__((always_inline)) {
-      if (row + r < end) _mm512_storeu_ps(sums + 16 * r, acc[r]);
+      unrolled<N>([&](auto j) __attribute__((always_inline)) {
+        if (row + r < end) _mm512_storeu_ps(sums + 16 * (r * N + j), acc[r][j]);
+      });
     });
   }
 }
