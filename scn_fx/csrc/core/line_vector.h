@@ -20,7 +20,6 @@ struct LineAllocator {
   LineAllocator(const LineAllocator<U>&) {}
 
   T* allocate(size_t count) {
-    if (count > size_t(-1) / sizeof(T)) throw std::bad_array_new_length();
     return static_cast<T*>(::operator new(count * sizeof(T), kLine));
   }
   void deallocate(T* memory, size_t) noexcept { ::operator delete(memory, kLine); }
