@@ -33,23 +33,28 @@ __device__ __forceinline__ void add_float(const ResidualView& r, float (&y)[Rows
   // A row ends where its stored channels end; there are none beyond, and their values are zero.
   if (place.channel * element >= r.stride) return;
   const char* const first = static_cast<const char*>(r.other) + place.channel * element;
+  if (element == 2) {
+    Words<Run * 2> words[Rows::kCount] = {};
+#pragma unroll
+    for (int i = 0; i < Rows::kCount; ++i)
+      load_words_if<Run * 2>(words[i], first + int64_t(place.row_of(i)) * r.stride, place.exists(i));
+#pragma unroll
+    for (int i = 0; i < Rows::kCount; ++i) {
+#pragma unroll
+      for (int k = 0; k < Run; k += 2) {
+        const float2 two = __half22float2(*reinterpret_cast<const __half2*>(&words[i][k / 2]));
+        y[i][k] = __fadd_rn(y[i][k], two.x);
+        y[i][k + 1] = __fadd_rn(y[i][k + 1], two.y);
+      }
+    }
+    return;
+  }
 #pragma unroll
   for (int i = 0; i < Rows::kCount; ++i) {
     if (!place.exists(i)) continue;
     const char* const from = first + int64_t(place.row_of(i)) * r.stride;
-    if (element == 2) {
-      Words<Run * 2> words;
-      load_words<Run * 2>(words, from);
 #pragma unroll
-      for (int k = 0; k < Run; k += 2) {
-        const float2 two = __half22float2(*reinterpret_cast<const __half2*>(&words[k / 2]));
-        y[i][k] = __fadd_rn(y[i][k], two.x);
-        y[i][k + 1] = __fadd_rn(y[i][k + 1], two.y);
-      }
-    } else {
-#pragma unroll
-      for (int k = 0; k < Run; ++k) y[i][k] = __fadd_rn(y[i][k], reinterpret_cast<const float*>(from)[k]);
-    }
+    for (int k = 0; k < Run; ++k) y[i][k] = __fadd_rn(y[i][k], reinterpret_cast<const float*>(from)[k]);
   }
 }
 

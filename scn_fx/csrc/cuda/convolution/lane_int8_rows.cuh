@@ -16,7 +16,7 @@ __device__ __forceinline__ void fetch_residual(LaneResidual<Rows::kCount, Run>& 
   for (int i = 0; i < Rows::kCount; ++i) {
 #pragma unroll
     for (int k = 0; k < (Run + 3) / 4; ++k) words[i][k] = 0;
-    if (wanted && place.exists(i)) load_words<Run>(words[i], from + int64_t(place.row_of(i)) * r.stride);
+    load_words_if<Run>(words[i], from + int64_t(place.row_of(i)) * r.stride, wanted && place.exists(i));
   }
 }
 

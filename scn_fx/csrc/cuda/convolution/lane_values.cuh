@@ -75,6 +75,33 @@ __device__ __forceinline__ void load_words(Words<Bytes>& words, const char* from
   }
 }
 
+/// The same if they `exist`; otherwise `words` stay what they are. Without a branch: loads that stand behind
+/// one wait for each other.
+template <int Bytes>
+__device__ __forceinline__ void load_words_if(Words<Bytes>& words, const char* from, bool exist) {
+  const int32_t wanted = int32_t(exist);
+  if constexpr (Bytes == 2) {
+    asm volatile("{ .reg .pred p; setp.ne.s32 p, %2, 0; @p ld.global.u16 %0, [%1]; }"
+                 : "+r"(words[0])
+                 : "l"(from), "r"(wanted));
+  } else if constexpr (Bytes == 4) {
+    asm volatile("{ .reg .pred p; setp.ne.s32 p, %2, 0; @p ld.global.b32 %0, [%1]; }"
+                 : "+r"(words[0])
+                 : "l"(from), "r"(wanted));
+  } else if constexpr (Bytes == 8) {
+    asm volatile("{ .reg .pred p; setp.ne.s32 p, %3, 0; @p ld.global.v2.b32 {%0, %1}, [%2]; }"
+                 : "+r"(words[0]), "+r"(words[1])
+                 : "l"(from), "r"(wanted));
+  } else {
+#pragma unroll
+    for (int i = 0; i < Bytes / 4; i += 4) {
+      asm volatile("{ .reg .pred p; setp.ne.s32 p, %5, 0; @p ld.global.v4.b32 {%0, %1, %2, %3}, [%4]; }"
+                   : "+r"(words[i]), "+r"(words[i + 1]), "+r"(words[i + 2]), "+r"(words[i + 3])
+                   : "l"(from + i * 4), "r"(wanted));
+    }
+  }
+}
+
 /// An int8 Add's other operand: fetched before it is needed.
 template <int Rows, int Run>
 using LaneResidual = uint32_t[Rows][(Run + 3) / 4];

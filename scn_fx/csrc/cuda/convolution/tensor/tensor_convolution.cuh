@@ -188,6 +188,7 @@ __global__ __launch_bounds__(tensor_threads(N),
         }
       }
     };
+    Finish::template fetch<kRun>(residual, p.finish, p.map.output, place);
     if (far) {  // hardly ever: slow and small
 #pragma unroll 1
       for (int32_t left = units; left; --left) {
@@ -195,7 +196,6 @@ __global__ __launch_bounds__(tensor_threads(N),
         fetch_next(bytes, std::false_type{});
         multiply_unit(bytes);
       }
-      Finish::template fetch<kRun>(residual, p.finish, p.map.output, place);
     } else {
       SiteBytes<Parts> ahead[kDepth];
 #pragma unroll
@@ -211,7 +211,6 @@ __global__ __launch_bounds__(tensor_threads(N),
         if (decltype(more)::value) rotate(ahead, std::integral_constant<int, kBlock % kDepth>{});
       };
       for (int32_t left = units; left > kBlock; left -= kBlock) multiply_block(std::true_type{});
-      Finish::template fetch<kRun>(residual, p.finish, p.map.output, place);
       multiply_block(std::false_type{});
     }
     __syncwarp();  // all lanes have read their map
