@@ -23,6 +23,7 @@ TESTS = (
     "tests/gpu/test_cuda_convolve.py::test_the_usual_layers",
     "tests/gpu/test_cuda_convolve.py::test_without_a_name_the_kernel_is_the_first_that_suits",
     "tests/gpu/test_cuda_convolve.py::test_repeated_runs_are_timed_and_change_nothing",
+    "tests/gpu/test_cuda_pairs.py::test_most_blocks_have_nothing_to_do",
     "tests/gpu/test_cuda_kernel_maps.py",
     "tests/gpu/test_cuda_operators.py::test_maps_are_those_of_the_cpu",
     "tests/gpu/test_cuda_operators.py::test_add",

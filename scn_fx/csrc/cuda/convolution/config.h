@@ -33,6 +33,7 @@ struct ConvConfig {
   int64_t packed_bytes = 0;
 
   int32_t threads = 0, shared_bytes = 0;  // of a block
+  int32_t cluster = 1;                    // blocks that share their rows
   int32_t block_rows = 0;                 // output rows that a block takes at a time
   int32_t together = 0;                   // blocks on a multiprocessor; 0: as many as fit
   bool own_wave = false;  // the blocks of each block of channels fill the device, not those of all

@@ -11,7 +11,7 @@ namespace scn::cuda {
 /// `arguments`: addresses of the kernel's parameters.
 inline void launch_config(const ConvConfig& c, void** arguments, cudaStream_t stream) {
   launch_symbol(c.symbol, dim3(uint32_t(c.blocks), uint32_t(c.column_blocks())), c.threads, c.shared_bytes,
-                c.early, stream, arguments);
+                c.early, stream, arguments, c.cluster);
 }
 
 /// A kernel of (TensorParams, Layout).

@@ -76,6 +76,28 @@ struct Columns {
   }
 };
 
+/// The same for pairs of blocks, of which each takes half of a row: [block of channels, half of the row,
+/// unit,
+/// ...]. The columns are those of two blocks of half as many channels, side by side.
+template <typename Element>
+struct ColumnPairs {
+  KOrder order;  // of half rows
+  int32_t block, units;
+
+  __device__ __forceinline__ Origin origin(int64_t at) const {
+    constexpr int32_t kSize = int32_t(sizeof(Element));
+    const int32_t half_block = block / 2;
+    const int32_t byte = take_index(at, 16 / kSize) * kSize;
+    const int32_t in_eight = take_index(at, 8), half = take_index(at, 2);
+    const int32_t column = take_index(at, block / 8) * 8 + in_eight;
+    const int32_t step = take_index(at, order.steps());
+    const int32_t unit = take_index(at, units), row_half = take_index(at, 2), n0 = int32_t(at) * block;
+    const KOrder::Source from = order.source(unit, step, byte / 4, half * 4 + byte % 4);
+    return {n0 + column / half_block * half_block + channel_of_column(column % half_block, half_block),
+            from.offset, (row_half * order.row_bytes + from.byte) / kSize};
+  }
+};
+
 /// [offset, in channel, padded], as chains of sums read them.
 struct Rows {
   int32_t in_channels, padded;
@@ -143,7 +165,7 @@ void launch_pack(const Order& order, const ConvConfig& config, const RawWeights&
 /// float16's and int8's order of the same bytes.
 template <template <typename> class Order>
 void pack_units(const ConvConfig& c, const RawWeights& from, const WeightsView& to, cudaStream_t stream) {
-  const KOrder order{c.problem.offsets, c.problem.in_bytes};
+  const KOrder order{c.problem.offsets, c.problem.in_bytes / c.cluster};
   if (c.problem.precision == ElementType::kInt8) {
     launch_pack<int8_t>(Order<int8_t>{order, c.block, c.units}, c, from, to, stream);
   } else {
@@ -161,6 +183,11 @@ void pack_fragments(const ConvConfig& config, const RawWeights& from, const Weig
 void pack_columns(const ConvConfig& config, const RawWeights& from, const WeightsView& to,
                   cudaStream_t stream) {
   pack_units<Columns>(config, from, to, stream);
+}
+
+void pack_column_pairs(const ConvConfig& config, const RawWeights& from, const WeightsView& to,
+                       cudaStream_t stream) {
+  pack_units<ColumnPairs>(config, from, to, stream);
 }
 
 void pack_rows(const ConvConfig& c, const RawWeights& from, const WeightsView& to, cudaStream_t stream) {

@@ -18,6 +18,10 @@ namespace {
 constexpr ConvKernel kKernels[] = {
     {"input-chain", 0, "threads", 1, has_order, input_chain::suits, pack_rows, input_chain::launch},
     {"chain", 0, "threads", 1, has_order, chain::suits, pack_rows, chain::launch},
+    {"hopper-pair-int8", 90, "warpgroups", 128, is_int8, hopper::pair_suits, pack_column_pairs,
+     hopper::launch},
+    {"hopper-pair-half", 90, "warpgroups", 128, is_unordered_half, hopper::pair_suits, pack_column_pairs,
+     hopper::launch},
     {"hopper-int8", 90, "warpgroups", 128, is_int8, hopper::suits, pack_columns, hopper::launch},
     {"hopper-half", 90, "warpgroups", 128, is_unordered_half, hopper::suits, pack_columns, hopper::launch},
     {"tensor-int8", 0, "threads", 1, is_int8, tensor::suits, pack_fragments, tensor::launch},
@@ -81,11 +85,15 @@ std::vector<std::string> kernel_names(const ConvProblem& problem, const DeviceLi
 void prepare(ConvConfig& config, const DeviceLimits& limits) {
   if (config.shared_bytes) allow_shared(config.symbol, config.shared_bytes, limits);
   int32_t together = config.together;
-  if (!together) together = blocks_per_multiprocessor(config.symbol, config.threads, config.shared_bytes);
-  together *= limits.multiprocessors;
+  if (config.cluster > 1) {
+    together = blocks_in_clusters(config.symbol, config.threads, config.shared_bytes, config.cluster);
+  } else {
+    if (!together) together = blocks_per_multiprocessor(config.symbol, config.threads, config.shared_bytes);
+    together *= limits.multiprocessors;
+  }
   if (!config.own_wave) together /= config.column_blocks();
   const int32_t needed = (config.problem.capacity + config.block_rows - 1) / config.block_rows;
-  config.blocks = std::max(1, std::min(needed, together));
+  config.blocks = std::max(1, std::min(needed, together / config.cluster)) * config.cluster;
 }
 
 }  // namespace scn::cuda

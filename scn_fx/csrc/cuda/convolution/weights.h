@@ -37,6 +37,9 @@ void pack_fragments(const ConvConfig& config, const RawWeights& from, const Weig
 /// That of wgmma's columns in shared memory.
 void pack_columns(const ConvConfig& config, const RawWeights& from, const WeightsView& to,
                   cudaStream_t stream);
+/// The same for pairs of blocks: of each block of channels, what one block multiplies, then the other.
+void pack_column_pairs(const ConvConfig& config, const RawWeights& from, const WeightsView& to,
+                       cudaStream_t stream);
 /// float32 [offset, in channel, padded], as chains of sums read them.
 void pack_rows(const ConvConfig& config, const RawWeights& from, const WeightsView& to, cudaStream_t stream);
 

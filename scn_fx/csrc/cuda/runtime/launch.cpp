@@ -31,18 +31,48 @@ int32_t blocks_per_multiprocessor(const void* kernel, int32_t threads, int32_t s
   return std::max(1, blocks);
 }
 
-void launch_symbol(const void* kernel, dim3 grid, int32_t threads, int32_t shared_bytes, bool early,
-                   cudaStream_t stream, void** parameters) {
+namespace {
+
+cudaLaunchAttribute cluster_of(int32_t blocks) {
   cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = uint32_t(blocks);
+  attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+  return attribute;
+}
+
+}  // namespace
+
+int32_t blocks_in_clusters(const void* kernel, int32_t threads, int32_t shared_bytes, int32_t cluster) {
+  cudaLaunchAttribute attribute = cluster_of(cluster);
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(uint32_t(cluster));
+  config.blockDim = dim3(uint32_t(threads));
+  config.dynamicSmemBytes = size_t(shared_bytes);
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  int clusters = 0;
+  check(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config), "asking for the occupancy by clusters");
+  return std::max(1, clusters) * cluster;
+}
+
+void launch_symbol(const void* kernel, dim3 grid, int32_t threads, int32_t shared_bytes, bool early,
+                   cudaStream_t stream, void** parameters, int32_t cluster) {
+  cudaLaunchAttribute attributes[2] = {};
+  uint32_t count = 0;
+  if (early) {
+    cudaLaunchAttribute& attribute = attributes[count++];
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (cluster > 1) attributes[count++] = cluster_of(cluster);
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = dim3(uint32_t(threads));
   config.dynamicSmemBytes = size_t(shared_bytes);
   config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = early ? 1 : 0;
+  config.attrs = attributes;
+  config.numAttrs = count;
   check(cudaLaunchKernelExC(&config, kernel, parameters), "launching a kernel");
 }
 

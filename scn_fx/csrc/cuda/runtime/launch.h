@@ -23,9 +23,13 @@ void allow_shared(const void* kernel, int32_t bytes, const DeviceLimits& limits)
 /// Blocks that a multiprocessor holds at a time, at least 1.
 int32_t blocks_per_multiprocessor(const void* kernel, int32_t threads, int32_t shared_bytes);
 
-/// Launches a kernel by its symbol, with the addresses of its parameters; `early` as in launch_early.
+/// Blocks that the device holds at a time in clusters of so many along x, at least one cluster's.
+int32_t blocks_in_clusters(const void* kernel, int32_t threads, int32_t shared_bytes, int32_t cluster);
+
+/// Launches a kernel by its symbol, with the addresses of its parameters; `early` as in launch_early;
+/// `cluster`: blocks along x that run together.
 void launch_symbol(const void* kernel, dim3 grid, int32_t threads, int32_t shared_bytes, bool early,
-                   cudaStream_t stream, void** parameters);
+                   cudaStream_t stream, void** parameters, int32_t cluster = 1);
 
 /// Launches a kernel that waits for its dependency itself: on devices that can, its blocks prepare themselves
 /// while the kernel before ends.

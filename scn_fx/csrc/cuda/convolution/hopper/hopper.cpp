@@ -13,7 +13,10 @@ namespace {
 
 using FindKernel = const void* (*)(const HopperVariant& variant);
 
-int32_t group_bytes(const KOrder& order) { return kLargestBlock * order.unit_bytes() * kHopperDepth; }
+int32_t columns_of(const HopperVariant& v) { return v.pair ? 2 * kLargestBlock : kLargestBlock; }
+int32_t group_bytes(const KOrder& order, const HopperVariant& v) {
+  return columns_of(v) * order.unit_bytes() * kHopperDepth;
+}
 
 /// Divides shared memory for `warpgroups` and as many slots of weights as fit; false if there is no room for
 /// those of a block of units.
@@ -27,13 +30,17 @@ bool divide(const KOrder& order, const HopperVariant& v, int32_t warpgroups, int
   l.groups = order.units(v.block) / kHopperDepth;
   l.bases = bases_at(volume) + spare * kTileRows * 2;
   l.table = up(l.bases + ((volume + 3) / 4 * 4 + spare) * 4);
-  const int32_t rest = warpgroups * l.table + 2 * kLargestBlock * 4 + 8 * (2 * l.groups + warpgroups);
-  l.slots = std::min(l.groups, (limit - rest) / group_bytes(order));
+  const int32_t exchanged = v.pair ? warpgroups * kExchangedBytes : 0;
+  const int32_t barriers = v.pair ? 3 * warpgroups : warpgroups;  // beside those of slots
+  const int32_t rest =
+      warpgroups * l.table + exchanged + 2 * kLargestBlock * 4 + 8 * (2 * l.groups + barriers);
+  l.slots = std::min(l.groups, (limit - rest) / group_bytes(order, v));
   if (l.slots < (v.ring ? groups_of_block : l.groups)) return false;
-  l.table_at = up(l.slots * group_bytes(order));
+  l.exchange_at = up(l.slots * group_bytes(order, v));
+  l.table_at = l.exchange_at + exchanged;
   l.scale_at = l.table_at + warpgroups * l.table;
   l.barrier_at = l.scale_at + 2 * kLargestBlock * 4;
-  l.total = l.barrier_at + 8 * ((v.ring ? 2 : 1) * l.slots + warpgroups);
+  l.total = l.barrier_at + 8 * ((v.ring ? 2 : 1) * l.slots + barriers);
   *layout = l;
   return l.total <= limit;
 }
@@ -52,13 +59,14 @@ bool take(FindKernel find, const HopperVariant& v, const KOrder& order, const De
   }
   c->symbol = symbol;
   c->finish = v.finish;
-  c->block = kLargestBlock;
+  c->block = columns_of(v);
+  c->cluster = v.pair ? 2 : 1;
   c->unit_offsets = v.offsets;
   c->unit_bytes = order.unit_bytes();
   c->units = order.units(v.block);
   c->place = v.ring ? WeightPlace::kRing : WeightPlace::kResident;
   c->slots = layout.slots;
-  c->packed_bytes = (Size(c->padded) * c->units * order.unit_bytes()).value();
+  c->packed_bytes = (Size(c->padded) * c->units * c->cluster * order.unit_bytes()).value();
   c->threads = warpgroups * 128;
   c->shared_bytes = layout.total;
   c->block_rows = warpgroups * kTileRows;
@@ -93,6 +101,23 @@ bool suits(const ConvProblem& p, const DeviceLimits& limits, ConvConfig* config)
     }
   }
   return false;
+}
+
+bool pair_suits(const ConvProblem& p, const DeviceLimits& limits, ConvConfig* config) {
+  // With few offsets, exchanging sums takes longer than what is saved; so it does, as measured, with float16
+  // rows of 128 bytes.
+  const int32_t least = is_int8(p) ? 2 * kPartBytes : 4 * kPartBytes;
+  if (config->padded % (2 * kLargestBlock) || p.in_bytes < least || p.in_bytes > 4 * kPartBytes) return false;
+  if (p.offsets < kHopperBlock || p.finish == FinishKind::kAny) return false;
+  const KOrder half{p.offsets, p.in_bytes / 2};
+  HopperVariant v{};
+  v.offsets = unit_offsets(half.row_bytes);
+  v.parts = unit_parts(half.row_bytes);
+  v.block = kPairBlock[v.parts];
+  v.ring = kPairWarpgroups;
+  v.finish = p.finish;
+  v.one_pass = v.pair = true;
+  return take(pair_kernel, v, half, limits, config);
 }
 
 void launch(const ConvConfig& config, const ConvCall& call, cudaStream_t stream) {

@@ -8,6 +8,8 @@
 namespace scn::cuda::hopper {
 
 bool suits(const ConvProblem& problem, const DeviceLimits& limits, ConvConfig* config);
+/// By pairs of blocks that share a tile: wide rows and many columns.
+bool pair_suits(const ConvProblem& problem, const DeviceLimits& limits, ConvConfig* config);
 void launch(const ConvConfig& config, const ConvCall& call, cudaStream_t stream);
 
 }  // namespace scn::cuda::hopper

@@ -9,6 +9,7 @@
 #include "cuda/convolution/accumulator.cuh"
 #include "cuda/convolution/gather.cuh"
 #include "cuda/convolution/hopper/hopper_shape.h"
+#include "cuda/convolution/hopper/pair.cuh"
 #include "cuda/convolution/hopper/wgmma.cuh"
 #include "cuda/convolution/lane_values.cuh"
 #include "cuda/convolution/lost.cuh"
@@ -18,10 +19,10 @@
 namespace scn::cuda {
 
 /// Units of so many offsets and parts; Block of them without a branch between.
-template <int Offsets, int Parts, int Block>
+template <int N, int Offsets, int Parts, int Block>
 struct HopperShape {
   static constexpr int kGroups = Block / kHopperDepth;  // of weights, in a block of units
-  static constexpr int kUnitWeights = kLargestBlock * kPartBytes * Parts;
+  static constexpr int kUnitWeights = N * kPartBytes * Parts;
   static constexpr int kGroupWeights = kUnitWeights * kHopperDepth;
   // Entries behind the map's last: of padding units, and of the one whose entry is read ahead.
   static constexpr int kSpare = Block * Offsets;
@@ -95,24 +96,32 @@ __device__ __forceinline__ void warpgroup_sync(int32_t warpgroup) {
 }
 
 /// Ring: warpgroups of a block, at most, whose weights come by a ring; 0: all weights lie in shared memory.
-template <typename T, int Offsets, int Parts, int Block, int Ring, FinishKind Kind, bool OnePass>
+/// Pair: two blocks share a tile (pair.cuh), with half of each row and N columns.
+template <typename T, int Offsets, int Parts, int Block, int Ring, FinishKind Kind, bool OnePass, bool Pair>
 __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
                              1) void hopper_convolution(const __grid_constant__ TensorParams p,
                                                         const __grid_constant__ HopperLayout layout) {
 #if SCN_FX_HOPPER_CODE
-  using Shape = HopperShape<Offsets, Parts, Block>;
+  constexpr int Columns = kLargestBlock, N = Pair ? 2 * Columns : Columns;  // finished, multiplied
+  using Shape = HopperShape<N, Offsets, Parts, Block>;
   using Sum = typename Accumulator<T>::type;
   using Finish = LaneFinish<Kind>;
-  constexpr int N = kLargestBlock, kFragments = N / 8, kRun = N / 4, Depth = kHopperDepth;
+  constexpr int kFragments = N / 8, kRun = Columns / 4, Depth = kHopperDepth;
   extern __shared__ __align__(1024) char shared[];
   const int32_t thread = threadIdx.x, warpgroup = uniform(thread >> 7), lane = thread & 31;
   const int32_t warpgroups = int32_t(blockDim.x >> 7);
   const int32_t volume = p.map.geometry.volume, groups = layout.groups, slots = layout.slots;
+  // Of a pair, each block has the same tiles, its part of K and the finish of its part of the columns.
+  const uint32_t rank = Pair ? blockIdx.x & 1u : 0u;
+  const int32_t part = Pair ? int32_t(blockIdx.y * 2 + rank) : int32_t(blockIdx.y);
+  const int32_t block = int32_t(Pair ? blockIdx.x >> 1 : blockIdx.x),
+                blocks = int32_t(Pair ? gridDim.x >> 1 : gridDim.x);
   // Barriers: weights of a slot have come, map of a warpgroup has come, slot is empty (of a ring).
   const uint32_t weights_full = shared_address(shared + layout.barrier_at);
   const uint32_t map_full = weights_full + slots * 8, weights_empty = map_full + warpgroups * 8;
+  [[maybe_unused]] const uint32_t exchange_barriers = weights_empty + slots * 8;
   const char* const weights =
-      reinterpret_cast<const char*>(p.weights) + int64_t(blockIdx.y) * groups * Shape::kGroupWeights;
+      reinterpret_cast<const char*>(p.weights) + int64_t(part) * groups * Shape::kGroupWeights;
   const auto fetch_weights = [&](int32_t group, int32_t slot) {
     hopper::barrier_expect(weights_full + slot * 8, Shape::kGroupWeights);
     hopper::copy_bulk(shared_address(shared) + slot * Shape::kGroupWeights,
@@ -136,10 +145,8 @@ __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
   launch_dependents();
   // Tiles are dealt out to the multiprocessors one by one, so that all have the same number of them, or one
   // more. Which the first one is does not depend on the number of tiles.
-  const int32_t together = int32_t(gridDim.x) * warpgroups;
-  const auto tile_of = [&](int32_t round) {
-    return round * together + warpgroup * int32_t(gridDim.x) + int32_t(blockIdx.x);
-  };
+  const int32_t together = blocks * warpgroups;
+  const auto tile_of = [&](int32_t round) { return round * together + warpgroup * blocks + block; };
   // What takes longest to come is asked for first: blocks often start when the layer before has ended.
   if ((thread & 127) == 0) {
     hopper::barrier_init(map_full + warpgroup * 8, 1);
@@ -149,15 +156,21 @@ __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
   const int32_t count = *p.map.output.count;
   float* const scales = reinterpret_cast<float*>(shared + layout.scale_at);
   float scale = 1.0f, bias = 0.0f;
-  static_assert(N <= 128, "one for each thread of a warpgroup");
-  if (thread < N) {
-    if (sizeof(T) == 1) scale = __ldg(p.finish.scale + blockIdx.y * N + thread);
-    bias = __ldg(p.finish.bias + blockIdx.y * N + thread);
+  static_assert(Columns <= 128, "one for each thread of a warpgroup");
+  if (thread < Columns) {
+    if (sizeof(T) == 1) scale = __ldg(p.finish.scale + part * Columns + thread);
+    bias = __ldg(p.finish.bias + part * Columns + thread);
   }
   if (thread == 0) {
     for (int32_t i = 0; i < slots; ++i) hopper::barrier_init(weights_full + i * 8, 1);
     if (Ring) {
       for (int32_t i = 0; i < slots; ++i) hopper::barrier_init(weights_empty + i * 8, warpgroups * 4);
+    }
+    if (Pair) {
+      for (int32_t i = 0; i < warpgroups; ++i) {
+        hopper::barrier_init(exchange_barriers + i * 16, 1);
+        hopper::barrier_init(exchange_barriers + i * 16 + 8, 4);
+      }
     }
     hopper::barrier_init_done();
     for (int32_t i = 0; i < slots; ++i) fetch_weights(i, i);
@@ -168,20 +181,22 @@ __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
     for (int32_t i = thread & 127; i < Shape::kSpare; i += 128)
       reinterpret_cast<int32_t*>(table + layout.bases)[(volume + 3) / 4 * 4 + i] = 0;
   }
-  if (thread < N) {
+  if (thread < Columns) {
     scales[thread] = scale;
-    scales[N + thread] = bias;
+    scales[Columns + thread] = bias;
   }
   const int32_t rows = uniform(count), tiles = (rows + kTileRows - 1) / kTileRows;
   wait_for_dependency();
   // The first-level cache may hold lines from before the layer before wrote them. The last warp has had the
   // least to do.
   if (thread == int32_t(blockDim.x) - 1) acquire_device();
+  if constexpr (Pair) hopper::cluster_arrive();
   __syncthreads();
+  if constexpr (Pair) hopper::cluster_wait();  // here, since it empties the first-level cache
 
   // Rounds of tiles in which any warpgroup of this block has one.
   int32_t rounds = 0;
-  while (rounds * together + int32_t(blockIdx.x) < tiles) ++rounds;
+  while (rounds * together + block < tiles) ++rounds;
   if (!rounds) {  // shared memory must outlive the copies
     if (thread == 0) {
       for (int32_t i = 0; i < slots; ++i) hopper::barrier_wait(weights_full + i * 8, 0);
@@ -194,10 +209,10 @@ __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
   const char* const table_bases = table + layout.bases;
   walk.stride = p.x_stride;
   walk.volume = volume;
-  const char* const x = p.x + lane_byte<Offsets>();
+  const char* const x = p.x + lane_byte<Offsets>() + (Pair ? rank * uint32_t(p.x_stride) / 2 : 0);
   LanePlace<TwoRows> place;
   place.rows = rows;
-  place.channel = int32_t(blockIdx.y) * N + (lane & 3) * kRun;
+  place.channel = part * Columns + (lane & 3) * kRun;
   const uint32_t weight_base = hopper::weight_descriptor_low(shared_address(shared));
   Lost lost;
   int32_t slot = 0, free_slot = 0;
@@ -335,15 +350,27 @@ __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
     }
     fresh = false;
 
-    Sum ordered[2][kRun];  // by row, then channel
+    const auto finish = [&](const Sum(&own)[Columns / 8][4]) {
+      Sum ordered[2][kRun];  // by row, then channel
 #pragma unroll
-    for (int i = 0; i < kRun; ++i) {
-      ordered[0][i] = sums[i / 2][i % 2];
-      ordered[1][i] = sums[i / 2][2 + i % 2];
+      for (int i = 0; i < kRun; ++i) {
+        ordered[0][i] = own[i / 2][i % 2];
+        ordered[1][i] = own[i / 2][2 + i % 2];
+      }
+      const float* const scale = scales + (lane & 3) * kRun;
+      Finish::template finish<T, TwoRows, kRun>(p.finish, ordered, scale, scale + Columns, residual,
+                                                p.map.output, place, lost);
+    };
+    if constexpr (Pair) {
+      const hopper::Exchange exchange{
+          shared_address(shared + layout.exchange_at) + warpgroup * kExchangedBytes,
+          exchange_barriers + warpgroup * 16, exchange_barriers + warpgroup * 16 + 8, rank};
+      Sum own[Columns / 8][4];
+      exchange.run(sums, own, round, tile_of(round + 1) < tiles);
+      finish(own);
+    } else {
+      finish(sums);
     }
-    const float* const scale = scales + (lane & 3) * kRun;
-    Finish::template finish<T, TwoRows, kRun>(p.finish, ordered, scale, scale + N, residual, p.map.output,
-                                              place, lost);
   }
   if (Finish::kCounts) report_lost(p.finish, lost);
 #endif

@@ -14,12 +14,19 @@ constexpr int32_t kHopperDepth = 3, kHopperBlock = 9;
 
 constexpr int32_t kWarpgroups = 4;  // of a block, at most: what registers allow
 
+// Of pairs of blocks: warpgroups of a block, at most, and units without a branch, by the parts of a unit. Two
+// blocks of units must have room in shared memory.
+constexpr int32_t kPairWarpgroups = 3;
+constexpr int32_t kPairBlock[] = {0, kHopperBlock, kHopperDepth};
+constexpr int32_t kExchangedBytes = 128 * 32 * 4;  // by a warpgroup: half of its sums
+
 struct HopperVariant {
   int32_t offsets, parts;  // of a unit
   int32_t block;           // units without a branch: kHopperDepth, for layers of so few, or kHopperBlock
   int32_t ring;  // warpgroups of a block, at most, whose weights come by a ring; 0: all in shared memory
   FinishKind finish;
-  bool one_pass;  // a unit is all of a row
+  bool one_pass;  // a unit is all of a row, or of a pair's half
+  bool pair;      // two blocks share a tile
 };
 
 /// Shared memory of a block, in bytes from its start; weights come first.
@@ -29,6 +36,7 @@ struct HopperLayout {
   int32_t table_at, table;  // a warpgroup's map: distances, then bases
   int32_t bases;            // in the table
   int32_t scale_at;         // scales, biases
+  int32_t exchange_at;      // of a pair: a warpgroup's place for sums
   int32_t barrier_at, total;
 };
 

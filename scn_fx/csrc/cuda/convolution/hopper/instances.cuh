@@ -9,10 +9,13 @@
 namespace scn::cuda::hopper {
 
 /// Adds an instance to a list: `found` becomes it if it is the variant.
-template <typename T, int Offsets, int Parts, int Block, int Ring, FinishKind Kind, bool OnePass>
+template <typename T, int Offsets, int Parts, int Block, int Ring, FinishKind Kind, bool OnePass,
+          bool Pair = false>
 void list(const HopperVariant& v, const void*& found) {
-  if (v.block != Block || v.ring != Ring || v.finish != Kind || v.one_pass != OnePass) return;
-  found = reinterpret_cast<const void*>(&hopper_convolution<T, Offsets, Parts, Block, Ring, Kind, OnePass>);
+  if (v.block != Block || v.ring != Ring || v.finish != Kind || v.one_pass != OnePass || v.pair != Pair)
+    return;
+  found =
+      reinterpret_cast<const void*>(&hopper_convolution<T, Offsets, Parts, Block, Ring, Kind, OnePass, Pair>);
 }
 
 /// The usual finishes: rows of this kind, and dense maps.

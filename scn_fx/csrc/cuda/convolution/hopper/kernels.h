@@ -12,5 +12,7 @@ const void* int8_kernel(const HopperVariant& variant);
 const void* half_kernel(const HopperVariant& variant);
 const void* any_int8_kernel(const HopperVariant& variant);
 const void* any_half_kernel(const HopperVariant& variant);
+/// For pairs of blocks, with int8 or float16 rows.
+const void* pair_kernel(const HopperVariant& variant);
 
 }  // namespace scn::cuda::hopper
