@@ -86,12 +86,20 @@ class MagnitudeHistogram:
         if value.numel() == 0:
             return
         flat = value.detach().float().reshape(-1)
-        low, high = (float(extreme) for extreme in flat.aminmax())
-        self._cover(low, high)
         if flat.is_cuda:
+            low, high = (float(extreme) for extreme in flat.aminmax())
+            self._cover(low, high)
             self._count_on_device(flat, low, high)
         else:
-            self._count(flat.numpy())
+            self.collect_array(flat.numpy())
+
+    def collect_array(self, values: npt.NDArray[np.floating[Any]]) -> None:
+        """The same for a finite numpy array; needs no torch."""
+        if values.size == 0:
+            return
+        flat = values.astype(np.float32, copy=False).reshape(-1)
+        self._cover(float(flat.min()), float(flat.max()))
+        self._count(flat)
 
     def merge(self, other: MagnitudeHistogram) -> None:
         """Add the counts of another histogram of the same `num_bins`; the other stays as it is."""
