@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "inspect": ("scn_fx.cli.inspect", "command", "Show the nodes, ranges and precisions of an ONNX file."),
     "run": ("scn_fx.cli.run", "command", "Run an ONNX file on a frame."),
     "compare": ("scn_fx.cli.compare", "command", "Compare a model with its ONNX file, or two result files."),
+    "report": ("scn_fx.cli.report.command", "command", "Show an ONNX file on frames as one HTML page."),
     "bench": (
         "scn_fx.cli.bench",
         "command",

@@ -11,13 +11,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quant.calibration_options import format_option
+from quant.console import one_line
 from quant.options import checkpoint_options
 from scn_fx.cli.options import FILE, device_option, grid_option, limit_option, single_option, threads_option
-from scn_fx.cli.output import json_option, print_json, print_table, table, working
+from scn_fx.cli.output import (
+    file_size,
+    json_option,
+    megabytes,
+    print_json,
+    print_table,
+    table,
+    working,
+)
+from scn_fx.cli.picture import check_picture, picture_option
 from scn_fx.errors import GridError
 
 if TYPE_CHECKING:
-    from scn_fx.lidar import NetworkGrid
+    from torch.fx import GraphModule
+
+    from scn_fx.lidar import NetworkGrid, VoxelGrid
     from scn_fx.runtime import Comparison, Engine, Limits
 
 __all__ = ["command", "print_comparison"]
@@ -42,6 +54,7 @@ __all__ = ["command", "print_comparison"]
 @click.option("--sqnr", type=float, help="Smallest SQNR to accept, in dB.")
 @click.option("--max-abs", type=click.FloatRange(0), help="Largest absolute difference to accept.")
 @click.option("--allow-zero", is_flag=True, help="Accept values that are zero throughout.")
+@picture_option
 @json_option
 @click.pass_context
 def command(ctx: click.Context, files: tuple[str, ...], as_json: bool, **options: Any) -> None:
@@ -59,6 +72,7 @@ def command(ctx: click.Context, files: tuple[str, ...], as_json: bool, **options
     from scn_fx.runtime.limits import RESULT_LIMITS
 
     limits = _limits(options)
+    check_picture(options["picture"])
     if len(files) == 1 and files[0].endswith(".onnx"):
         if options["model"] is None:
             raise click.UsageError("An ONNX file is compared with its model: give --model.")
@@ -74,7 +88,7 @@ def command(ctx: click.Context, files: tuple[str, ...], as_json: bool, **options
         if given:
             raise click.UsageError(f"{given[0]} goes with one ONNX file, not with two result files.")
         chosen = limits or replace(RESULT_LIMITS, allow_zero=options["allow_zero"])
-        ok = _compare_files(files[0], files[1], chosen, as_json)
+        ok = _compare_files(files[0], files[1], chosen, as_json, options["picture"])
     else:
         raise click.UsageError("Expected one ONNX file with --model, or two result files.")
     if not ok:
@@ -117,11 +131,43 @@ def _compare_model(file: Path, options: dict[str, Any], limits: Limits | None, a
         comparison = compare(
             graph, engine, frames, limits=limits, allow_zero=options["allow_zero"], on_step=say
         )
+        if options["picture"] is not None:
+            say("drawing")
+            again = _frames(options, network_grid(graph), engine)
+            title = f"{options['model']} against {file}"
+            _draw_model(options["picture"], graph, engine, next(iter(again)), title, options["grid"])
     if as_json:
-        print_json(comparison.to_dict())
+        print_json({**comparison.to_dict(), **_saved(options["picture"])})
     else:
         print_comparison(comparison, f"{options['model']} against {file}")
+        _say_saved(options["picture"])
     return comparison.ok
+
+
+def _draw_model(
+    path: Path, graph: GraphModule, engine: Engine, frame: Any, title: str, grid: VoxelGrid | None
+) -> None:
+    """Write the picture of the first output on one frame: graph, engine, difference."""
+    from scn_fx.cli.picture import compared_panels, map_extent, save_panels
+    from scn_fx.runtime.comparison import output_list
+    from scn_fx.runtime.reference import Reference, input_tensors
+
+    tensors, features, indices = input_tensors(graph, frame, 0)
+    result = output_list(engine(tensors[features].numpy(), tensors[indices].numpy()))[0]
+    value = Reference(graph).outputs(tensors, None)[0]
+    reference = value.values if value.indices is None else (value.values, value.indices)
+    network = engine.network_grid
+    panels = compared_panels(reference, result, ("graph", "engine"), network.axes)
+    save_panels(path, panels, one_line(title), map_extent(result, network, grid))
+
+
+def _saved(picture: Path | None) -> dict[str, str]:
+    return {} if picture is None else {"picture": str(picture)}
+
+
+def _say_saved(picture: Path | None) -> None:
+    if picture is not None:
+        click.echo(f"saved {picture} ({megabytes(file_size(picture))})")
 
 
 def _frames(options: dict[str, Any], network: NetworkGrid, engine: Engine) -> Any:
@@ -160,7 +206,7 @@ def print_comparison(comparison: Comparison, title: str) -> None:
     click.echo(verdict(comparison))
 
 
-def _compare_files(reference: str, result: str, limits: Limits, as_json: bool) -> bool:
+def _compare_files(reference: str, result: str, limits: Limits, as_json: bool, picture: Path | None) -> bool:
     from scn_fx.cli.arrays import read_result
     from scn_fx.errors import CompareError
     from scn_fx.runtime import align_sites, compare_arrays
@@ -175,9 +221,15 @@ def _compare_files(reference: str, result: str, limits: Limits, as_json: bool) -
         left, right = align_sites((left, a.indices), (right, b.indices), "the two files")
     difference = compare_arrays(left, right, "the two files")
     failures = limits.failures(difference)
+    if picture is not None:
+        from scn_fx.cli.picture import compared_panels, save_panels
+
+        sides = [side.values if side.indices is None else (side.values, side.indices) for side in (a, b)]
+        panels = compared_panels(sides[0], sides[1], ("reference", "result"))
+        save_panels(picture, panels, one_line(f"{reference} against {result}"))
     if as_json:
         found = {"ok": not failures, "failures": list(failures), "limits": str(limits)}
-        print_json({**found, "difference": difference.to_dict()})
+        print_json({**found, "difference": difference.to_dict(), **_saved(picture)})
         return not failures
     made = table("", ("", reference, result), right=(reference, result))
     for name, x, y in _sides(left, right):
@@ -196,6 +248,7 @@ def _compare_files(reference: str, result: str, limits: Limits, as_json: bool) -
             "Are both results of one frame, grid and network? If they are and only their precisions differ "
             "(int8 against float), say what to accept: --cosine 0.9."
         )
+    _say_saved(picture)
     return not failures
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,7 +22,11 @@ from scn_fx.cli.output import (
     table,
     working,
 )
+from scn_fx.cli.picture import check_picture, picture_option
 from scn_fx.lidar import VoxelGrid
+
+if TYPE_CHECKING:
+    from scn_fx.runtime import Engine
 
 __all__ = ["command"]
 
@@ -38,6 +42,7 @@ __all__ = ["command"]
 @single_option
 @device_option
 @threads_option
+@picture_option
 @click.option("--repeat", default=1, type=click.IntRange(1), help="Timed runs, after one to warm up.")
 @json_option
 def command(
@@ -51,6 +56,7 @@ def command(
     precision: str | None,
     device: str,
     threads: int | None,
+    picture: Path | None,
     repeat: int,
     as_json: bool,
 ) -> None:
@@ -68,6 +74,7 @@ def command(
         raise ArgumentError(f"--output must end in .npz or .tensor, got {str(output)!r}.")
     if output is not None:
         check_output(output)
+    check_picture(picture)
     engine = Engine(file, device, precision=precision, threads=threads)
     frame = load_frame(features, indices, points, grid, point_format, engine.network_grid)
     with working("running") as say:
@@ -81,6 +88,8 @@ def command(
     outputs = output_list(result)
     names = read_model(engine.source)["outputs"]
     files = write_results(output, dict(zip(names, outputs, strict=True))) if output is not None else []
+    if picture is not None:
+        files.append(_draw(picture, engine, f"{file.name}, {frame.name}: {names[0]}", outputs[0], grid))
     facts: dict[str, Any] = {
         "file": str(file),
         "frame": frame.name,
@@ -113,6 +122,18 @@ def command(
     print_table(made)
     for path in files:
         click.echo(f"saved {path} ({megabytes(file_size(path))})")
+
+
+def _draw(path: Path, engine: Engine, title: str, result: Any, grid: VoxelGrid | None) -> Path:
+    """Write the picture of one output; returns the file."""
+    from scn_fx.cli.bev import bev_image
+    from scn_fx.cli.picture import Panel, map_extent, save_panels
+
+    network = engine.network_grid
+    precision = engine.precision or "precisions of the file"
+    panel = Panel(precision, bev_image(result, network.axes))
+    save_panels(path, [panel], one_line(title), map_extent(result, network, grid))
+    return path
 
 
 def _describe(entry: Any) -> dict[str, Any]:
