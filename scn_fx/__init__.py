@@ -14,18 +14,20 @@ if TYPE_CHECKING:
     from scn_fx.capture import capture  # type: ignore[no-redef]  # function and package share the name
     from scn_fx.onnx import export_options, onnx_view
     from scn_fx.runtime import Engine, compare
+    from scn_fx.runtime.module import EngineModule
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Engine": "scn_fx.runtime",
+    "EngineModule": "scn_fx.runtime.module",
     "capture": "scn_fx.capture",
     "compare": "scn_fx.runtime",
     "export_options": "scn_fx.onnx",
     "onnx_view": "scn_fx.onnx",
 }
 
-__all__ = ["Engine", "__version__", "capture", "compare", "export_options", "onnx_view"]
+__all__ = ["Engine", "EngineModule", "__version__", "capture", "compare", "export_options", "onnx_view"]
 
 
 def __getattr__(name: str) -> Any:

@@ -48,6 +48,18 @@ def test_the_guide_to_forwards_that_make_their_grid_runs(capsys: pytest.CaptureF
     assert names["result"].shape == (len(names["coors"]), 16)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_the_guide_to_detectors_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in blocks("how-to/detector.md"):
+        exec(block, names)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-2:] == ["(1, 3, 8, 8) torch.float32", "(1, 32, 8, 8)"]
+
+
 def anchors(page: Path) -> set[str]:
     """What links to a page may end in: its headings in small letters, without marks, hyphens for spaces."""
     headings = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), re.MULTILINE)
