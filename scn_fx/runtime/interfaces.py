@@ -65,7 +65,7 @@ class SparseOutput:
         except ModuleNotFoundError as error:
             if error.name not in ("spconv", "spconv.pytorch"):
                 raise
-            raise MissingPackageError.of("spconv", "export", "A sparse result for the next module") from error
+            raise MissingPackageError.of("spconv", "spconv-cpu", "A sparse result for spconv") from error
         return SparseConvTensor(self.features, self.indices, list(self.spatial_shape), self.batch_size)
 
     encoded = plain

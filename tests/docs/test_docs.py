@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 
 from scn_fx.cli.app import COMMANDS, command
@@ -49,7 +50,7 @@ def test_the_guide_to_forwards_that_make_their_grid_runs(capsys: pytest.CaptureF
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_guide_to_detectors_runs(
+def test_the_guides_to_detectors_and_heads_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -58,6 +59,11 @@ def test_the_guide_to_detectors_runs(
         exec(block, names)
     printed = capsys.readouterr().out.splitlines()
     assert printed[-2:] == ["(1, 3, 8, 8) torch.float32", "(1, 32, 8, 8)"]
+    for block in blocks("how-to/head.md"):
+        exec(block, names)
+    assert capsys.readouterr().out.splitlines()[-1] == "(1, 3, 8, 8) True"
+    expected = names["head"](names["bev"]).detach().numpy()
+    np.testing.assert_allclose(names["scores"], expected, rtol=1e-3, atol=1e-4)
 
 
 def anchors(page: Path) -> set[str]:
