@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from scn_fx.errors import ArgumentError
+from scn_fx.files.onnx_models import ONNX_FILE
+from scn_fx.files.reading import read_file
 from scn_fx.runtime.engine import Engine
 from scn_fx.runtime.interfaces import DenseOutput, Interface, SparseOutput, find_interface
 from scn_fx.runtime.output_shapes import output_shapes
@@ -48,7 +50,8 @@ class EngineModule(nn.Module):
             )
         self.interface = find_interface(interface)
         engine = Engine(source, **options)
-        self._file = engine.source if isinstance(engine.source, bytes) else Path(engine.source).read_bytes()
+        given = engine.source
+        self._file = given if isinstance(given, bytes) else read_file(Path(given), ONNX_FILE)
         self._options = options
         self._engines: dict[str, Engine] = {"cpu": engine}
         self._shapes = output_shapes(self._file)
