@@ -3,6 +3,7 @@
 # make test   set up everything and run the tests; ARGS="tests/quant -k ranges" chooses some
 # make lint   formatting, lint and types
 # make ext    rebuild the compiled module that tests and commands load, in seconds after a change
+# make stub   write scn_fx/_core.pyi anew, after a change of bindings
 # make fuzz   look for inputs that break the engine, MINUTES=10 (needs Clang)
 # make asan, make ubsan, make tsan   the C++ and CPU tests under a sanitizer
 # make compute-sanitizer             some of the GPU tests under NVIDIA's memcheck and racecheck
@@ -25,7 +26,7 @@ MINUTES ?= 10
 CXX_FILES := $(shell find scn_fx/csrc examples tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 SOURCES := pyproject.toml CMakeLists.txt cmake/cuda.cmake cmake/checks.cmake cmake/install.cmake $(filter scn_fx/%,$(CXX_FILES))
 
-.PHONY: demo test lint format ext fuzz asan ubsan tsan compute-sanitizer clean
+.PHONY: demo test lint format ext stub fuzz asan ubsan tsan compute-sanitizer clean
 
 demo: $(READY)
 	$(BIN)/scn-fx demo --output-dir $(DEMO_OUTPUT)
@@ -58,6 +59,9 @@ ext:
 	test -e $(READY) || $(MAKE) $(READY)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 	touch $(READY)
+
+stub: $(READY)
+	$(BIN)/python tools/write_stub.py
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
