@@ -50,7 +50,7 @@ _EXTRAS = {
     "onnx": "export",
     "onnxscript": "export",
     "modelopt": "bridge",
-    "matplotlib": "cli",
+    "matplotlib": "plot",
     "spconv": "spconv-cpu",
     "cumm": "spconv-cpu",
 }

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import click
 
 from scn_fx.cli.options import FILE, frames_option, grid_option, limit_option
 from scn_fx.cli.output import check_output, json_option, print_json, print_table, table, working
+from scn_fx.errors import MissingPackageError
 from scn_fx.quant.calibration_options import format_option, quiet_option
 from scn_fx.quant.options import checkpoint_options
 
@@ -65,6 +67,8 @@ def command(
     name = named_network(network, model)
     if plot is not None:
         check_output(plot, "--plot")
+        if find_spec("matplotlib") is None:
+            raise MissingPackageError.of("matplotlib", "plot", "--plot")
     with working("loading the network"):
         graph = network_graph(name, options)
     chosen = frames_of(frames, graph, options["grid"], point_format, limit)
