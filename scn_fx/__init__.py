@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scn_fx import quant
     from scn_fx.capture import capture  # type: ignore[no-redef]  # function and package share the name
     from scn_fx.onnx import export_options, onnx_view
     from scn_fx.runtime import Engine, compare
@@ -27,10 +28,21 @@ _HOME = {
     "onnx_view": "scn_fx.onnx",
 }
 
-__all__ = ["Engine", "EngineModule", "__version__", "capture", "compare", "export_options", "onnx_view"]
+__all__ = [
+    "Engine",
+    "EngineModule",
+    "__version__",
+    "capture",
+    "compare",
+    "export_options",
+    "onnx_view",
+    "quant",
+]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "quant":
+        return import_module("scn_fx.quant")
     if name not in _HOME:
         raise AttributeError(f"module 'scn_fx' has no attribute {name!r}")
     try:

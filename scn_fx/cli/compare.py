@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quant.calibration_options import format_option
-from quant.options import checkpoint_options
 from scn_fx.cli.options import FILE, device_option, grid_option, limit_option, single_option, threads_option
 from scn_fx.cli.output import json_option, print_json, print_table, table, working
 from scn_fx.errors import GridError
+from scn_fx.quant.calibration_options import format_option
+from scn_fx.quant.options import checkpoint_options
 
 if TYPE_CHECKING:
     from scn_fx.lidar import NetworkGrid
@@ -131,7 +131,7 @@ def _frames(options: dict[str, Any], network: NetworkGrid, engine: Engine) -> An
         engine.network_grid.check_grid(network.grid, "The model is captured for")
     if options["frames"] is None:
         return _synthetic(network if network.grid is not None else engine.network_grid)
-    from quant.frame_files import FrameFiles
+    from scn_fx.quant.frame_files import FrameFiles
 
     found = FrameFiles.find(options["frames"], point_format=options["point_format"], limit=options["limit"])
     return found.for_network(network, grid)

@@ -23,7 +23,7 @@ _PACKAGES: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("onnxscript", ("onnxscript",), "export", "export"),
     ("click", ("click",), "cli", "the command line"),
     ("rich", ("rich",), "cli", "the command line"),
-    ("matplotlib", ("matplotlib",), "cli", "the picture of the demo"),
+    ("matplotlib", ("matplotlib",), "plot", "pictures and charts"),
 )
 
 
