@@ -3,6 +3,7 @@
 # make test   set up everything and run the tests; ARGS="tests/quant -k ranges" chooses some
 # make lint   formatting, lint and types
 # make ext    rebuild the compiled module that tests and commands load, in seconds after a change
+# make stub   write scn_fx/_core.pyi anew, after a change of bindings
 # make fuzz   look for inputs that break the engine, MINUTES=10 (needs Clang)
 # make asan, make ubsan, make tsan   the C++ and CPU tests under a sanitizer
 # make compute-sanitizer             some of the GPU tests under NVIDIA's memcheck and racecheck
@@ -17,15 +18,21 @@ TORCH  ?= torch==2.13.0
 DEMO_OUTPUT ?= demo_output
 # What pyproject.toml builds with, and CMake. They stay in the environment: with tools that pip makes anew for each
 # build, everything is compiled again.
-BUILD_TOOLS := "scikit-build-core>=0.10" "nanobind>=2.2" "cmake>=3.20" ninja
+BUILD_TOOLS := "scikit-build-core>=0.10" "nanobind>=2.8" "cmake>=3.26" ninja
+
+# pip's lines that say what takes time: downloads of megabytes, builds (each minute of one too), the installation.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+PIP_LINES := | sed -un -E '/^ *(Downloading .*[0-9] [MG]B|Building|Installing|Successfully installed)/s/^ *(.{0,110}).*/   \1/p'
 
 BIN     := $(VENV)/bin
+PIP     := PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install --progress-bar off
 READY   := $(VENV)/.ready
 MINUTES ?= 10
 CXX_FILES := $(shell find scn_fx/csrc examples tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 SOURCES := pyproject.toml CMakeLists.txt cmake/cuda.cmake cmake/checks.cmake cmake/install.cmake $(filter scn_fx/%,$(CXX_FILES))
 
-.PHONY: demo test lint format ext fuzz asan ubsan tsan compute-sanitizer clean
+.PHONY: demo test lint format ext stub fuzz asan ubsan tsan compute-sanitizer clean
 
 demo: $(READY)
 	$(BIN)/scn-fx demo --output-dir $(DEMO_OUTPUT)
@@ -40,6 +47,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+	$(BIN)/hadolint Dockerfile
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
@@ -48,16 +56,26 @@ format: $(READY)
 
 $(READY): $(SOURCES)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "scn-fx needs Python 3.10 or newer, this is " + sys.version)'
+	@echo "== Setting up $(VENV), once; this takes some minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet "$(TORCH)" $(BUILD_TOOLS)
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[test,lint]"
+	@echo "== 1 of 3: $(TORCH). Its CPU build is enough; where pip takes the CUDA build, of several GB, see"
+	@echo "   docs/how-to/install.md for how to choose"
+	@$(PIP) "$(TORCH)" $(PIP_LINES)
+	@echo "== 2 of 3: build tools"
+	@$(PIP) $(BUILD_TOOLS) $(PIP_LINES)
+	@echo "== 3 of 3: scn-fx, compiled here (1 to 3 minutes), and the packages that tests and demo use"
+	@$(PIP) --no-build-isolation --editable ".[test,lint]" $(PIP_LINES)
+	@echo "== $(VENV) is ready"
 	touch $@
 
 # The same installation, and so the same build folder: pip puts the module where Python looks for it.
 ext:
 	test -e $(READY) || $(MAKE) $(READY)
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	$(PIP) --quiet --no-build-isolation --no-deps --editable .
 	touch $(READY)
+
+stub: $(READY)
+	$(BIN)/python tools/write_stub.py
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)

@@ -20,12 +20,12 @@ import click
 
 from benchmarks.goals import check_goals
 from benchmarks.gpu_goals import check_gpu_goals
-from quant.console import show_every_character
-from quant.options import Refusal
 from scn_fx.cli.bench import bench_options, make_settings, measure, show
 from scn_fx.cli.options import FILE, small_option
 from scn_fx.errors import ScnError
 from scn_fx.files.atomic import write_file
+from scn_fx.quant.console import show_every_character
+from scn_fx.quant.options import Refusal
 
 
 @click.command(context_settings={"show_default": True})

@@ -11,24 +11,38 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scn_fx import quant
     from scn_fx.capture import capture  # type: ignore[no-redef]  # function and package share the name
     from scn_fx.onnx import export_options, onnx_view
     from scn_fx.runtime import Engine, compare
+    from scn_fx.runtime.module import EngineModule
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Engine": "scn_fx.runtime",
+    "EngineModule": "scn_fx.runtime.module",
     "capture": "scn_fx.capture",
     "compare": "scn_fx.runtime",
     "export_options": "scn_fx.onnx",
     "onnx_view": "scn_fx.onnx",
 }
 
-__all__ = ["Engine", "__version__", "capture", "compare", "export_options", "onnx_view"]
+__all__ = [
+    "Engine",
+    "EngineModule",
+    "__version__",
+    "capture",
+    "compare",
+    "export_options",
+    "onnx_view",
+    "quant",
+]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "quant":
+        return import_module("scn_fx.quant")
     if name not in _HOME:
         raise AttributeError(f"module 'scn_fx' has no attribute {name!r}")
     try:

@@ -1,22 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Types of the compiled module (see csrc/python)."""
+"""
+Compiled kernels and engine of scn-fx; use scn_fx.Engine and the custom operators instead.
+"""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
-import numpy as np
+import numpy.typing
+from numpy.typing import NDArray
 
 def subm_map(
-    indices: np.ndarray,
+    indices: Annotated[NDArray, dict(writable=False)],
     batch_size: int,
     spatial_shape: Sequence[int],
     kernel_size: Sequence[int],
     dilation: Sequence[int],
-    name: str = ...,
-    threads: int = ...,
-) -> np.ndarray: ...
+    name: str = "subm_map",
+    threads: int = 0,
+) -> numpy.typing.NDArray: ...
 def conv_map(
-    indices: np.ndarray,
+    indices: Annotated[NDArray, dict(writable=False)],
     batch_size: int,
     input_shape: Sequence[int],
     output_shape: Sequence[int],
@@ -26,48 +29,81 @@ def conv_map(
     dilation: Sequence[int],
     transposed: bool,
     output_bound: int,
-    name: str = ...,
-    threads: int = ...,
-) -> tuple[np.ndarray, np.ndarray]: ...
-def inverse_map(kernel_map: np.ndarray, input_sites: int, name: str = ...) -> np.ndarray: ...
+    name: str = "conv_map",
+    threads: int = 0,
+) -> tuple[numpy.typing.NDArray, numpy.typing.NDArray]: ...
+def inverse_map(
+    kernel_map: Annotated[NDArray, dict(writable=False)], input_sites: int, name: str = "inverse_map"
+) -> numpy.typing.NDArray: ...
+def weight_gradient(
+    grad: Annotated[NDArray, dict(writable=False)],
+    features: Annotated[NDArray, dict(writable=False)],
+    kernel_map: Annotated[NDArray, dict(writable=False)],
+    name: str = "convolution",
+    threads: int = 0,
+) -> numpy.typing.NDArray:
+    """
+    float32 [out, K, in] of grad [M, out], features [N, in] and kernel_map int32 [M, K].
+    """
+
+def add(
+    a: Annotated[NDArray, dict(writable=False)],
+    b: Annotated[NDArray, dict(writable=False)],
+    precision: str,
+    output_precision: str,
+    activation: tuple[str, float],
+    amax0: float,
+    amax1: float,
+    name: str = "add",
+    threads: int = 0,
+) -> numpy.typing.NDArray: ...
+def scatter_dense(
+    features: Annotated[NDArray, dict(writable=False)],
+    indices: Annotated[NDArray, dict(writable=False)],
+    batch_size: int,
+    shape: Sequence[int],
+    name: str = "scatter_dense",
+    threads: int = 0,
+) -> numpy.typing.NDArray: ...
 def convolution(
-    features: np.ndarray,
-    weight: np.ndarray,
-    bias: np.ndarray | None,
-    kernel_map: np.ndarray,
+    features: Annotated[NDArray, dict(writable=False)],
+    weight: Annotated[NDArray, dict(writable=False)],
+    bias: Annotated[NDArray, dict(writable=False)] | None,
+    kernel_map: Annotated[NDArray, dict(writable=False)],
     precision: str,
     output_precision: str,
     activation: tuple[str, float],
     input_amax: float,
-    weight_amax: np.ndarray | None,
-    name: str = ...,
-    threads: int = ...,
-) -> np.ndarray: ...
+    weight_amax: Annotated[NDArray, dict(writable=False)] | None,
+    name: str = "convolution",
+    threads: int = 0,
+) -> numpy.typing.NDArray: ...
 
 class ConvolutionProblem:
     """One convolution, to be computed by any kernel on any device."""
 
     def __init__(
         self,
-        features: np.ndarray,
-        weight: np.ndarray,
-        bias: np.ndarray | None,
-        kernel_map: np.ndarray,
+        features: Annotated[NDArray, dict(writable=False)],
+        weight: Annotated[NDArray, dict(writable=False)],
+        bias: Annotated[NDArray, dict(writable=False)] | None,
+        kernel_map: Annotated[NDArray, dict(writable=False)],
         precision: str,
         output_precision: str,
         activation: tuple[str, float],
-        input_amax: float = ...,
-        weight_amax: np.ndarray | None = ...,
-        output_amax: float = ...,
-        name: str = ...,
+        input_amax: float = 0.0,
+        weight_amax: Annotated[NDArray, dict(writable=False)] | None = None,
+        output_amax: float = 0.0,
+        name: str = "convolution",
     ) -> None:
-        """Arrays in host memory, in C order; they are kept, not copied.
+        """
+        Arrays in host memory, in C order; they are kept, not copied.
 
         Args:
             features: float16 or float32 [N, in].
             weight: float16 or float32 [out, kz, ky, kx, in].
             bias: float16 or float32 [out].
-            kernel_map: int32 [M, K], K = kz · ky · kx: the row of `features` that an output row reads at each
+            kernel_map: int32 [M, K], K = kz * ky * kx: the row of `features` that an output row reads at each
                 offset, or -1.
             precision: of the products, "int8", "fp16" or "fp32".
             output_precision: "fp16" rounds the result to float16.
@@ -81,13 +117,10 @@ class ConvolutionProblem:
         """
 
 def convolve(
-    problem: ConvolutionProblem,
-    device: str = ...,
-    config: str = ...,
-    repeat: int = ...,
-    threads: int = ...,
-) -> tuple[np.ndarray, str, list[float]]:
-    """One convolution below the engine, by one of its kernels.
+    problem: ConvolutionProblem, device: str = "cpu", config: str = "", repeat: int = 0, threads: int = 0
+) -> tuple[numpy.typing.NDArray, str, list[float]]:
+    """
+    One convolution below the engine, by one of its kernels.
 
     Args:
         problem: what to compute.
@@ -110,75 +143,68 @@ def convolve(
         MemoryLimitError: the memory that it takes is not there.
     """
 
-def convolution_kernels(problem: ConvolutionProblem, device: str = ...) -> list[str]:
-    """The names of all kernels that can compute a problem on a device, whichever an engine would choose.
+def convolution_kernels(problem: ConvolutionProblem, device: str = "cpu") -> list[str]:
+    """
+    The names of all kernels that can compute a problem on a device, whichever an engine would choose.
 
     On the CPU those of every instruction set that the processor has, and, for int8, only those that take
     negative features where there are some. Errors as for `convolve`.
     """
 
-def weight_gradient(
-    grad: np.ndarray, features: np.ndarray, kernel_map: np.ndarray, name: str = ..., threads: int = ...
-) -> np.ndarray:
-    """float32 [out, K, in] of grad [M, out], features [N, in] and kernel_map int32 [M, K]."""
+def widen_bfloat16(array: Annotated[NDArray, dict(device="cpu", writable=False)]) -> numpy.typing.NDArray:
+    """
+    A bfloat16 DLPack array in host memory as float32. SiteError: another dtype; TypeError: it cannot
+    be read.
+    """
 
-def add(
-    a: np.ndarray,
-    b: np.ndarray,
-    precision: str,
-    output_precision: str,
-    activation: tuple[str, float],
-    amax0: float,
-    amax1: float,
-    name: str = ...,
-    threads: int = ...,
-) -> np.ndarray: ...
-def scatter_dense(
-    features: np.ndarray,
-    indices: np.ndarray,
-    batch_size: int,
-    shape: Sequence[int],
-    name: str = ...,
-    threads: int = ...,
-) -> np.ndarray: ...
-def widen_bfloat16(array: Any) -> np.ndarray:
-    """A bfloat16 DLPack array in host memory as float32. SiteError: another dtype; TypeError: it cannot
-    be read."""
-
-def place_spans(spans: list[tuple[int, int, int]]) -> tuple[list[int], int]:
-    """Offsets of buffers (bytes, first and last step) in one arena, and its bytes (plan/arena.h)."""
+def place_spans(spans: Sequence[tuple[int, int, int]]) -> tuple[list[int], int]:
+    """
+    Offsets of buffers (bytes, first and last step) in one arena, and its bytes (plan/arena.h).
+    """
 
 def measure_peak(kind: str, threads: int, seconds: float) -> float: ...
 def cpu_features() -> dict[str, Any]: ...
-def cuda_info() -> dict[str, Any]: ...
-def read_onnx(source: str | bytes) -> dict[str, Any]: ...
+def read_onnx(source: str | bytes) -> dict[str, Any]:
+    """Nodes, attributes and metadata of an ONNX file (path or bytes)."""
+
 def plan_onnx(
     source: str | bytes,
     backend: str,
-    precision: str = ...,
-    trace: bool = ...,
-    spatial_shape: Sequence[int] | None = ...,
+    precision: str = "",
+    trace: bool = False,
+    spatial_shape: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """What `describe` says of an engine on "cpu" or "cuda" that is not made: no GPU is needed."""
+    """
+    What `describe` says of an engine on "cpu" or "cuda" that is not made: no GPU is needed.
+    """
 
 class Engine:
     def __init__(
         self,
         source: str | bytes,
-        precision: str = ...,
-        threads: int = ...,
-        trace: bool = ...,
-        spatial_shape: Sequence[int] | None = ...,
-        memory_limit: int = ...,
+        precision: str = "",
+        threads: int = 0,
+        trace: bool = False,
+        spatial_shape: Sequence[int] | None = None,
+        memory_limit: int = 0,
     ) -> None: ...
     def run(
-        self, features: np.ndarray, indices: np.ndarray, batch_size: int = ...
-    ) -> list[np.ndarray | tuple[np.ndarray, np.ndarray]]: ...
+        self,
+        features: Annotated[NDArray, dict(order="C", device="cpu", writable=False)],
+        indices: Annotated[NDArray, dict(order="C", device="cpu", writable=False)],
+        batch_size: int = 0,
+    ) -> list[numpy.typing.NDArray | tuple[numpy.typing.NDArray, numpy.typing.NDArray]]: ...
     def trace(
-        self, features: np.ndarray, indices: np.ndarray, batch_size: int = ...
+        self,
+        features: Annotated[NDArray, dict(order="C", device="cpu", writable=False)],
+        indices: Annotated[NDArray, dict(order="C", device="cpu", writable=False)],
+        batch_size: int = 0,
     ) -> list[dict[str, Any]]: ...
     def profile(
-        self, features: np.ndarray, indices: np.ndarray, batch_size: int = ...
+        self,
+        features: Annotated[NDArray, dict(order="C", device="cpu", writable=False)],
+        indices: Annotated[NDArray, dict(order="C", device="cpu", writable=False)],
+        batch_size: int = 0,
     ) -> list[dict[str, Any]]: ...
     def describe(self) -> dict[str, Any]: ...
     @property
@@ -188,22 +214,33 @@ class Engine:
     @property
     def ndim(self) -> int: ...
 
+def cuda_info() -> dict[str, Any]:
+    """CUDA in this build, the driver and its devices; why none can be used."""
+
 class CudaEngine:
-    """`features` and `indices` are numpy or CUDA arrays (DLPack); `stream` is a cudaStream_t as a number."""
+    """
+    `features` and `indices` are numpy or CUDA arrays (DLPack); `stream` is a cudaStream_t as a number.
+    """
 
     def __init__(
         self,
         source: str | bytes,
-        precision: str = ...,
-        device: int = ...,
-        max_batch: int = ...,
-        max_sites: int = ...,
-        graph: bool = ...,
-        trace: bool = ...,
-        spatial_shape: Sequence[int] | None = ...,
-        memory_limit: int = ...,
+        precision: str = "",
+        device: int = 0,
+        max_batch: int = 0,
+        max_sites: int = 0,
+        graph: bool = True,
+        trace: bool = False,
+        spatial_shape: Sequence[int] | None = None,
+        memory_limit: int = 0,
     ) -> None: ...
-    def enqueue(self, features: Any, indices: Any, batch_size: int = ..., stream: int = ...) -> None: ...
+    def enqueue(
+        self,
+        features: Annotated[NDArray, dict(writable=False)],
+        indices: Annotated[NDArray, dict(writable=False)],
+        batch_size: int = 0,
+        stream: int = 0,
+    ) -> None: ...
     def enqueue_at(
         self,
         features: int,
@@ -212,34 +249,46 @@ class CudaEngine:
         channels: int,
         half: bool,
         stream: int,
-        batch_size: int = ...,
+        batch_size: int = 0,
     ) -> None:
-        """The same for addresses in this GPU's memory, of arrays in C order that have been checked: float16
-        (`half`) or float32 features [sites, channels], int32 indices [sites, 4]."""
+        """
+        The same for addresses in this GPU's memory, of arrays in C order that have been checked: float16
+        (`half`) or float32 features [sites, channels], int32 indices [sites, 4].
+        """
 
-    def results(self, copy: bool = ...) -> list[Any]:
-        """Outputs of the frame enqueued last: DLPack objects, or pairs of them (that waits)."""
+    def results(self, copy: bool = False) -> list[Any]:
+        """
+        Outputs of the frame enqueued last: DLPack objects, or pairs of them (that waits).
+        """
 
-    def to_host(self) -> list[np.ndarray | tuple[np.ndarray, np.ndarray]]:
+    def to_host(self) -> list[numpy.typing.NDArray | tuple[numpy.typing.NDArray, numpy.typing.NDArray]]:
         """Waits for the frame enqueued last."""
 
     def trace(
-        self, features: Any, indices: Any, batch_size: int = ..., stream: int = ...
+        self,
+        features: Annotated[NDArray, dict(writable=False)],
+        indices: Annotated[NDArray, dict(writable=False)],
+        batch_size: int = 0,
+        stream: int = 0,
     ) -> list[dict[str, Any]]: ...
     def profile(
-        self, features: Any, indices: Any, batch_size: int = ..., stream: int = ...
+        self,
+        features: Annotated[NDArray, dict(writable=False)],
+        indices: Annotated[NDArray, dict(writable=False)],
+        batch_size: int = 0,
+        stream: int = 0,
     ) -> list[dict[str, Any]]: ...
     def synchronize(self) -> None: ...
     def order(self, earlier: int, later: int) -> None:
-        """Makes the stream `later` wait for what has been enqueued on the stream `earlier`."""
+        """
+        Makes the stream `later` wait for what has been enqueued on the stream `earlier`.
+        """
 
     def describe(self) -> dict[str, Any]: ...
     @property
     def device(self) -> int: ...
     @property
     def ndim(self) -> int: ...
-
-# Operators on a GPU (csrc/cuda/operators/operators.h). Arrays are addresses, checked by scn_fx.ops.
 
 class CudaMap:
     def __init__(
@@ -288,9 +337,11 @@ class CudaConvolution:
         precision: str,
         round_output: bool,
         activation: tuple[str, float],
-        kernel: str = ...,
+        kernel: str = "",
     ) -> None:
-        """`kernel`: the name of one, see `convolution_kernels`; empty for the one that engines choose."""
+        """
+        `kernel`: the name of one, see `convolution_kernels`; empty for the one that engines choose.
+        """
 
     @property
     def scratch_bytes(self) -> int: ...
@@ -300,7 +351,9 @@ class CudaConvolution:
 
     @property
     def kernel(self) -> str:
-        """The kernel that runs it and its config, in one line that begins with the kernel's name."""
+        """
+        The kernel that runs it and its config, in one line that begins with the kernel's name.
+        """
 
     def run(self, scratch: int, result: int) -> None: ...
 
@@ -315,7 +368,9 @@ def cuda_inverse_map(
     checks: int,
     inverse: int,
 ) -> None:
-    """`checks`: four int32 of scratch memory, or 0 for a map that is known to have an inverse."""
+    """
+    `checks`: four int32 of scratch memory, or 0 for a map that is known to have an inverse.
+    """
 
 def cuda_add(
     device: int,
@@ -335,13 +390,5 @@ def cuda_add(
     """`counts`: four int32 of scratch memory."""
 
 def cuda_gather(
-    device: int,
-    stream: int,
-    x: int,
-    x_rows: int,
-    channels: int,
-    map: int,
-    rows: int,
-    offsets: int,
-    out: int,
+    device: int, stream: int, x: int, x_rows: int, channels: int, map: int, rows: int, offsets: int, out: int
 ) -> None: ...

@@ -32,8 +32,8 @@ def export_onnx(graph: GraphModule, path: Path, exporter: str = "dynamo", dialec
     """
     import torch
 
-    from quant.frames import input_spec
     from scn_fx.onnx import export_options, onnx_view, write_metadata
+    from scn_fx.quant.frames import input_spec
 
     view = onnx_view(graph, dialect)
     # The number of voxels stays free; values do not matter, for nothing of them ends up in the file.

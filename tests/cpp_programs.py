@@ -20,7 +20,7 @@ def find_cmake() -> str:
     """CMake of this environment or of the system."""
     places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     cmake = shutil.which("cmake", path=places)
-    assert cmake is not None, "CMake is missing; the extra 'test' brings it: pip install 'scn-fx[test]'"
+    assert cmake is not None, "CMake is missing; the extra 'test' brings it: pip install '.[test]'"
     return cmake
 
 

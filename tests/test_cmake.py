@@ -27,7 +27,7 @@ def configure(tmp_path: Path, gpu: str | None, options: list[str], **variables: 
     known = {name: value for name, value in os.environ.items() if not name.startswith("SCN_FX_CUDA")}
     places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     cmake = shutil.which("cmake", path=places)
-    assert cmake is not None, "CMake is missing; the extra 'test' brings it: pip install 'scn-fx[test]'"
+    assert cmake is not None, "CMake is missing; the extra 'test' brings it: pip install '.[test]'"
     tools = [f"-DSCN_FX_NVIDIA_SMI={smi}", f"-DSCN_FX_NVCC={nvcc}", "-DSCN_FX_PYTHON=OFF"]
     command = [cmake, "-S", ROOT, "-B", tmp_path / "build", *tools, *options]
     done = subprocess.run(command, capture_output=True, text=True, env={**known, **variables})

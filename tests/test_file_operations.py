@@ -39,10 +39,10 @@ ALLOWED = {
     "scn_fx/files/json_text.py": {"json.loads"},
     "scn_fx/files/limits.py": {"open"},  # /sys
     "scn_fx/files/reading.py": {"os.open"},
-    "quant/checkpoint_export.py": {"torch.save"},  # into a stream of scn_fx.files
-    "quant/checkpoint_files.py": {"torch.load"},  # on a stream that is open and checked
-    "quant/unpickling.py": {"torch.load"},  # the same
-    "quant/provenance.py": {"json.loads"},  # of its own text
+    "scn_fx/quant/checkpoint_export.py": {"torch.save"},  # into a stream of scn_fx.files
+    "scn_fx/quant/checkpoint_files.py": {"torch.load"},  # on a stream that is open and checked
+    "scn_fx/quant/unpickling.py": {"torch.load"},  # the same
+    "scn_fx/quant/provenance.py": {"json.loads"},  # of its own text
     "scn_fx/bench/host.py": {"open"},  # /proc
     "scn_fx/bench/memory.py": {"json.loads"},  # what a child has printed
     "scn_fx/bench/model.py": {"read_bytes"},  # our own sources

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 STAGES = (
     "scn_fx.capture",
-    "quant",
+    "scn_fx.quant",
     "scn_fx.onnx",
     "scn_fx.runtime",
     "scn_fx.exporting",
@@ -26,10 +26,10 @@ UNDERNEATH = ("scn_fx.files", "scn_fx.lidar", "scn_fx.ops", "scn_fx.passes")
 """What all stages stand on: imports none of them."""
 
 LOOKS_AHEAD = {
-    ("quant.layer_times", "scn_fx.runtime"),  # times engines
-    ("quant.layer_times", "scn_fx.exporting"),
-    ("quant.layer_times", "scn_fx.bench"),
-    ("quant.retrofitting", "scn_fx.runtime"),  # ranges for a file
+    ("scn_fx.quant.layer_times", "scn_fx.runtime"),  # times engines
+    ("scn_fx.quant.layer_times", "scn_fx.exporting"),
+    ("scn_fx.quant.layer_times", "scn_fx.bench"),
+    ("scn_fx.quant.retrofitting", "scn_fx.runtime"),  # ranges for a file
 }
 """Module and later stage that it imports, when it is called."""
 

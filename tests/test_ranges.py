@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from quant.ranges import checked_range
 from scn_fx import _core
 from scn_fx.errors import ArgumentError, CalibrationError
+from scn_fx.quant.ranges import checked_range
 from scn_fx.ranges import (
     LARGEST_RANGE,
     LARGEST_SCALE,

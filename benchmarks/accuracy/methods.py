@@ -11,14 +11,14 @@ from typing import Any
 
 from torch import fx
 
-import quant
-from quant.calibration import ranges_by
-from quant.precision import default_precisions, output_precisions, write_precisions
-from quant.range_options import RangeOptions
-from quant.ranges import write_ranges
-from quant.recorder import Recorder, record
-from quant.statistics import Statistics
+from scn_fx import quant
 from scn_fx.errors import ArgumentError, CalibrationWarning
+from scn_fx.quant.calibration import ranges_by
+from scn_fx.quant.precision import default_precisions, output_precisions, write_precisions
+from scn_fx.quant.range_options import RangeOptions
+from scn_fx.quant.ranges import write_ranges
+from scn_fx.quant.recorder import Recorder, record
+from scn_fx.quant.statistics import Statistics
 
 __all__ = ["VARIANTS", "Variant", "choose", "merged", "quantised", "statistics_of"]
 

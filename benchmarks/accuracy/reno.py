@@ -19,7 +19,7 @@ from torch import fx, nn
 
 import scn_fx
 from benchmarks.accuracy.octree import Octree
-from quant.checkpoint_files import read_checkpoint
+from scn_fx.quant.checkpoint_files import read_checkpoint
 
 __all__ = ["TRUNKS", "Codec"]
 

@@ -23,7 +23,7 @@ def check_plot(path: Path) -> None:
     try:
         import matplotlib  # noqa: F401
     except ModuleNotFoundError as error:
-        raise MissingPackageError.of("matplotlib", "cli", "--plot") from error
+        raise MissingPackageError.of("matplotlib", "plot", "--plot") from error
 
 
 def plot_growth(report: Mapping[str, Any], path: Path) -> None:

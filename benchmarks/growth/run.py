@@ -22,7 +22,9 @@ from scn_fx.bench.layers import active_pairs, weight_widths
 from scn_fx.bench.machine import describe_machine
 from scn_fx.bench.model import ModelFiles, prepare_model
 from scn_fx.bench.timing import Timing, deciles, extremes, in_turn, interleaved, ratio
-from scn_fx.files.onnx_models import read_model
+from scn_fx.files.atomic import write_file
+from scn_fx.files.onnx_models import ONNX_FILE, read_model
+from scn_fx.files.reading import read_file
 from scn_fx.runtime import Engine
 
 __all__ = ["PRECISIONS", "Subject", "run_growth"]
@@ -110,13 +112,13 @@ def _widened(files: ModelFiles, sites: int, folder: Path) -> ModelFiles:
     """The same network for batches: files whose layers may have `sites` sites at least."""
     made = []
     for source in (files.int8, files.single):
-        model = onnx.load(str(source))
+        model = onnx.ModelProto.FromString(read_file(source, ONNX_FILE))
         for node in model.graph.node:
             for attribute in node.attribute:
                 if attribute.name == "output_bound":
                     attribute.i = max(attribute.i, sites)
         made.append(folder / source.name)
-        onnx.save(model, str(made[-1]))
+        write_file(made[-1], model.SerializeToString())
     return replace(files, int8=made[0], single=made[1])
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-import quant
 import scn_fx
 from benchmarks.models.eager import eager_difference
+from scn_fx import quant
 from scn_fx.capture.arguments import Arguments
 from scn_fx.errors import CompareError, ExportError
 from scn_fx.exporting import export_onnx, quiet

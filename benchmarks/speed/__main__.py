@@ -11,11 +11,11 @@ from typing import Any
 
 import click
 
-from quant.console import show_every_character
-from quant.options import Refusal
 from scn_fx.cli.options import FILE, device_option, small_option
 from scn_fx.errors import ScnError
 from scn_fx.files.atomic import write_file
+from scn_fx.quant.console import show_every_character
+from scn_fx.quant.options import Refusal
 
 __all__ = ["command", "main", "measure_speed"]
 

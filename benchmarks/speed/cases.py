@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-import quant
 import scn_fx
-from scn_fx import zoo
+from scn_fx import quant, zoo
 from scn_fx.exporting import export_onnx, quiet
 from scn_fx.lidar import Frame
 from scn_fx.operators.dialects import LIBSPCONV, SCN_FX

@@ -26,11 +26,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-import quant
 import scn_fx
 from examples.detector.data import Batch
 from examples.detector.model import DetectorInTraining
 from examples.detector.targets import loss, targets
+from scn_fx import quant
 from scn_fx.detection import (
     AveragePrecision,
     Detector,

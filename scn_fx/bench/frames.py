@@ -66,8 +66,8 @@ def find_frames(folder: str | Path | None = None, *, small: bool = False) -> Fra
 
 
 def _from_folder(folder: Path) -> FrameSet:
-    from quant.frame_files import FrameFiles
     from scn_fx.errors import LidarError
+    from scn_fx.quant.frame_files import FrameFiles
 
     frames, skipped = [], []
     for files in FrameFiles.find(folder).files:

@@ -24,7 +24,7 @@ _FULL_CHANNELS, _FULL_GRID = (16, 32, 64, 128), (1440, 1440, 40)
 _SMALL_CHANNELS = (4, 8, 8, 8)
 # Everything that decides what is in the files; a change of any of it makes new ones.
 _SOURCES = (
-    "quant",
+    "scn_fx/quant",
     "scn_fx/capture",
     "scn_fx/lidar",
     "scn_fx/onnx",
@@ -115,11 +115,11 @@ def _make(folder: Path, channels: Sequence[int], grid: Sequence[int], small: boo
     import numpy as np
     import torch
 
-    from quant import calibrate
     from scn_fx.capture import capture
     from scn_fx.exporting import export_onnx, quiet
     from scn_fx.graph import layers
     from scn_fx.lidar import CENTERPOINT_GRID, embedded_frame
+    from scn_fx.quant import calibrate
     from scn_fx.zoo import demo_frame, demo_model
 
     if small:

@@ -18,8 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if find_spec(package) is None:
             print(f"Error: {MissingPackageError.of(package, 'cli', 'The command scn-fx')}", file=sys.stderr)
             sys.exit(1)
-    from quant.console import show_every_character
     from scn_fx.cli.app import command
+    from scn_fx.quant.console import show_every_character
 
     show_every_character()
     command.main(args=None if arguments is None else list(arguments), prog_name="scn-fx")

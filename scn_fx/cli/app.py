@@ -8,17 +8,17 @@ from typing import Any
 
 import click
 
-from quant.console import tidy_warnings
-from quant.options import Refusal
 from scn_fx import __version__
 from scn_fx.errors import MissingPackageError, ScnError
+from scn_fx.quant.console import tidy_warnings
+from scn_fx.quant.options import Refusal
 
 __all__ = ["COMMANDS", "command"]
 
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("scn_fx.cli.demo", "command", "Run the whole path on a LiDAR frame and prove the result."),
     "calibrate": (
-        "quant.__main__",
+        "scn_fx.quant.__main__",
         "main",
         "Find int8 ranges on LiDAR frames and write a calibration cache.",
     ),
@@ -51,7 +51,7 @@ _EXTRAS = {
     "onnx": "export",
     "onnxscript": "export",
     "modelopt": "bridge",
-    "matplotlib": "cli",
+    "matplotlib": "plot",
     "spconv": "spconv-cpu",
     "cumm": "spconv-cpu",
 }

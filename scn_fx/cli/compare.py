@@ -10,9 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quant.calibration_options import format_option
-from quant.console import one_line
-from quant.options import checkpoint_options
 from scn_fx.cli.options import FILE, device_option, grid_option, limit_option, single_option, threads_option
 from scn_fx.cli.output import (
     file_size,
@@ -25,6 +22,9 @@ from scn_fx.cli.output import (
 )
 from scn_fx.cli.picture import check_picture, picture_option
 from scn_fx.errors import GridError
+from scn_fx.quant.calibration_options import format_option
+from scn_fx.quant.console import one_line
+from scn_fx.quant.options import checkpoint_options
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -177,7 +177,7 @@ def _frames(options: dict[str, Any], network: NetworkGrid, engine: Engine) -> An
         engine.network_grid.check_grid(network.grid, "The model is captured for")
     if options["frames"] is None:
         return _synthetic(network if network.grid is not None else engine.network_grid)
-    from quant.frame_files import FrameFiles
+    from scn_fx.quant.frame_files import FrameFiles
 
     found = FrameFiles.find(options["frames"], point_format=options["point_format"], limit=options["limit"])
     return found.for_network(network, grid)

@@ -23,7 +23,7 @@ _NEEDED = {
     "spconv": "spconv-cpu",
     "onnx": "export",
     "onnxscript": "export",
-    "matplotlib": "cli",
+    "matplotlib": "plot",
 }
 
 

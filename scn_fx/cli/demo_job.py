@@ -150,7 +150,7 @@ def run_demo(settings: DemoSettings, say: Callable[[str], None]) -> DemoReport:
         convolutions, additions = (sum(getattr(s, what) for s in specs) for what in ("weighted", "adds"))
         facts += [f"{convolutions} convolutions", f"{additions} residual Adds, fused"]
     with clock.stage("calibrate", "calibrating") as facts, quiet():
-        from quant import calibrate
+        from scn_fx.quant import calibrate
 
         float_graph = copy.deepcopy(graph)
         found = calibrate(graph, calibration, method=_METHOD, cache=cache, progress=False)

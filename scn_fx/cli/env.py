@@ -23,7 +23,7 @@ _PACKAGES: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     ("onnxscript", ("onnxscript",), "export", "export"),
     ("click", ("click",), "cli", "the command line"),
     ("rich", ("rich",), "cli", "the command line"),
-    ("matplotlib", ("matplotlib",), "cli", "pictures and reports"),
+    ("matplotlib", ("matplotlib",), "plot", "pictures, charts and reports"),
 )
 
 

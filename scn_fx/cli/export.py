@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quant.auto_options import auto_budget
-from quant.calibration_options import budget_option, format_option, model_option
-from quant.options import checkpoint_options
 from scn_fx.cli.network_option import frames_of
 from scn_fx.cli.options import FILE, grid_option, limit_option, timing_device_option
 from scn_fx.cli.output import check_output, file_size, json_option, megabytes, print_json, working
 from scn_fx.exporting import EXPORTERS
 from scn_fx.lidar import VoxelGrid
 from scn_fx.operators.dialects import DIALECTS, LIBSPCONV, SCN_FX
+from scn_fx.quant.auto_options import auto_budget
+from scn_fx.quant.calibration_options import budget_option, format_option, model_option
+from scn_fx.quant.options import checkpoint_options
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
 
-    from quant import PrecisionChoice
-    from quant.budget import Budget
+    from scn_fx.quant import PrecisionChoice
+    from scn_fx.quant.budget import Budget
 
 __all__ = ["command"]
 
@@ -125,8 +125,8 @@ def command(
 
 def _choose(graph: GraphModule, budget: Budget, frames: Any, device: str) -> PrecisionChoice:
     """Precisions for a budget; layers that the graph has in float16 stay so."""
-    from quant import choose_precision
-    from quant.ranges import quantizable
+    from scn_fx.quant import choose_precision
+    from scn_fx.quant.ranges import quantizable
 
     now = {layer.name: layer.precision for layer in quantizable(graph)}
     return choose_precision(graph, frames, budget=budget, device=device, precision=now, progress=False)

@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from quant.console import one_line
 from scn_fx.cli.output import file_size, json_option, megabytes, print_json, print_table, table
 from scn_fx.errors import OnnxError
 from scn_fx.files.onnx_models import read_model
 from scn_fx.operators.activations import real_activations
 from scn_fx.operators.onnx_form import PRECISIONS
 from scn_fx.operators.table import OPERATORS, onnx_forms
+from scn_fx.quant.console import one_line
 
 __all__ = ["command", "node_rows"]
 

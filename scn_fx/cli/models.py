@@ -29,9 +29,9 @@ def load_model(
     precisions: tuple[str, ...] = (),
 ) -> GraphModule:
     """Capture a zoo or imported model (see `quant.models.load_graph`) and put a cache's ranges into it."""
-    from quant import load_cache, set_precision
-    from quant.models import load_graph
-    from quant.script import parse_precision
+    from scn_fx.quant import load_cache, set_precision
+    from scn_fx.quant.models import load_graph
+    from scn_fx.quant.script import parse_precision
 
     with quiet():
         graph = load_graph(

@@ -56,8 +56,8 @@ def frames_of(
     path: Path, graph: GraphModule, grid: VoxelGrid | None, point_format: str | None, limit: int | None
 ) -> Iterable[Sequence[Any]]:
     """Frames of a file or folder, for this graph's grid."""
-    from quant.frame_files import FrameFiles
     from scn_fx.input_grid import network_grid
+    from scn_fx.quant.frame_files import FrameFiles
 
     found = FrameFiles.find(path, point_format=point_format, limit=limit)
     return found.for_network(network_grid(graph), grid)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Options that several commands share.
 
-`--json` is in output.py, those of checkpoints in quant/options.py, those of calibration in
-quant/calibration_options.py.
+`--json` is in output.py, those of checkpoints in scn_fx/quant/options.py, those of calibration in
+scn_fx/quant/calibration_options.py.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quant.console import one_line
 from scn_fx.errors import ArgumentError, WriteError
 from scn_fx.files.atomic import check_writable
+from scn_fx.quant.console import one_line
 
 if TYPE_CHECKING:
     from rich.table import Table

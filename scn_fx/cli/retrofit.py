@@ -8,14 +8,6 @@ from typing import Any
 
 import click
 
-from quant import METHODS
-from quant.calibration_options import (
-    budget_option,
-    format_option,
-    most_frames_option,
-    outliers_option,
-    quiet_option,
-)
 from scn_fx.cli.options import FILE, frames_option, grid_option, timing_device_option
 from scn_fx.cli.output import (
     check_output,
@@ -28,6 +20,14 @@ from scn_fx.cli.output import (
     working,
 )
 from scn_fx.lidar import VoxelGrid
+from scn_fx.quant import METHODS
+from scn_fx.quant.calibration_options import (
+    budget_option,
+    format_option,
+    most_frames_option,
+    outliers_option,
+    quiet_option,
+)
 
 __all__ = ["command"]
 
@@ -76,14 +76,14 @@ def command(
 
     The file runs in float32; nodes, weights and names stay as they are. Add nodes get ranges too.
     """
-    from quant.auto_options import auto_budget
-    from quant.script import parse_precision
+    from scn_fx.quant.auto_options import auto_budget
+    from scn_fx.quant.script import parse_precision
 
     check_output(output)
     automatic, others = auto_budget(precisions, budget)
     with working("reading the file"):
-        from quant.retrofitting import retrofit
         from scn_fx.cli.network_option import frames_of
+        from scn_fx.quant.retrofitting import retrofit
         from scn_fx.runtime.file_graph import file_graph
 
         chosen = frames_of(frames, file_graph(file).graph, grid, point_format, limit)

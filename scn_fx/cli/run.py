@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quant.calibration_options import format_option
-from quant.console import one_line
 from scn_fx.cli.options import FILE, device_option, grid_option, single_option, threads_option
 from scn_fx.cli.output import (
     check_output,
@@ -24,6 +22,8 @@ from scn_fx.cli.output import (
 )
 from scn_fx.cli.picture import check_picture, picture_option
 from scn_fx.lidar import VoxelGrid
+from scn_fx.quant.calibration_options import format_option
+from scn_fx.quant.console import one_line
 
 if TYPE_CHECKING:
     from scn_fx.runtime import Engine

@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from quant.calibration_options import format_option, quiet_option
-from quant.options import checkpoint_options
 from scn_fx.cli.options import FILE, frames_option, grid_option, limit_option
 from scn_fx.cli.output import check_output, json_option, print_json, print_table, table, working
+from scn_fx.errors import MissingPackageError
+from scn_fx.quant.calibration_options import format_option, quiet_option
+from scn_fx.quant.options import checkpoint_options
 
 if TYPE_CHECKING:
-    from quant.layer_sensitivity import SensitivityReport
+    from scn_fx.quant.layer_sensitivity import SensitivityReport
 
 __all__ = ["command"]
 
@@ -65,13 +67,15 @@ def command(
     name = named_network(network, model)
     if plot is not None:
         check_output(plot, "--plot")
+        if find_spec("matplotlib") is None:
+            raise MissingPackageError.of("matplotlib", "plot", "--plot")
     with working("loading the network"):
         graph = network_graph(name, options)
     chosen = frames_of(frames, graph, options["grid"], point_format, limit)
     bar = False if quiet else None
     if precision == "int8":
         _calibrate(graph, chosen, bar)
-    from quant import sensitivity
+    from scn_fx.quant import sensitivity
 
     report = sensitivity(graph, chosen, layers=layers or None, precision=precision, progress=bar)
     if plot is not None:
@@ -88,8 +92,8 @@ def command(
 
 def _calibrate(graph: Any, frames: Any, progress: bool | None) -> None:
     """Find ranges for a graph that has none, and say so."""
-    from quant import calibrate
-    from quant.ranges import quantizable, read_ranges
+    from scn_fx.quant import calibrate
+    from scn_fx.quant.ranges import quantizable, read_ranges
 
     if any(read_ranges(layer) is not None for layer in quantizable(graph)):
         return

@@ -11,7 +11,7 @@ from scn_fx.files.atomic import write_file
 from scn_fx.operators.table import OPERATORS
 
 if TYPE_CHECKING:
-    from quant.layer_sensitivity import SensitivityReport
+    from scn_fx.quant.layer_sensitivity import SensitivityReport
 
 __all__ = ["save_plot"]
 

@@ -19,9 +19,9 @@ from benchmarks.accuracy.methods import VARIANTS, choose, merged, quantised, sta
 from benchmarks.accuracy.octree import octree
 from benchmarks.accuracy.reno import TRUNKS, Codec
 from benchmarks.accuracy.tables import markdown, sqnr
-from quant.ranges import quantizable
 from scn_fx.detection.scenes import HELD_OUT_SEED
 from scn_fx.errors import ArgumentError
+from scn_fx.quant.ranges import quantizable
 
 
 def _points(count: int = 3000) -> np.ndarray:

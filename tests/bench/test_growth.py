@@ -133,7 +133,7 @@ def test_a_picture_needs_matplotlib_before_anything_is_measured(
     monkeypatch.setattr(run, "run_growth", lambda *_, **__: pytest.fail("it measured"))
     assert main([*TINY, "--plot", str(tmp_path / "growth.svg")]) == 1
     said = " ".join(capsys.readouterr().err.split())
-    assert "matplotlib" in said and "pip install 'scn-fx[cli]'" in said
+    assert "matplotlib" in said and "pip install 'scn-fx[plot]'" in said
 
 
 @pytest.mark.parametrize(

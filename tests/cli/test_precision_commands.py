@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,14 @@ def test_sensitivity_usage(files: dict[str, Path], tmp_path: Path) -> None:
     assert "--cache goes with a model" in refused.stderr
     refused = invoke("sensitivity", files["int8"], *frames, "--plot", tmp_path / "no" / "x.png", code=1)
     assert "--plot" in refused.stderr
+
+
+def test_a_chart_needs_matplotlib_before_anything_is_measured(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    refused = invoke("sensitivity", "no such model", "--frames", "none", "--plot", tmp_path / "x.png", code=1)
+    assert "pip install 'scn-fx[plot]'" in refused.stderr
 
 
 def test_retrofit(files: dict[str, Path], tmp_path: Path) -> None:

@@ -14,9 +14,7 @@ import onnx
 import pytest
 import torch
 
-import quant
-from quant import sensitivity
-from quant.frame_files import FrameFiles
+import scn_fx.quant as quant
 from scn_fx import Engine
 from scn_fx.capture import capture
 from scn_fx.cli.report.ranges import RangeUse
@@ -25,6 +23,8 @@ from scn_fx.detection import Detector, detect, load_detector, save_detector
 from scn_fx.errors import CalibrationError
 from scn_fx.exporting import export_onnx
 from scn_fx.lidar import VoxelGrid, write_tensor
+from scn_fx.quant import sensitivity
+from scn_fx.quant.frame_files import FrameFiles
 from scn_fx.runtime.file_graph import file_graph
 from scn_fx.zoo import demo_frame
 from tests.cli.conftest import invoke, invoke_json

@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 import pytest
 
-from quant.console import one_line
 from scn_fx.cli.arrays import read_result
+from scn_fx.quant.console import one_line
 from tests.cli.conftest import MODEL, invoke, invoke_json
 
 Files = dict[str, Path]

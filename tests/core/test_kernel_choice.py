@@ -42,9 +42,7 @@ EXPECTED = {
     "avx2": ["avx2 rows", "avx2 rows"] + ["avx2 blocks"] * 4,
     "avxvnni": ["avx2 rows", "avxvnni rows"] + ["avxvnni blocks"] * 3 + ["avx2 blocks"],
     "avx512vnni": ["avx512 rows"] + ["avx512vnni rows"] * 2 + ["avx512vnni blocks"] * 2 + ["avx512 blocks"],
-    "amx": ["avx512 rows"]
-    + ["avx512vnni rows"] * 2
-    + ["avx512vnni blocks", "amx tiles", "avx512 blocks"],
+    "amx": ["avx512 rows"] + ["avx512vnni rows"] * 2 + ["avx512vnni blocks", "amx tiles", "avx512 blocks"],
 }
 
 

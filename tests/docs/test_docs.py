@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 
 from scn_fx.cli.app import COMMANDS, command
@@ -46,6 +47,23 @@ def test_the_guide_to_forwards_that_make_their_grid_runs(capsys: pytest.CaptureF
     exec(blocks("how-to/capture-a-model.md")[0], names)
     assert "makes a number of the frame" in capsys.readouterr().out
     assert names["result"].shape == (len(names["coors"]), 16)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_guides_to_detectors_and_heads_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in blocks("how-to/detector.md"):
+        exec(block, names)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-2:] == ["(1, 3, 8, 8) torch.float32", "(1, 32, 8, 8)"]
+    for block in blocks("how-to/head.md"):
+        exec(block, names)
+    assert capsys.readouterr().out.splitlines()[-1] == "(1, 3, 8, 8) True"
+    expected = names["head"](names["bev"]).detach().numpy()
+    np.testing.assert_allclose(names["scores"], expected, rtol=1e-3, atol=1e-4)
 
 
 def anchors(page: Path) -> set[str]:

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 import quant
-from quant.checkpoint_files import file_sha256, read_checkpoint
 from scn_fx import Engine
 from scn_fx.cli.arrays import read_result
 from scn_fx.errors import LidarError, ScnError
@@ -25,6 +24,7 @@ from scn_fx.files.onnx_models import read_model
 from scn_fx.files.reading import FileKind, check_file, open_file, read_file, size_text
 from scn_fx.lidar import guess_format, read_grid, read_points, read_tensor, write_tensor
 from scn_fx.onnx import write_metadata
+from scn_fx.quant.checkpoint_files import file_sha256, read_checkpoint
 from tests.quant.graphs import residual
 
 KIND = FileKind(LidarError, 1000, "a test file")

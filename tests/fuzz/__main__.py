@@ -61,7 +61,7 @@ def build(folder: Path) -> None:
         )
     cmake = shutil.which("cmake", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if cmake is None:
-        raise SystemExit("Fuzzing needs CMake, which the extra 'test' brings: pip install 'scn-fx[test]'.")
+        raise SystemExit("Fuzzing needs CMake, which the extra 'test' brings: pip install '.[test]'.")
     options = ["-DSCN_FX_PYTHON=OFF", "-DSCN_FX_CUDA=off", "-DSCN_FX_FUZZ=ON", "-DCMAKE_BUILD_TYPE=Release"]
     for command in (
         [cmake, "-S", str(ROOT), "-B", str(folder), f"-DCMAKE_CXX_COMPILER={compiler}", *options],

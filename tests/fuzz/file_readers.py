@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 import quant
-from quant.weights import load_weights
 from scn_fx.cli.arrays import read_result, write_result
 from scn_fx.cli.inspect import _cells, node_rows
 from scn_fx.errors import ArgumentError
@@ -26,6 +25,7 @@ from scn_fx.files.onnx_models import read_model
 from scn_fx.lidar import CENTERPOINT_GRID, KITTI_GRID, read_grid, read_points, read_tensor, write_tensor
 from scn_fx.lidar.synthetic import synthetic_points
 from scn_fx.onnx import write_metadata
+from scn_fx.quant.weights import load_weights
 from scn_fx.runtime.backend import Options
 from scn_fx.runtime.file_grid import file_grid
 from tests.fuzz.mutators import Mutator, bytes_any, json_tokens, npy_header, tensor_header, zip_records

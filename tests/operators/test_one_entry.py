@@ -46,7 +46,7 @@ from scn_fx.graph import layers
 from scn_fx.onnx.schemas import register_schemas
 from scn_fx.onnx.view import Builder, check_exportable, onnx_view
 from scn_fx.names import activation_nodes
-from quant.scale_groups import scale_groups
+from scn_fx.quant.scale_groups import scale_groups
 from tests.capture.frames import frame, sparse
 
 class Model(nn.Module):

@@ -193,8 +193,8 @@ def test_an_operand_may_be_a_list_of_features() -> None:
 
 
 def test_lists_are_operands_of_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    from quant.ranges import LayerRanges, range_keywords
     from scn_fx import graph_nodes
+    from scn_fx.quant.ranges import LayerRanges, range_keywords
 
     library = torch.library.Library("scn_fx", "FRAGMENT")
     library.define(f"{JOIN.name}{JOIN.schema}")

@@ -10,8 +10,8 @@ import torch
 from torch.fx import GraphModule
 
 import quant
-from quant.interpreter import FloatInterpreter
 from scn_fx.graph import Layer, layers
+from scn_fx.quant.interpreter import FloatInterpreter
 from tests.quant.graphs import GraphBuilder, frame, residual
 
 FRAMES = [frame(seed, sites=300) for seed in range(3)]

@@ -14,15 +14,15 @@ import pytest
 import torch
 
 import quant
-from quant.auto_options import auto_budget
-from quant.budget import Budget, parse_budget
-from quant.budget_frames import few
-from quant.frame_files import FrameFiles
-from quant.layer_times import LayerTimes, frame_milliseconds, given_times, measure_times
-from quant.precision import default_precisions
-from quant.precision_search import Search, spare_time
 from scn_fx.errors import CalibrationError, OverflowedError
 from scn_fx.graph import layers
+from scn_fx.quant.auto_options import auto_budget
+from scn_fx.quant.budget import Budget, parse_budget
+from scn_fx.quant.budget_frames import few
+from scn_fx.quant.frame_files import FrameFiles
+from scn_fx.quant.layer_times import LayerTimes, frame_milliseconds, given_times, measure_times
+from scn_fx.quant.precision import default_precisions
+from scn_fx.quant.precision_search import Search, spare_time
 from tests.quant.graphs import GraphBuilder, frame, residual
 
 FRAMES = [frame(seed) for seed in (3, 4)]

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 import quant
-from quant.interpreter import FloatInterpreter
 from scn_fx.errors import CalibrationError, NonFiniteError, OverflowedError, SiteError
 from scn_fx.graph import layers
+from scn_fx.quant.interpreter import FloatInterpreter
 from tests.quant.graphs import GraphBuilder, frame, residual
 
 FRAMES = [frame(seed) for seed in range(3)]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from quant.changes import changed_layers, note_change, original_fingerprint, set_bias, set_weight
 from scn_fx.errors import CalibrationError, OverflowedError
 from scn_fx.graph import Layer, fingerprint, layers
+from scn_fx.quant.changes import changed_layers, note_change, original_fingerprint, set_bias, set_weight
 from tests.quant.graphs import GraphBuilder, frame, residual
 
 FRAME = frame(1)

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 import quant
-from quant.ranges import LayerRanges, quantizable, read_ranges
 from scn_fx.errors import CalibrationError, WriteError
+from scn_fx.quant.ranges import LayerRanges, quantizable, read_ranges
 from tests.quant.graphs import GraphBuilder, frame, residual
 
 FRAMES = [frame(seed) for seed in range(2)]

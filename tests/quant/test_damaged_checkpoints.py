@@ -15,10 +15,10 @@ import pytest
 import torch
 
 import quant
-from quant.checkpoint_files import read_checkpoint, state_dicts
-from quant.unpickling import load_inert
-from quant.weights import load_weights
 from scn_fx.errors import CalibrationError
+from scn_fx.quant.checkpoint_files import read_checkpoint, state_dicts
+from scn_fx.quant.unpickling import load_inert
+from scn_fx.quant.weights import load_weights
 from tests.quant.graphs import residual
 
 

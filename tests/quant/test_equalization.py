@@ -11,11 +11,11 @@ import torch
 from torch.fx import GraphModule
 
 import quant
-from quant.channel_factors import best_factors
-from quant.channel_statistics import ChannelStatistics
-from quant.interpreter import FloatInterpreter
-from quant.scale_groups import scale_groups
 from scn_fx.errors import CalibrationError, NonFiniteError
+from scn_fx.quant.channel_factors import best_factors
+from scn_fx.quant.channel_statistics import ChannelStatistics
+from scn_fx.quant.interpreter import FloatInterpreter
+from scn_fx.quant.scale_groups import scale_groups
 from tests.quant.graphs import GraphBuilder, frame, residual
 from tests.quant.improving import (
     FRAMES,

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quant.histogram import MagnitudeHistogram
-from quant.pairs import CODES, LEVELS, PairHistogram
+from scn_fx.quant.histogram import MagnitudeHistogram
+from scn_fx.quant.pairs import CODES, LEVELS, PairHistogram
 
 floats = st.floats(-(2.0**40), 2.0**40, width=32)
 tensors = st.lists(st.lists(floats, max_size=8), min_size=1, max_size=5)

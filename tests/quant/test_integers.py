@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quant.integer_search import Bounds, descend, round_successively
-from quant.integers import holds_every_integer, quantise, weights_of
-from quant.layer_samples import product
+from scn_fx.quant.integer_search import Bounds, descend, round_successively
+from scn_fx.quant.integers import holds_every_integer, quantise, weights_of
+from scn_fx.quant.layer_samples import product
 from tests.quant.improving import engine_integers
 
 EVERY = np.arange(-127, 128)

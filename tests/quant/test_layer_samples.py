@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quant.layer_samples import Outputs, target
+from scn_fx.quant.layer_samples import Outputs, target
 
 
 @given(st.integers(0, 2**32 - 1), st.booleans())

@@ -9,8 +9,8 @@ import torch
 from modelopt.torch.quantization.calib.histogram import _compute_amax_entropy
 from scipy.stats import entropy
 
-from quant.histogram import MagnitudeHistogram
-from quant.methods import _least_divergence, by_mse, range_of
+from scn_fx.quant.histogram import MagnitudeHistogram
+from scn_fx.quant.methods import _least_divergence, by_mse, range_of
 
 METHODS = ("max", "percentile", "mse", "entropy")
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import quant
-from quant.outliers import GAP, find_outliers, peaks
 from scn_fx.errors import CalibrationWarning
 from scn_fx.lidar import embedded_frame, real_frames
+from scn_fx.quant.outliers import GAP, find_outliers, peaks
 from tests.oracle.frames import Frame, data_folder
 from tests.quant.graphs import GRID, GraphBuilder
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import quant
-from quant.precision import output_precisions, override
 from scn_fx.errors import CalibrationError
 from scn_fx.graph import layers
+from scn_fx.quant.precision import output_precisions, override
 from tests.quant.graphs import GraphBuilder, frame, residual
 
 FRAMES = [frame(seed) for seed in range(2)]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from quant.prefixes import Place, choose_place, find_places
 from scn_fx.errors import CalibrationError
+from scn_fx.quant.prefixes import Place, choose_place, find_places
 
 NAMES = ("conv.weight", "conv.bias", "block.0.conv.weight")
 

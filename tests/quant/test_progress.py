@@ -9,8 +9,8 @@ import signal
 import pytest
 
 import quant
-from quant import progress
-from quant.interrupts import uninterrupted
+from scn_fx.quant import progress
+from scn_fx.quant.interrupts import uninterrupted
 from tests.quant.graphs import frame, residual
 
 FRAMES = [frame(seed) for seed in range(3)]

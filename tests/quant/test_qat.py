@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import quant
-from quant.qat import trainable_layers
 from scn_fx.errors import CalibrationError
+from scn_fx.quant.qat import trainable_layers
 from tests.quant.graphs import GraphBuilder
 from tests.quant.improving import FRAMES, OTHERS, by_name, calibrated, chain, clipped, parameters, sqnr
 
@@ -128,7 +128,7 @@ def test_stopping_keeps_what_was_learnt(monkeypatch: pytest.MonkeyPatch) -> None
         if next(steps) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("quant.finetuning.refresh_weight_ranges", interrupted)
+    monkeypatch.setattr("scn_fx.quant.finetuning.refresh_weight_ranges", interrupted)
     with pytest.raises(KeyboardInterrupt):
         quant.finetune(graph, reference, FRAMES, steps=10, lr=1e-2, progress=False)
     assert not trainable_layers(graph) and not any(p.requires_grad for p in graph.parameters())

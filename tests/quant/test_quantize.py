@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import quant
-from quant.ranges import quantizable, read_ranges
 from scn_fx.errors import CalibrationError, NonFiniteError
+from scn_fx.quant.ranges import quantizable, read_ranges
 from tests.quant.graphs import residual
 from tests.quant.improving import FRAMES, OTHERS, parameters, same_parameters, sqnr
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import quant
-from quant.changes import set_bias, set_weight
-from quant.encoding import decoded, encoded
 from scn_fx.errors import CalibrationError, CalibrationWarning, NonFiniteError
 from scn_fx.graph import fingerprint, layers
+from scn_fx.quant.changes import set_bias, set_weight
+from scn_fx.quant.encoding import decoded, encoded
 from tests.quant.graphs import GraphBuilder, frame, residual
 
 FRAMES = [frame(seed) for seed in range(7)]

@@ -13,11 +13,11 @@ import torch
 from onnx import helper
 
 import quant
-from quant.retrofitting import annotate
-from quant.script import parse_precision
 from scn_fx.errors import CalibrationError, CompareError, NonFiniteError, OnnxError, WriteError
 from scn_fx.exporting import export_onnx
 from scn_fx.graph import layers
+from scn_fx.quant.retrofitting import annotate
+from scn_fx.quant.script import parse_precision
 from scn_fx.runtime import Engine
 from scn_fx.runtime.file_graph import file_graph
 from tests.quant.graphs import frame, residual

@@ -15,12 +15,12 @@ import torch
 from click.testing import CliRunner, Result
 
 import quant
-from quant.__main__ import main
-from quant.frame_files import FrameFiles
-from quant.models import load_graph, load_weights
-from quant.script import parse_precision
 from scn_fx.errors import CalibrationError, LidarError, ScnError
 from scn_fx.lidar import write_tensor
+from scn_fx.quant.__main__ import main
+from scn_fx.quant.frame_files import FrameFiles
+from scn_fx.quant.models import load_graph, load_weights
+from scn_fx.quant.script import parse_precision
 from tests.quant.graphs import frame, residual
 
 SMALL = "tests.quant.test_script:small"

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import quant
-from quant.consumers import effective_operands, rectified_adds
-from quant.interpreter import FloatInterpreter
-from quant.pair_search import PairError
-from quant.pairs import PairHistogram
+from scn_fx.quant.consumers import effective_operands, rectified_adds
+from scn_fx.quant.interpreter import FloatInterpreter
+from scn_fx.quant.pair_search import PairError
+from scn_fx.quant.pairs import PairHistogram
 from tests.quant.graphs import GraphBuilder, frame, residual
 
 FRAMES = [frame(seed) for seed in range(3)]

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 import quant
-from quant.mixed import FLOAT, MixedRunner, Noise, engine_forms
-from quant.precision import default_precisions
-from quant.ranges import quantizable
 from scn_fx.errors import CalibrationError, NonFiniteError, OverflowedError
 from scn_fx.graph import operator_name
+from scn_fx.quant.mixed import FLOAT, MixedRunner, Noise, engine_forms
+from scn_fx.quant.precision import default_precisions
+from scn_fx.quant.ranges import quantizable
 from tests.quant.graphs import GraphBuilder, frame, residual
 
 FRAMES = [frame(seed) for seed in (3, 4)]

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import quant
-from quant.scale_groups import scale_groups
 from scn_fx.errors import CalibrationError
 from scn_fx.graph import layers
 from scn_fx.graph_outputs import listed
+from scn_fx.quant.scale_groups import scale_groups
 from tests.quant.graphs import frame, residual, two_outputs
 
 FRAMES = [frame(seed) for seed in range(3)]

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import quant
-from quant.similarity import FrameVariety
 from scn_fx.errors import CalibrationWarning
+from scn_fx.quant.similarity import FrameVariety
 from scn_fx.zoo import demo_frame
 from tests.oracle.frames import synthetic_frame
 from tests.quant.graphs import frame, residual

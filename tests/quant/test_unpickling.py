@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 import torch
 
-from quant.checkpoint_files import file_sha256, read_checkpoint, state_dicts
-from quant.unpickling import Foreign
 from scn_fx.errors import CalibrationError
+from scn_fx.quant.checkpoint_files import file_sha256, read_checkpoint, state_dicts
+from scn_fx.quant.unpickling import Foreign
 
 WEIGHTS = {
     "conv.weight": torch.randn(4, 3, 3, 3, 2),

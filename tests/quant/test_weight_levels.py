@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import quant
-from quant.interpreter import FloatInterpreter
-from quant.weight_levels import LEVELS, LevelErrors, RoundedWeight, ranges_at
 from scn_fx.errors import CalibrationError
 from scn_fx.graph import Layer, layers
+from scn_fx.quant.interpreter import FloatInterpreter
+from scn_fx.quant.weight_levels import LEVELS, LevelErrors, RoundedWeight, ranges_at
 from tests.quant.graphs import residual
 from tests.quant.improving import FRAMES, OTHERS, by_name, chain, engine_integers, sqnr
 
@@ -106,7 +106,7 @@ def test_large_weights_are_worked_on_in_parts(monkeypatch: pytest.MonkeyPatch) -
     weight, features = torch.randn(6, 1, 1, 1, 5, generator=generator), torch.randn(7, 5, generator=generator)
     rows = torch.arange(7, dtype=torch.int32)[:, None]
     whole = RoundedWeight(weight).errors(features, rows)
-    monkeypatch.setattr("quant.weight_levels._BLOCK", 5 * len(LEVELS) * 2)
+    monkeypatch.setattr("scn_fx.quant.weight_levels._BLOCK", 5 * len(LEVELS) * 2)
     assert np.allclose(RoundedWeight(weight, keep=False).errors(features, rows), whole, rtol=1e-4)
 
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import scn_fx
-from quant.layouts import LAYOUTS, in_module_layout
-from quant.weights import load_weights
 from scn_fx.errors import CalibrationError
+from scn_fx.quant.layouts import LAYOUTS, in_module_layout
+from scn_fx.quant.weights import load_weights
 from tests.oracle.frames import random_sites
 
 SHAPE = (7, 9, 8)

@@ -13,13 +13,13 @@ import torch
 from torch import fx
 
 import quant
-from quant.models import load_graph
 from scn_fx.capture import capture
 from scn_fx.errors import GridError
 from scn_fx.exporting import export_onnx
 from scn_fx.graph import layers, operator_name
 from scn_fx.input_grid import graph_grid
 from scn_fx.lidar import GRIDS, VoxelGrid
+from scn_fx.quant.models import load_graph
 from scn_fx.runtime import Engine, compare
 from scn_fx.zoo import (
     CenterPointEncoder,

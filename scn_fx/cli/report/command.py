@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quant.calibration_options import format_option, quiet_option
 from scn_fx.cli.options import FILE, device_option, grid_option, limit_option, threads_option
 from scn_fx.cli.output import check_output, file_size, json_option, megabytes, print_json, working
 from scn_fx.errors import ArgumentError, MissingPackageError, ScnError
 from scn_fx.lidar import VoxelGrid
+from scn_fx.quant.calibration_options import format_option, quiet_option
 
 if TYPE_CHECKING:
-    from quant.layer_sensitivity import SensitivityReport
     from scn_fx.cli.picture import Extent, Panel
     from scn_fx.cli.report.measure import FrameOutputs, Measured
     from scn_fx.detection import Detector
+    from scn_fx.quant.layer_sensitivity import SensitivityReport
     from scn_fx.runtime import Engine
 
 __all__ = ["command"]
@@ -73,7 +73,7 @@ def command(
     """
     check_output(output)
     if find_spec("matplotlib") is None:
-        raise MissingPackageError.of("matplotlib", "cli", "scn-fx report")
+        raise MissingPackageError.of("matplotlib", "plot", "scn-fx report")
     from scn_fx.cli.env import environment
     from scn_fx.cli.picture import map_extent
     from scn_fx.cli.report.measure import measure
@@ -132,7 +132,7 @@ def _frames(
             engine.network_grid.require(grid, "--grid")
         frame = synthetic_frame(engine.network_grid)
         return [(frame.features, frame.indices)], (frame.name,)
-    from quant.frame_files import FrameFiles
+    from scn_fx.quant.frame_files import FrameFiles
 
     found = FrameFiles.find(path, point_format=point_format, limit=limit)
     return found.for_network(engine.network_grid, grid), tuple(each[0].name for each in found.files)
@@ -197,8 +197,8 @@ def _sensitivity(
         return "Not measured: the file has no int8 ranges. Calibrate it first, see scn-fx retrofit."
     from glob import escape
 
-    from quant import sensitivity
-    from quant.ranges import quantizable, read_ranges
+    from scn_fx.quant import sensitivity
+    from scn_fx.quant.ranges import quantizable, read_ranges
     from scn_fx.runtime.file_graph import file_graph
 
     try:

@@ -12,7 +12,7 @@ from scn_fx.cli.report.ranges import RangeUse
 from scn_fx.cli.report.svg import GraphRow, bar, graph, histogram, percent, text
 
 if TYPE_CHECKING:
-    from quant.layer_sensitivity import SensitivityReport
+    from scn_fx.quant.layer_sensitivity import SensitivityReport
 
 __all__ = [
     "FULL_BAR",

@@ -24,7 +24,7 @@ from scn_fx.cli.report.style import STYLE
 from scn_fx.cli.report.svg import percent, text
 
 if TYPE_CHECKING:
-    from quant.layer_sensitivity import SensitivityReport
+    from scn_fx.quant.layer_sensitivity import SensitivityReport
 
 __all__ = ["Contents", "page"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quant.histogram import MagnitudeHistogram
 from scn_fx.operators.table import OPERATORS
+from scn_fx.quant.histogram import MagnitudeHistogram
 
 __all__ = ["RangeUse", "range_uses"]
 

@@ -19,9 +19,7 @@ struct LineAllocator {
   template <typename U>
   LineAllocator(const LineAllocator<U>&) {}
 
-  T* allocate(size_t count) {
-    return static_cast<T*>(::operator new(count * sizeof(T), kLine));
-  }
+  T* allocate(size_t count) { return static_cast<T*>(::operator new(count * sizeof(T), kLine)); }
   void deallocate(T* memory, size_t) noexcept { ::operator delete(memory, kLine); }
 
   template <typename U>

@@ -265,7 +265,8 @@ void CpuExecutor::load(const Step& step, const FrameView& frame) {
       if (frame.half) {
         kernels_.half_to_float(reinterpret_cast<const uint16_t*>(source), out, channels);
       } else {
-        for (int32_t c = 0; c < channels; ++c) std::memcpy(out + c, source + c * sizeof(float), sizeof(float));
+        for (int32_t c = 0; c < channels; ++c)
+          std::memcpy(out + c, source + c * sizeof(float), sizeof(float));
       }
     }
     Finish f = stores;

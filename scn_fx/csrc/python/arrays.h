@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "core/sizes.h"
 #include "core/types.h"
+#include "python/signatures.h"
 
 namespace scn::python {
 
@@ -82,17 +83,18 @@ Size element_count(const A& a) {
 
 /// Hands memory over to a new numpy array.
 template <typename T>
-nb::object to_numpy(std::unique_ptr<T[]> data, std::vector<size_t> shape, nb::dlpack::dtype dtype) {
+NumpyArray to_numpy(std::unique_ptr<T[]> data, std::vector<size_t> shape, nb::dlpack::dtype dtype) {
   T* raw = data.release();
   nb::capsule owner(raw, [](void* p) noexcept { delete[] static_cast<T*>(p); });
-  return nb::cast(nb::ndarray<nb::numpy>(raw, shape.size(), shape.data(), owner, nullptr, dtype));
+  return nb::steal<NumpyArray>(
+      nb::cast(nb::ndarray<nb::numpy>(raw, shape.size(), shape.data(), owner, nullptr, dtype)).release());
 }
 
 inline nb::dlpack::dtype float_dtype(int bits) {
   return {uint8_t(nb::dlpack::dtype_code::Float), uint8_t(bits), 1};
 }
 
-inline nb::object int32_array(std::unique_ptr<int32_t[]> data, size_t rows, size_t columns) {
+inline NumpyArray int32_array(std::unique_ptr<int32_t[]> data, size_t rows, size_t columns) {
   return to_numpy(std::move(data), {rows, columns}, nb::dtype<int32_t>());
 }
 

@@ -110,7 +110,7 @@ class Operands {
 };
 
 /// The stored rows without what pads them.
-nb::object result_array(Convolved made, const ConvolutionCall& call, MemoryBudget& budget) {
+NumpyArray result_array(Convolved made, const ConvolutionCall& call, MemoryBudget& budget) {
   const size_t rows = size_t(call.out_sites), columns = size_t(call.out_channels),
                element = size_t(element_bytes(made.type)), stride = size_t(made.columns) * element;
   const nb::dlpack::dtype dtype =
@@ -125,7 +125,7 @@ nb::object result_array(Convolved made, const ConvolutionCall& call, MemoryBudge
 }
 
 /// The operator.
-nb::object convolution_numpy(const AnyArray& features, const AnyArray& weight,
+NumpyArray convolution_numpy(const AnyArray& features, const AnyArray& weight,
                              const std::optional<AnyArray>& bias, const AnyArray& map,
                              const std::string& precision, const std::string& output_precision,
                              const NamedActivation& activation, double input_amax,
@@ -158,8 +158,9 @@ int device_of(const std::string& name) {
   return number;
 }
 
-nb::tuple convolve_problem(const ConvolutionProblem& problem, const std::string& device,
-                           const std::string& config, Integer repeat, Integer threads) {
+nb::typed<nb::tuple, NumpyArray, nb::str, nb::typed<nb::list, nb::float_>> convolve_problem(
+    const ConvolutionProblem& problem, const std::string& device, const std::string& config, Integer repeat,
+    Integer threads) {
   if (repeat.number < 0 || repeat.number > kMostRepeats)
     fail(ErrorKind::kArgument, "repeat must be 0 to ", kMostRepeats, ", got ", repeat.number, ".");
   const int number = device_of(device);
@@ -186,6 +187,52 @@ std::vector<std::string> kernels_of(const ConvolutionProblem& problem, const std
              [&](ThreadPool& pool) { return convolution_kernels(call, pool, budget); });
 }
 
+constexpr const char* kProblemDoc = R"(Arrays in host memory, in C order; they are kept, not copied.
+
+Args:
+    features: float16 or float32 [N, in].
+    weight: float16 or float32 [out, kz, ky, kx, in].
+    bias: float16 or float32 [out].
+    kernel_map: int32 [M, K], K = kz * ky * kx: the row of `features` that an output row reads at each
+        offset, or -1.
+    precision: of the products, "int8", "fp16" or "fp32".
+    output_precision: "fp16" rounds the result to float16.
+    activation: name and parameter, as ("LeakyReLU", 0.1) or ("None", 0.0).
+    input_amax, weight_amax: dynamic ranges, for int8; the weight's are float [out].
+    output_amax: dynamic range of the layer that reads the result, which is then stored as its int8
+        rows, as engines do; 0 stores float16 or float32.
+    name: what messages call it.
+
+ArgumentError for unknown names; arrays that do not fit each other are errors of `convolve`.)";
+
+constexpr const char* kConvolveDoc = R"(One convolution below the engine, by one of its kernels.
+
+Args:
+    problem: what to compute.
+    device: "cpu", "cuda" or "cuda:N".
+    config: the name of a kernel, one of `convolution_kernels(problem, device)`; empty for the one that
+        an engine chooses.
+    repeat: further runs of the product and its finish, over operands that are prepared already, to be
+        timed: by the host's steady clock on the CPU, by events on a GPU.
+    threads: of the CPU; 0 for all processors.
+
+Returns:
+    The result [M, out], int8 with an `output_amax`, else float16 or float32 by the `output_precision`;
+    the kernel that ran, in one line that begins with its name; the seconds of each repeated run.
+
+Raises:
+    ArgumentError: a kernel that cannot compute the problem here, an unknown device, ranges that cannot be
+        computed with.
+    SiteError: arrays that do not fit each other, or a map that reads rows that are not there.
+    OverflowedError, NonFiniteError: values that the precisions do not have.
+    MemoryLimitError: the memory that it takes is not there.)";
+
+constexpr const char* kKernelsDoc =
+    R"(The names of all kernels that can compute a problem on a device, whichever an engine would choose.
+
+On the CPU those of every instruction set that the processor has, and, for int8, only those that take
+negative features where there are some. Errors as for `convolve`.)";
+
 }  // namespace
 
 void bind_convolutions(nb::module_& m) {
@@ -193,7 +240,8 @@ void bind_convolutions(nb::module_& m) {
   m.def("convolution", convolution_numpy, "features"_a, "weight"_a, "bias"_a.none(), "kernel_map"_a,
         "precision"_a, "output_precision"_a, "activation"_a, "input_amax"_a, "weight_amax"_a.none(),
         "name"_a = "convolution", "threads"_a = 0);
-  nb::class_<ConvolutionProblem>(m, "ConvolutionProblem")
+  nb::class_<ConvolutionProblem>(m, "ConvolutionProblem",
+                                 "One convolution, to be computed by any kernel on any device.")
       .def(
           "__init__",
           [](ConvolutionProblem* self, const AnyArray& features, const AnyArray& weight,
@@ -205,10 +253,10 @@ void bind_convolutions(nb::module_& m) {
           },
           "features"_a, "weight"_a, "bias"_a.none(), "kernel_map"_a, "precision"_a, "output_precision"_a,
           "activation"_a, "input_amax"_a = 0.0, "weight_amax"_a.none() = nb::none(), "output_amax"_a = 0.0,
-          "name"_a = "convolution");
+          "name"_a = "convolution", kProblemDoc);
   m.def("convolve", convolve_problem, "problem"_a, "device"_a = "cpu", "config"_a = "", "repeat"_a = 0,
-        "threads"_a = 0);
-  m.def("convolution_kernels", kernels_of, "problem"_a, "device"_a = "cpu");
+        "threads"_a = 0, kConvolveDoc);
+  m.def("convolution_kernels", kernels_of, "problem"_a, "device"_a = "cpu", kKernelsDoc);
 }
 
 }  // namespace scn::python

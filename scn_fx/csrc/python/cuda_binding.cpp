@@ -12,7 +12,7 @@
 namespace scn::python {
 namespace {
 
-nb::dict info_dict() {
+PlainData info_dict() {
   const CudaInfo info = cuda_info();
   nb::list devices;
   for (const CudaInfo::Device& device : info.devices) {
@@ -58,8 +58,8 @@ bool is_contiguous(const AnyArray& a) {
 
 class PyCudaEngine {
  public:
-  PyCudaEngine(const nb::object& source, const std::string& precision, int device, int32_t max_batch,
-               int64_t max_sites, bool graph, bool trace, const nb::object& spatial_shape,
+  PyCudaEngine(const ModelSource& source, const std::string& precision, int device, int32_t max_batch,
+               int64_t max_sites, bool graph, bool trace, const GridSizes& spatial_shape,
                int64_t memory_limit) {
     EngineOptions options = engine_options(precision, trace, spatial_shape, memory_limit);
     options.cuda = true;
@@ -92,7 +92,7 @@ class PyCudaEngine {
   }
 
   /// Outputs in device memory. Views keep the engine alive; copies own their memory.
-  nb::list results(bool copy) {
+  nb::typed<nb::list, AnyPython> results(bool copy) {
     nb::list out;
     const Plan& plan = engine_->plan();
     for (size_t i = 0; i < plan.network.outputs.size(); ++i) {
@@ -111,19 +111,19 @@ class PyCudaEngine {
     return out;
   }
 
-  nb::list to_host() {
+  FrameOutputs to_host() {
     std::vector<Result> results = fetch();
     return outputs_list(engine_->plan(), results);
   }
 
-  nb::list trace(const AnyArray& features, const AnyArray& indices, int32_t batch_size, uintptr_t stream) {
+  PlainRows trace(const AnyArray& features, const AnyArray& indices, int32_t batch_size, uintptr_t stream) {
     check_traces(engine_->plan());
     enqueue(features, indices, batch_size, stream);
     std::vector<Result> results = fetch();
     return nodes_list(engine_->plan(), results);
   }
 
-  nb::list profile(const AnyArray& features, const AnyArray& indices, int32_t batch_size, uintptr_t stream) {
+  PlainRows profile(const AnyArray& features, const AnyArray& indices, int32_t batch_size, uintptr_t stream) {
     const FrameView frame = frame_view(features, indices, batch_size);
     const bool host = on_host(features, indices);
     std::vector<StageTime> times;
@@ -143,7 +143,7 @@ class PyCudaEngine {
     cuda_order(device(), to_stream(earlier), to_stream(later));
   }
 
-  nb::dict describe() const { return engine_dict(*engine_); }
+  PlainData describe() const { return engine_dict(*engine_); }
   int device() const { return engine_->device().device(); }
   int ndim() const { return engine_->plan().network.ndim; }
 
@@ -211,20 +211,27 @@ class PyCudaEngine {
 void bind_cuda(nb::module_& m) {
   using namespace nb::literals;
   m.def("cuda_info", info_dict, "CUDA in this build, the driver and its devices; why none can be used.");
-  nb::class_<PyCudaEngine>(m, "CudaEngine")
-      .def(nb::init<const nb::object&, const std::string&, int, int32_t, int64_t, bool, bool,
-                    const nb::object&, int64_t>(),
+  nb::class_<PyCudaEngine>(
+      m, "CudaEngine",
+      "`features` and `indices` are numpy or CUDA arrays (DLPack); `stream` is a cudaStream_t as a number.")
+      .def(nb::init<const ModelSource&, const std::string&, int, int32_t, int64_t, bool, bool,
+                    const GridSizes&, int64_t>(),
            "source"_a, "precision"_a = "", "device"_a = 0, "max_batch"_a = 0, "max_sites"_a = 0,
            "graph"_a = true, "trace"_a = false, "spatial_shape"_a = nb::none(), "memory_limit"_a = 0)
       .def("enqueue", &PyCudaEngine::enqueue, "features"_a, "indices"_a, "batch_size"_a = 0, "stream"_a = 0)
       .def("enqueue_at", &PyCudaEngine::enqueue_at, "features"_a, "indices"_a, "sites"_a, "channels"_a,
-           "half"_a, "stream"_a, "batch_size"_a = 0)
-      .def("results", &PyCudaEngine::results, "copy"_a = false)
-      .def("to_host", &PyCudaEngine::to_host)
+           "half"_a, "stream"_a, "batch_size"_a = 0,
+           "The same for addresses in this GPU's memory, of arrays in C order that have been checked: "
+           "float16\n"
+           "(`half`) or float32 features [sites, channels], int32 indices [sites, 4].")
+      .def("results", &PyCudaEngine::results, "copy"_a = false,
+           "Outputs of the frame enqueued last: DLPack objects, or pairs of them (that waits).")
+      .def("to_host", &PyCudaEngine::to_host, "Waits for the frame enqueued last.")
       .def("trace", &PyCudaEngine::trace, "features"_a, "indices"_a, "batch_size"_a = 0, "stream"_a = 0)
       .def("profile", &PyCudaEngine::profile, "features"_a, "indices"_a, "batch_size"_a = 0, "stream"_a = 0)
       .def("synchronize", &PyCudaEngine::synchronize)
-      .def("order", &PyCudaEngine::order, "earlier"_a, "later"_a)
+      .def("order", &PyCudaEngine::order, "earlier"_a, "later"_a,
+           "Makes the stream `later` wait for what has been enqueued on the stream `earlier`.")
       .def("describe", &PyCudaEngine::describe)
       .def_prop_ro("device", &PyCudaEngine::device)
       .def_prop_ro("ndim", &PyCudaEngine::ndim);

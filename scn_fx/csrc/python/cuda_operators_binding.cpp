@@ -164,15 +164,20 @@ void bind_cuda_operators(nb::module_& m) {
                     const NamedActivation&, const std::string&>(),
            "device"_a, "stream"_a, "name"_a, "features"_a, "half_features"_a, "in_sites"_a, "in_channels"_a,
            "weight"_a, "out_channels"_a, "offsets"_a, "bias"_a, "weight_amax"_a, "input_amax"_a, "map"_a,
-           "out_sites"_a, "precision"_a, "round_output"_a, "activation"_a, "kernel"_a = "")
+           "out_sites"_a, "precision"_a, "round_output"_a, "activation"_a, "kernel"_a = "",
+           "`kernel`: the name of one, see `convolution_kernels`; empty for the one that engines choose.")
       .def_prop_ro("scratch_bytes", &CudaConvolution::scratch_bytes)
-      .def_prop_ro("columns", &CudaConvolution::columns)
-      .def_prop_ro("kernel", &CudaConvolution::kernel)
+      .def_prop_ro("columns", &CudaConvolution::columns,
+                   "Values of a result's row, of which the first `out_channels` count.")
+      .def_prop_ro("kernel", &CudaConvolution::kernel,
+                   "The kernel that runs it and its config, in one line that begins with the kernel's name.")
       .def("run", &CudaConvolution::run, "scratch"_a, "result"_a);
   m.def("cuda_inverse_map", inverse_map, "device"_a, "stream"_a, "name"_a, "map"_a, "outputs"_a, "offsets"_a,
-        "input_sites"_a, "checks"_a, "inverse"_a);
+        "input_sites"_a, "checks"_a, "inverse"_a,
+        "`checks`: four int32 of scratch memory, or 0 for a map that is known to have an inverse.");
   m.def("cuda_add", add, "device"_a, "stream"_a, "name"_a, "a"_a, "b"_a, "count"_a, "precision"_a,
-        "round_output"_a, "activation"_a, "amax0"_a, "amax1"_a, "counts"_a, "result"_a);
+        "round_output"_a, "activation"_a, "amax0"_a, "amax1"_a, "counts"_a, "result"_a,
+        "`counts`: four int32 of scratch memory.");
   m.def("cuda_gather", gather, "device"_a, "stream"_a, "x"_a, "x_rows"_a, "channels"_a, "map"_a, "rows"_a,
         "offsets"_a, "out"_a);
 }

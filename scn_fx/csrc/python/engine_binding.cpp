@@ -30,7 +30,7 @@ nb::object attribute_value(const OnnxAttribute& a) {
   }
 }
 
-nb::dict describe_model(const nb::object& source) {
+PlainData describe_model(const ModelSource& source) {
   const OnnxModel model = model_of(source);
   nb::dict opsets, metadata, initializers, out;
   for (const auto& opset : model.opsets) opsets[opset.first.c_str()] = opset.second;
@@ -66,8 +66,8 @@ nb::dict describe_model(const nb::object& source) {
 }
 
 /// The plan of a file for a backend, which need not be there.
-nb::dict plan_onnx(const nb::object& source, const std::string& backend, const std::string& precision,
-                   bool trace, const nb::object& spatial_shape) {
+PlainData plan_onnx(const ModelSource& source, const std::string& backend, const std::string& precision,
+                    bool trace, const GridSizes& spatial_shape) {
   if (backend != "cpu" && backend != "cuda")
     fail(ErrorKind::kArgument, "backend must be 'cpu' or 'cuda', got '", backend, "'.");
   EngineOptions options = engine_options(precision, trace, spatial_shape, 0);
@@ -78,8 +78,8 @@ nb::dict plan_onnx(const nb::object& source, const std::string& backend, const s
 
 class PyEngine {
  public:
-  PyEngine(const nb::object& source, const std::string& precision, int threads, bool trace,
-           const nb::object& spatial_shape, int64_t memory_limit) {
+  PyEngine(const ModelSource& source, const std::string& precision, int threads, bool trace,
+           const GridSizes& spatial_shape, int64_t memory_limit) {
     EngineOptions options = engine_options(precision, trace, spatial_shape, memory_limit);
     options.threads = threads;
     const OnnxModel model = model_of(source);
@@ -87,24 +87,24 @@ class PyEngine {
     engine_ = std::make_unique<Session>(model, options);
   }
 
-  nb::list run(const Array& features, const Array& indices, int32_t batch_size) {
+  FrameOutputs run(const Array& features, const Array& indices, int32_t batch_size) {
     std::vector<Result> results = results_of(features, indices, batch_size);
     return outputs_list(engine_->plan(), results);
   }
 
-  nb::list trace(const Array& features, const Array& indices, int32_t batch_size) {
+  PlainRows trace(const Array& features, const Array& indices, int32_t batch_size) {
     check_traces(engine_->plan());
     std::vector<Result> results = results_of(features, indices, batch_size);
     return nodes_list(engine_->plan(), results);
   }
 
-  nb::list profile(const Array& features, const Array& indices, int32_t batch_size) {
+  PlainRows profile(const Array& features, const Array& indices, int32_t batch_size) {
     std::vector<StageTime> times;
     results_of(features, indices, batch_size, &times);
     return stages_list(times);
   }
 
-  nb::dict describe() const { return engine_dict(*engine_); }
+  PlainData describe() const { return engine_dict(*engine_); }
 
   int threads() const { return engine_->threads(); }
   std::string isa() const { return engine_->backend(); }
@@ -128,9 +128,10 @@ void bind_engine(nb::module_& m) {
   m.def("read_onnx", describe_model, "source"_a,
         "Nodes, attributes and metadata of an ONNX file (path or bytes).");
   m.def("plan_onnx", plan_onnx, "source"_a, "backend"_a, "precision"_a = "", "trace"_a = false,
-        "spatial_shape"_a = nb::none(), "What describe() says of an engine that is not made.");
+        "spatial_shape"_a = nb::none(),
+        "What `describe` says of an engine on \"cpu\" or \"cuda\" that is not made: no GPU is needed.");
   nb::class_<PyEngine>(m, "Engine")
-      .def(nb::init<const nb::object&, const std::string&, int, bool, const nb::object&, int64_t>(),
+      .def(nb::init<const ModelSource&, const std::string&, int, bool, const GridSizes&, int64_t>(),
            "source"_a, "precision"_a = "", "threads"_a = 0, "trace"_a = false, "spatial_shape"_a = nb::none(),
            "memory_limit"_a = 0)
       .def("run", &PyEngine::run, "features"_a, "indices"_a, "batch_size"_a = 0)

@@ -15,11 +15,11 @@
 namespace scn::python {
 namespace {
 
-nb::object int_array(IntRows rows) {
+NumpyArray int_array(IntRows rows) {
   return int32_array(std::move(rows.data), size_t(rows.rows), size_t(rows.columns));
 }
 
-nb::object subm_map_numpy(const AnyArray& indices, Integer batch_size, const Integers& shape,
+NumpyArray subm_map_numpy(const AnyArray& indices, Integer batch_size, const Integers& shape,
                           const Integers& kernel, const Integers& dilation, const std::string& name,
                           Integer threads) {
   const std::string layer = operator_label(name, "submanifold map");
@@ -32,7 +32,7 @@ nb::object subm_map_numpy(const AnyArray& indices, Integer batch_size, const Int
   }));
 }
 
-nb::tuple conv_map_numpy(const AnyArray& indices, Integer batch_size, const Integers& input_shape,
+TwoArrays conv_map_numpy(const AnyArray& indices, Integer batch_size, const Integers& input_shape,
                          const Integers& output_shape, const Integers& kernel, const Integers& stride,
                          const Integers& padding, const Integers& dilation, bool transposed,
                          Integer output_bound, const std::string& name, Integer threads) {
@@ -54,7 +54,7 @@ nb::tuple conv_map_numpy(const AnyArray& indices, Integer batch_size, const Inte
   return nb::make_tuple(rows, int_array(std::move(made.map)));
 }
 
-nb::object inverse_map_numpy(const AnyArray& map, Integer input_sites, const std::string& name) {
+NumpyArray inverse_map_numpy(const AnyArray& map, Integer input_sites, const std::string& name) {
   const std::string layer = operator_label(name, "inverse map");
   const int32_t* const entries = int32_matrix(map, 0, layer, "kernel_map");
   return int_array(run(layer, [&] {
@@ -65,7 +65,7 @@ nb::object inverse_map_numpy(const AnyArray& map, Integer input_sites, const std
 }
 
 /// The float32 result, or its float16 values (exact: they were rounded already).
-nb::object float_result(std::unique_ptr<float[]> y, size_t rows, size_t columns, bool half,
+NumpyArray float_result(std::unique_ptr<float[]> y, size_t rows, size_t columns, bool half,
                         const std::string& layer, MemoryBudget& budget) {
   if (!half) return to_numpy(std::move(y), {rows, columns}, float_dtype(32));
   const Size count = Size(rows) * Size(columns);
@@ -75,7 +75,7 @@ nb::object float_result(std::unique_ptr<float[]> y, size_t rows, size_t columns,
   return to_numpy(std::move(out), {rows, columns}, float_dtype(16));
 }
 
-nb::object weight_gradient_numpy(const AnyArray& grad, const AnyArray& features, const AnyArray& map,
+NumpyArray weight_gradient_numpy(const AnyArray& grad, const AnyArray& features, const AnyArray& map,
                                  const std::string& name, Integer threads) {
   const std::string layer = operator_label(name, "convolution");
   MemoryBudget budget = MemoryBudget::of_operator();
@@ -93,7 +93,7 @@ nb::object weight_gradient_numpy(const AnyArray& grad, const AnyArray& features,
   return to_numpy(std::move(made), {grad.shape(1), map.shape(1), features.shape(1)}, float_dtype(32));
 }
 
-nb::object add_numpy(const AnyArray& a, const AnyArray& b, const std::string& precision,
+NumpyArray add_numpy(const AnyArray& a, const AnyArray& b, const std::string& precision,
                      const std::string& output_precision, const NamedActivation& activation, double amax0,
                      double amax1, const std::string& name, Integer threads) {
   const std::string layer = operator_label(name, "addition");
@@ -120,7 +120,7 @@ nb::object add_numpy(const AnyArray& a, const AnyArray& b, const std::string& pr
   return float_result(std::move(y), a.shape(0), a.shape(1), half, layer, budget);
 }
 
-nb::object scatter_dense_numpy(const AnyArray& features, const AnyArray& indices, Integer batch_size,
+NumpyArray scatter_dense_numpy(const AnyArray& features, const AnyArray& indices, Integer batch_size,
                                const Integers& shape, const std::string& name, Integer threads) {
   const std::string layer = operator_label(name, "dense map");
   const bool half = is_float(features, 16);
@@ -156,7 +156,8 @@ void bind_functions(nb::module_& m) {
         "name"_a = "conv_map", "threads"_a = 0);
   m.def("inverse_map", inverse_map_numpy, "kernel_map"_a, "input_sites"_a, "name"_a = "inverse_map");
   m.def("weight_gradient", weight_gradient_numpy, "grad"_a, "features"_a, "kernel_map"_a,
-        "name"_a = "convolution", "threads"_a = 0);
+        "name"_a = "convolution", "threads"_a = 0,
+        "float32 [out, K, in] of grad [M, out], features [N, in] and kernel_map int32 [M, K].");
   m.def("add", add_numpy, "a"_a, "b"_a, "precision"_a, "output_precision"_a, "activation"_a, "amax0"_a,
         "amax1"_a, "name"_a = "add", "threads"_a = 0);
   m.def("scatter_dense", scatter_dense_numpy, "features"_a, "indices"_a, "batch_size"_a, "shape"_a,

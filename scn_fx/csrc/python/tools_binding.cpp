@@ -23,7 +23,7 @@ namespace scn::python {
 namespace {
 
 /// A bfloat16 array of any library in host memory, in any order, as float32: exact.
-nb::object widen_bfloat16(const nb::ndarray<nb::ro, nb::device::cpu>& a) {
+NumpyArray widen_bfloat16(const nb::ndarray<nb::ro, nb::device::cpu>& a) {
   if (a.dtype().code != uint8_t(nb::dlpack::dtype_code::Bfloat) || a.dtype().bits != 16 ||
       a.dtype().lanes != 1) {
     fail(ErrorKind::kSite, "expected bfloat16, got ", dtype_name(a), ".");
@@ -93,7 +93,7 @@ std::pair<std::vector<int64_t>, int64_t> place_spans_list(
   return {offsets, total};
 }
 
-nb::dict cpu_features() {
+PlainData cpu_features() {
   nb::dict d;
   d["isa"] = select_kernels().name;
   nb::list supported;
@@ -111,8 +111,11 @@ nb::dict cpu_features() {
 
 void bind_tools(nb::module_& m) {
   using namespace nb::literals;
-  m.def("widen_bfloat16", widen_bfloat16, "array"_a);
-  m.def("place_spans", place_spans_list, "spans"_a);
+  m.def("widen_bfloat16", widen_bfloat16, "array"_a,
+        "A bfloat16 DLPack array in host memory as float32. SiteError: another dtype; TypeError: it "
+        "cannot\nbe read.");
+  m.def("place_spans", place_spans_list, "spans"_a,
+        "Offsets of buffers (bytes, first and last step) in one arena, and its bytes (plan/arena.h).");
   m.def("measure_peak", measure_peak, "kind"_a, "threads"_a, "seconds"_a);
   m.def("cpu_features", cpu_features);
 }
