@@ -2,6 +2,7 @@
 # make demo   set up everything and run the main job on a LiDAR frame
 # make test   set up everything and run the tests; ARGS="tests/quant -k ranges" chooses some
 # make lint   formatting, lint and types
+# make docs   the documentation as a site, in build/docs; make pictures draws its pictures again
 # make ext    rebuild the compiled module that tests and commands load, in seconds after a change
 # make fuzz   look for inputs that break the engine, MINUTES=10 (needs Clang)
 # make asan, make ubsan, make tsan   the C++ and CPU tests under a sanitizer
@@ -25,7 +26,7 @@ MINUTES ?= 10
 CXX_FILES := $(shell find scn_fx/csrc examples tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 SOURCES := pyproject.toml CMakeLists.txt cmake/cuda.cmake cmake/checks.cmake cmake/install.cmake $(filter scn_fx/%,$(CXX_FILES))
 
-.PHONY: demo test lint format ext fuzz asan ubsan tsan compute-sanitizer clean
+.PHONY: demo test lint format docs pictures ext fuzz asan ubsan tsan compute-sanitizer clean
 
 demo: $(READY)
 	$(BIN)/scn-fx demo --output-dir $(DEMO_OUTPUT)
@@ -50,7 +51,7 @@ $(READY): $(SOURCES)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "scn-fx needs Python 3.10 or newer, this is " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$(TORCH)" $(BUILD_TOOLS)
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[test,lint]"
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[test,lint,docs]"
 	touch $@
 
 # The same installation, and so the same build folder: pip puts the module where Python looks for it.
@@ -58,6 +59,15 @@ ext:
 	test -e $(READY) || $(MAKE) $(READY)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
 	touch $(READY)
+
+# Every warning is an error: a link that leads nowhere, a docstring that does not render.
+docs: $(READY)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/docs
+	@echo "saved build/docs/index.html"
+
+pictures: demo
+	$(BIN)/python -m docs.scripts.draw_demo $(DEMO_OUTPUT)/scn.onnx
+	$(BIN)/python -m docs.scripts.draw_speed
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
