@@ -24,6 +24,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphin
 exclude_patterns = ["README.md", "_ext", "scripts"]
 myst_heading_anchors = 4  # as forges make them: pages link to headings by these names
 highlight_language = "none"
+smartquotes = False  # it makes a dash of the two hyphens of an option
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints = "signature"
