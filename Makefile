@@ -2,6 +2,7 @@
 # make demo   set up everything and run the main job on a LiDAR frame
 # make test   set up everything and run the tests; ARGS="tests/quant -k ranges" chooses some
 # make lint   formatting, lint and types
+# make docs   the documentation as a site, in build/docs; make pictures draws its pictures again
 # make ext    rebuild the compiled module that tests and commands load, in seconds after a change
 # make stub   write scn_fx/_core.pyi anew, after a change of bindings
 # make fuzz   look for inputs that break the engine, MINUTES=10 (needs Clang)
@@ -32,7 +33,7 @@ MINUTES ?= 10
 CXX_FILES := $(shell find scn_fx/csrc examples tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 SOURCES := pyproject.toml CMakeLists.txt cmake/cuda.cmake cmake/checks.cmake cmake/install.cmake $(filter scn_fx/%,$(CXX_FILES))
 
-.PHONY: demo test lint format ext stub fuzz asan ubsan tsan compute-sanitizer clean
+.PHONY: demo test lint format docs pictures ext stub fuzz asan ubsan tsan compute-sanitizer clean
 
 demo: $(READY)
 	$(BIN)/scn-fx demo --output-dir $(DEMO_OUTPUT)
@@ -64,7 +65,7 @@ $(READY): $(SOURCES)
 	@echo "== 2 of 3: build tools"
 	@$(PIP) $(BUILD_TOOLS) $(PIP_LINES)
 	@echo "== 3 of 3: scn-fx, compiled here (1 to 3 minutes), and the packages that tests and demo use"
-	@$(PIP) --no-build-isolation --editable ".[test,lint]" $(PIP_LINES)
+	@$(PIP) --no-build-isolation --editable ".[test,lint,docs]" $(PIP_LINES)
 	@echo "== $(VENV) is ready"
 	touch $@
 
@@ -76,6 +77,15 @@ ext:
 
 stub: $(READY)
 	$(BIN)/python tools/write_stub.py
+
+# Every warning is an error: a link that leads nowhere, a docstring that does not render.
+docs: $(READY)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/docs
+	@echo "saved build/docs/index.html"
+
+pictures: demo
+	$(BIN)/python -m docs.scripts.draw_demo $(DEMO_OUTPUT)/scn.onnx
+	$(BIN)/python -m docs.scripts.draw_speed
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)

@@ -66,6 +66,7 @@ class _Group(click.Group):
             return None
         module, attribute, _ = COMMANDS[cmd_name]
         found: click.Command = getattr(import_module(module), attribute)
+        found.name = cmd_name  # pages made from the commands call them by it
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -105,7 +105,7 @@ def guess_format(path: str | Path) -> str:
 
     The rule: a file named `*.tensor` or starting with that format's magic is a tensor. Otherwise every raw
     format is tried on the whole file, and it fits when the size is a multiple of its record, all values are
-    finite, |x| and |y| stay below 300 m, |z| below 100 m, and the further columns stay in their ranges:
+    finite, `|x|` and `|y|` stay below 300 m, `|z|` below 100 m, and the further columns stay in their ranges:
     intensity (0 to 255, reflectance 0 to 1; four columns whose intensity stays below 1 are KITTI's), ring and
     laser (whole numbers, 0 to 255 and 0 to 127), time lag (0 to 10 s), time offset (0 to 1 s), elongation
     (0 to 2). The guess stands only if exactly one format fits; `LidarError` says which formats fit, or why

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What draws the pictures of these pages; `make pictures` runs it."""
