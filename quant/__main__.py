@@ -13,6 +13,7 @@ from quant.processes import launched_rank
 from quant.script import CalibrationJob, parse_precision, report, run_job
 from scn_fx.errors import MissingPackageError, ScnError
 from scn_fx.lidar import GRID_SYNTAX
+from scn_fx.lidar.frame_paths import FRAME_SYNTAX
 
 try:
     import click
@@ -37,8 +38,7 @@ except ImportError as error:
     "--frames",
     required=True,
     type=click.Path(path_type=Path),
-    help="A frame file or a folder of them: raw points (.bin, .tensor), or voxels as "
-    "NAME.features.tensor beside NAME.indices.tensor.",
+    help=f"A frame file, a folder with its subfolders, or a list of files: {FRAME_SYNTAX}.",
 )
 @click.option(
     "--output",
