@@ -38,7 +38,8 @@ except ImportError as error:
     "--frames",
     required=True,
     type=click.Path(path_type=Path),
-    help=f"A frame file, a folder with its subfolders, or a list of files: {FRAME_SYNTAX}.",
+    help=f"A frame file, a folder with its subfolders, or a list of files: {FRAME_SYNTAX}. "
+    "Or package.module:callable, which gives frames.",
 )
 @click.option(
     "--output",

@@ -26,7 +26,7 @@ class CalibrationJob:
 
     Attributes:
         model: a name of the zoo, or "package.module:callable" (see `quant.models.load_graph`).
-        frames: a frame file, or a folder of them (see `quant.frame_files.FrameFiles`).
+        frames: files, or "package.module:callable" (see `quant.frame_source.find_frames`).
         output: the calibration cache to write.
         budget: choose precisions for it, on some of the frames; see `quant.choose_precision`.
         checkpoint: weights to load into the model.
@@ -95,11 +95,11 @@ def run_job(job: CalibrationJob, *, progress: bool | None = None) -> tuple[Graph
     Processes that torchrun has started share the frames. Returns the calibrated graph and the result. Raises
     the errors of the stages (all `scn_fx.errors.ScnError`).
     """
-    from quant.frame_files import FrameFiles
+    from quant.frame_source import find_frames
 
     # Names are checked before anything slow starts.
     grid = None if job.grid is None else parse_grid(job.grid)
-    frames = FrameFiles.find(job.frames, point_format=job.point_format, limit=job.limit)
+    frames = find_frames(job.frames, point_format=job.point_format, limit=job.limit)
     try:
         from quant.budget_calibration import chosen_for_budget
         from quant.models import load_graph

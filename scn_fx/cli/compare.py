@@ -131,9 +131,9 @@ def _frames(options: dict[str, Any], network: NetworkGrid, engine: Engine) -> An
         engine.network_grid.check_grid(network.grid, "The model is captured for")
     if options["frames"] is None:
         return _synthetic(network if network.grid is not None else engine.network_grid)
-    from quant.frame_files import FrameFiles
+    from quant.frame_source import find_frames
 
-    found = FrameFiles.find(options["frames"], point_format=options["point_format"], limit=options["limit"])
+    found = find_frames(options["frames"], point_format=options["point_format"], limit=options["limit"])
     return found.for_network(network, grid)
 
 
