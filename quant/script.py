@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from quant.processes import launched_rank
 from scn_fx.errors import CalibrationError, MissingPackageError
+from scn_fx.files.atomic import check_writable
 from scn_fx.lidar import parse_grid
 
 if TYPE_CHECKING:
@@ -96,29 +98,32 @@ def run_job(job: CalibrationJob, *, progress: bool | None = None) -> tuple[Graph
     the errors of the stages (all `scn_fx.errors.ScnError`).
     """
     from quant.frame_source import find_frames
+    from quant.status import working
 
     # Names are checked before anything slow starts.
+    check_writable(job.output)
     grid = None if job.grid is None else parse_grid(job.grid)
     frames = find_frames(job.frames, point_format=job.point_format, limit=job.limit)
-    try:
-        from quant.budget_calibration import chosen_for_budget
-        from quant.models import load_graph
-        from quant.processes import process_group
-        from quant.quantization import quantize
-        from scn_fx.input_grid import network_grid
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise MissingPackageError.of("torch", "quant", "Calibration") from error
-    graph = load_graph(
-        job.model,
-        checkpoint=job.checkpoint,
-        checkpoint_prefix=job.checkpoint_prefix,
-        checkpoint_layout=job.checkpoint_layout,
-        grid=grid,
-        outputs=job.outputs,
-        native=job.native,
-    )
+    with working("loading the model", progress is True and launched_rank() == 0):
+        try:
+            from quant.budget_calibration import chosen_for_budget
+            from quant.models import load_graph
+            from quant.processes import process_group
+            from quant.quantization import quantize
+            from scn_fx.input_grid import network_grid
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            raise MissingPackageError.of("torch", "quant", "Calibration") from error
+        graph = load_graph(
+            job.model,
+            checkpoint=job.checkpoint,
+            checkpoint_prefix=job.checkpoint_prefix,
+            checkpoint_layout=job.checkpoint_layout,
+            grid=grid,
+            outputs=job.outputs,
+            native=job.native,
+        )
     with process_group(job.device) as device:
         result = quantize(
             graph.to(device),

@@ -13,7 +13,10 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run `scn-fx` with `arguments` (default: the process's) and exit: 0, 1 on errors, 2 on usage errors."""
+    """Run `scn-fx` with `arguments` (default: the process's) and exit.
+
+    The code is 0, 1 on errors, 2 on usage errors, 130 after Ctrl-C.
+    """
     for package in ("click", "rich"):
         if find_spec(package) is None:
             print(f"Error: {MissingPackageError.of(package, 'cli', 'The command scn-fx')}", file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from quant.console import tidy_warnings
-from quant.options import Refusal
+from quant.options import Interrupted, Refusal
 from scn_fx import __version__
 from scn_fx.errors import MissingPackageError, ScnError
 
@@ -33,6 +33,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Calibrate a float16 ONNX file whose model is not at hand.",
     ),
     "export": ("scn_fx.cli.export", "command", "Write the ONNX file of a model."),
+    "quantize": (
+        "scn_fx.cli.quantize",
+        "command",
+        "Calibrate, export and compare in one go.",
+    ),
     "inspect": ("scn_fx.cli.inspect", "command", "Show the nodes, ranges and precisions of an ONNX file."),
     "run": ("scn_fx.cli.run", "command", "Run an ONNX file on a frame."),
     "compare": ("scn_fx.cli.compare", "command", "Compare a model with its ONNX file, or two result files."),
@@ -75,6 +80,8 @@ class _Group(click.Group):
         try:
             with tidy_warnings():
                 return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted() from error
         except ScnError as error:
             raise Refusal(str(error)) from error
         except ModuleNotFoundError as error:

@@ -10,6 +10,7 @@ import click
 
 from quant.calibration_options import format_option, quiet_option
 from quant.options import checkpoint_options
+from quant.settings_option import settings_option
 from scn_fx.cli.options import FILE, frames_option, grid_option, limit_option
 from scn_fx.cli.output import check_output, json_option, print_json, print_table, table, working
 
@@ -25,6 +26,7 @@ __all__ = ["command"]
 @click.option(
     "--cache", type=FILE, help="Calibration cache of the model; without one it is calibrated on the frames."
 )
+@settings_option("sensitivity")
 @checkpoint_options
 @grid_option
 @frames_option
@@ -68,7 +70,7 @@ def command(
     with working("loading the network"):
         graph = network_graph(name, options)
     chosen = frames_of(frames, graph, options["grid"], point_format, limit)
-    bar = False if quiet else None
+    bar = not quiet
     if precision == "int8":
         _calibrate(graph, chosen, bar)
     from quant import sensitivity

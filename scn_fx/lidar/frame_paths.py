@@ -163,12 +163,12 @@ def _frame(file: Path, listings: _Listings) -> Iterator[Paths]:
         yield file, _partner(file, stem, listings)
     elif file.suffix == ".npz" and _is_voxels(file):
         yield file, file
-    elif ".indices" not in file.name and file.suffix != ".coors":
+    elif not _names_indices(file.name) and file.suffix != ".coors":
         yield (file,)
 
 
 def _partner(features: Path, stem: str, listings: _Listings) -> Path:
-    start = f"{stem}.indices"
+    start = f"{stem}.indices" if stem else "indices"
     beside = listings.beginning(features.with_name(start))
     found = [name for name in beside if Path(name).suffix == features.suffix]
     if len(found) != 1:
@@ -177,6 +177,10 @@ def _partner(features: Path, stem: str, listings: _Listings) -> Path:
             f"{', '.join(found) or 'none'}."
         )
     return features.with_name(found[0])
+
+
+def _names_indices(name: str) -> bool:
+    return any(part.startswith("indices") for part in name.split("."))
 
 
 def _is_voxels(file: Path) -> bool:

@@ -93,10 +93,17 @@ class FrameStream(_Given):
 
     make: Callable[[], Iterable[Any]] = tuple
     most: int | None = None
+    known: int | None = None
+    """How many there are, where something says it."""
 
     def spread(self, limit: int) -> FrameStream:
         """The first `limit` frames: how many there are is not known before they are through."""
         return replace(self, most=limit if self.most is None else min(limit, self.most))
+
+    def __length_hint__(self) -> int:
+        if self.known is None:
+            return 0
+        return self.known if self.most is None else min(self.most, self.known)
 
     def __iter__(self) -> Iterator[Any]:
         return (self.frame(raw, number) for number, raw in enumerate(islice(self.make(), self.most)))
@@ -127,7 +134,7 @@ def given_frames(path: str, limit: int | None = None) -> FrameSequence | FrameSt
     if length is not None and hasattr(items, "__getitem__") and not hasattr(items, "keys"):
         found = FrameSequence(path, items=items, numbers=range(length))
     elif isinstance(items, Iterable) and not isinstance(items, str | bytes):
-        found = FrameStream(path, make=_passes(path, value, items))
+        found = FrameStream(path, make=_passes(path, value, items), known=length)
     else:
         raise LidarError(f"{path}: expected {_WANTED}, got {type(items).__name__}.")
     return found if limit is None else found.spread(limit)

@@ -57,6 +57,9 @@ def test_voxels_of_every_kind_are_read(folder: Path) -> None:
         ((features, indices),) = map(read_voxels, frame_paths(folder / file))
         assert np.array_equal(features, FEATURES) and np.array_equal(indices, INDICES)
         assert features.dtype == np.float16 and indices.dtype == np.int32
+    np.save(folder / "features.npy", FEATURES)
+    np.save(folder / "indices.npy", INDICES)
+    assert ("features.npy", "indices.npy") in names(folder, frame_paths(folder)), "names need no beginning"
     np.savez(folder / "h.npz", voxels=FEATURES, coors=INDICES)
     assert np.array_equal(read_voxels(frame_paths(folder / "h.npz")[0])[1], INDICES)
 
