@@ -17,12 +17,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     The code is 0, 1 on errors, 2 on usage errors, 130 after Ctrl-C.
     """
-    for package in ("click", "rich"):
-        if find_spec(package) is None:
-            print(f"Error: {MissingPackageError.of(package, 'cli', 'The command scn-fx')}", file=sys.stderr)
-            sys.exit(1)
-    from quant.console import show_every_character
-    from scn_fx.cli.app import command
+    try:
+        for package in ("click", "rich"):
+            if find_spec(package) is None:
+                error = MissingPackageError.of(package, "cli", "The command scn-fx")
+                print(f"Error: {error}", file=sys.stderr)
+                sys.exit(1)
+        from quant.console import show_every_character
+        from scn_fx.cli.app import command
 
-    show_every_character()
+        show_every_character()
+    except KeyboardInterrupt:
+        print("Error: Interrupted.", file=sys.stderr)
+        sys.exit(130)
     command.main(args=None if arguments is None else list(arguments), prog_name="scn-fx")

@@ -39,7 +39,8 @@ def frame_paths(path: str | Path, *, subfolders: bool = True) -> list[Paths]:
     """The frames at `path`: for each its point file alone, or its feature and index file.
 
     A folder gives the frame files in it and, with `subfolders`, in the folders below (not those whose name
-    begins with a point), sorted by path. A `.txt`, `.lst` or `.list` file names one frame file or folder a
+    begins with a point), sorted by path; an `.npz` of several arrays, none of them `points` or a pair of
+    voxels, is something else. A `.txt`, `.lst` or `.list` file names one frame file or folder a
     line, relative to its own folder, in the order to take; lines that are empty or begin with # do not count.
     Any other file is one frame. Voxels in one `.npz` are that file twice.
 
@@ -99,7 +100,7 @@ class _Listings:
 def _found(root: Path, subfolders: bool, listings: _Listings) -> Iterator[Paths]:
     if os.path.isdir(root):
         for file in _files(root, subfolders, listings):
-            if file.suffix in (*_POINTS, ".voxels"):
+            if file.suffix in (*_POINTS, ".voxels") and not (file.suffix == ".npz" and _is_other(file)):
                 yield from _frame(file, listings)
     elif root.suffix in LIST_SUFFIXES:
         for file in _listed(root):
@@ -186,6 +187,13 @@ def _names_indices(name: str) -> bool:
 def _is_voxels(file: Path) -> bool:
     with open_npz(file, LidarError) as archive:
         return _voxel_arrays(archive.names) is not None
+
+
+def _is_other(file: Path) -> bool:
+    """Whether an archive is no frame: results, labels and the like lie beside frames."""
+    with open_npz(file, LidarError) as archive:
+        names = archive.names
+    return _voxel_arrays(names) is None and "points" not in names and len(names) != 1
 
 
 def _voxel_arrays(names: list[str]) -> tuple[str, str] | None:
