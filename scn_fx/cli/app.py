@@ -90,6 +90,13 @@ class _Group(click.Group):
                 raise
             missing = MissingPackageError.of(package, _EXTRAS[package], f"scn-fx {ctx.invoked_subcommand}")
             raise Refusal(str(missing)) from error
+        except RuntimeError as error:
+            if "can't start new thread" not in str(error):
+                raise
+            raise Refusal(
+                "The system allows this process no more threads. Allow it more (ulimit -u; of a container "
+                "its limit of pids), or show no progress (--quiet)."
+            ) from error
         except BrokenPipeError:
             raise  # the reader has seen enough (`| head`): click ends quietly
         except OSError as error:
