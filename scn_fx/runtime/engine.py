@@ -197,7 +197,7 @@ class Engine:
         """The plan as plain data: fused steps, stored forms of every value, kernel maps, memory in bytes.
 
         ``batch_size`` is the exported one, which a call takes by itself; None where the file has no dense
-        map, and so no batch size: a call then takes 1.
+        map, and so no batch size.
         """
         found = self._backend.describe()
         return {**found, "batch_size": found["batch_size"] or None}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from click.testing import CliRunner, Result
 
 import quant
 from quant.__main__ import main
+from quant.console import tidy_warnings
 from quant.frame_files import FrameFiles
 from quant.models import load_graph, load_weights
 from quant.script import parse_precision
-from scn_fx.errors import CalibrationError, LidarError, ScnError
+from scn_fx.errors import CalibrationError, CaptureWarning, LidarError, ScnError
 from scn_fx.lidar import write_tensor
 from tests.quant.graphs import frame, residual
 
@@ -279,3 +281,18 @@ def test_a_forgotten_checkpoint_is_named_at_the_cache(tmp_path: Path) -> None:
 def test_a_fraction_is_no_percentile(folder: Path) -> None:
     done = run("--model", GRAPH, "--frames", folder, "-o", folder / "o.json", "--percentile", 0.9999)
     assert done.exit_code == 1 and "Did you mean 99.99?" in done.stderr
+
+
+def test_warnings_of_other_packages_are_hidden(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for options, expected in (([], 0), (["default"], 2)):
+        monkeypatch.setattr(sys, "warnoptions", options)
+        with warnings.catch_warnings(), tidy_warnings():
+            shown = warnings.catch_warnings(record=True)
+            with shown as found:
+                warnings.warn("of another package", DeprecationWarning, stacklevel=1)
+                warnings.warn("of another package", UserWarning, stacklevel=1)
+            assert len(found) == expected
+            warnings.warn("Layers \x1b differ.", CaptureWarning, stacklevel=1)
+        assert capsys.readouterr().err == "Warning: Layers \\x1b differ.\n"
