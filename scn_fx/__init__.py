@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scn_fx import quant
-    from scn_fx.capture import capture  # type: ignore[no-redef]  # function and package share the name
+
+    # By its module: of the package's own name, type checkers would take the package.
+    from scn_fx.capture.capture import capture
     from scn_fx.onnx import export_options, onnx_view
     from scn_fx.runtime import Engine, compare
     from scn_fx.runtime.module import EngineModule

@@ -29,6 +29,7 @@ RAW = {
         "memmap",
     ),
     *("np.load", "np.save", "json.load", "json.loads", "yaml.load", "yaml.safe_load", "ZipFile"),
+    *("tomllib.load", "tomllib.loads"),
     *("os.open", "os.replace", "os.rename", "mkstemp", "torch.load", "torch.save", "onnx.load", "onnx.save"),
 }
 """Calls that read or write a file, or take its content apart."""
@@ -39,6 +40,7 @@ ALLOWED = {
     "scn_fx/files/json_text.py": {"json.loads"},
     "scn_fx/files/limits.py": {"open"},  # /sys
     "scn_fx/files/reading.py": {"os.open"},
+    "scn_fx/files/toml_text.py": {"tomllib.loads"},
     "scn_fx/quant/checkpoint_export.py": {"torch.save"},  # into a stream of scn_fx.files
     "scn_fx/quant/checkpoint_files.py": {"torch.load"},  # on a stream that is open and checked
     "scn_fx/quant/unpickling.py": {"torch.load"},  # the same

@@ -48,13 +48,15 @@ try:
     Engine(b"nothing")
 except OnnxError:
     pass
-try:
-    scn_fx.capture
-except MissingPackageError as error:
-    print("refused", "scn-fx[" in str(error))
+import quant
+for ask in (lambda: scn_fx.capture, lambda: quant.calibrate, lambda: scn_fx.compare(None, b"", [])):
+    try:
+        ask()
+    except MissingPackageError as error:
+        print("refused", "scn-fx[" in str(error))
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout.split() == ["refused", "True"]
+    assert done.stdout.split() == ["refused", "True"] * 3
 
 
 def test_every_public_name_resolves() -> None:

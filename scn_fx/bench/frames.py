@@ -70,7 +70,7 @@ def _from_folder(folder: Path) -> FrameSet:
     from scn_fx.quant.frame_files import FrameFiles
 
     frames, skipped = [], []
-    for files in FrameFiles.find(folder).files:
+    for files in FrameFiles.find(folder, subfolders=False).files:
         name = files[0].name.removesuffix(".features.tensor").removesuffix(".tensor").removesuffix(".bin")
         features, indices = next(iter(FrameFiles((files,), CENTERPOINT_GRID)))
         if features.ndim == 2 and features.shape[1] != FRAME_COLUMNS:

@@ -11,7 +11,7 @@ import click
 from scn_fx import __version__
 from scn_fx.errors import MissingPackageError, ScnError
 from scn_fx.quant.console import tidy_warnings
-from scn_fx.quant.options import Refusal
+from scn_fx.quant.options import Interrupted, Refusal
 
 __all__ = ["COMMANDS", "command"]
 
@@ -33,6 +33,11 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Calibrate a float16 ONNX file whose model is not at hand.",
     ),
     "export": ("scn_fx.cli.export", "command", "Write the ONNX file of a model."),
+    "quantize": (
+        "scn_fx.cli.quantize",
+        "command",
+        "Calibrate, export and compare in one go.",
+    ),
     "inspect": ("scn_fx.cli.inspect", "command", "Show the nodes, ranges and precisions of an ONNX file."),
     "run": ("scn_fx.cli.run", "command", "Run an ONNX file on a frame."),
     "compare": ("scn_fx.cli.compare", "command", "Compare a model with its ONNX file, or two result files."),
@@ -77,6 +82,8 @@ class _Group(click.Group):
         try:
             with tidy_warnings():
                 return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted() from error
         except ScnError as error:
             raise Refusal(str(error)) from error
         except ModuleNotFoundError as error:
@@ -85,6 +92,13 @@ class _Group(click.Group):
                 raise
             missing = MissingPackageError.of(package, _EXTRAS[package], f"scn-fx {ctx.invoked_subcommand}")
             raise Refusal(str(missing)) from error
+        except RuntimeError as error:
+            if "can't start new thread" not in str(error):
+                raise
+            raise Refusal(
+                "The system allows this process no more threads. Allow it more (ulimit -u; of a container "
+                "its limit of pids), or show no progress (--quiet)."
+            ) from error
         except BrokenPipeError:
             raise  # the reader has seen enough (`| head`): click ends quietly
         except OSError as error:

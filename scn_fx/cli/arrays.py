@@ -61,11 +61,12 @@ def load_frame(
     features: Path | None,
     indices: Path | None,
     points: Path | None,
+    frames: Path | None,
     grid: VoxelGrid | None,
     point_format: str | None,
     network: NetworkGrid,
 ) -> InputFrame:
-    """The frame of the options, for `network`; the synthetic one if none names a file.
+    """The frame of the options, for `network`; the first of `frames`; the synthetic one if none names any.
 
     Points are voxelised in the network's grid, or in `grid` where it says none. Raises ArgumentError for
     options that contradict each other, LidarError for files that hold no frame, GridError for a grid that is
@@ -73,14 +74,24 @@ def load_frame(
     """
     if points is not None and (features is not None or indices is not None):
         raise ArgumentError("Give either --points, or --features with --indices, not both.")
+    if frames is not None and (points is not None or features is not None or indices is not None):
+        raise ArgumentError("Give either --frames, or one frame with --points or --features, not both.")
     if (features is None) != (indices is None):
         raise ArgumentError("--features and --indices belong together: give both files of the frame.")
-    if points is None and point_format is not None:
+    if points is None and frames is None and point_format is not None:
         raise ArgumentError("--format is that of a point file: give --points as well, or leave it out.")
     if grid is not None:
         network.require(grid, "--grid")
     if features is not None and indices is not None:
         return InputFrame(features.name, _named(features), _named(indices))
+    if frames is not None:
+        from scn_fx.quant.frame_source import find_frames
+
+        found = find_frames(frames, point_format=point_format, limit=1).for_network(network, grid)
+        first = next(iter(found), None)
+        if first is None:
+            raise ArgumentError(f"--frames {frames} gives no frame. Run one at least.")
+        return InputFrame(f"the first of {frames}", *(_numbers(part) for part in first))
     if points is None:
         return synthetic_frame(network)
     rows = read_sweep(points, point_format)
@@ -186,6 +197,12 @@ def write_results(path: Path, results: Mapping[str, Any]) -> list[Path]:
     files = {path.with_suffix(f".{name}.tensor"): array for name, array in arrays.items()}
     write_files({file: tensor_writer(file, array) for file, array in files.items()})
     return list(files)
+
+
+def _numbers(part: Any) -> Array:
+    """A part of a frame as an array; the user's own code may give torch tensors."""
+    found: Array = part.detach().cpu().numpy() if hasattr(part, "detach") else part
+    return found
 
 
 def _named(path: Path) -> Array:

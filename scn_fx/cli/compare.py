@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -24,7 +24,9 @@ from scn_fx.cli.picture import check_picture, picture_option
 from scn_fx.errors import GridError
 from scn_fx.quant.calibration_options import format_option
 from scn_fx.quant.console import one_line
+from scn_fx.quant.next_command import MODEL_OPTIONS, next_line
 from scn_fx.quant.options import checkpoint_options
+from scn_fx.quant.settings_option import onnx_of_settings, settings_option, settings_path
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -32,28 +34,39 @@ if TYPE_CHECKING:
     from scn_fx.lidar import NetworkGrid, VoxelGrid
     from scn_fx.runtime import Comparison, Engine, Limits
 
-__all__ = ["command", "print_comparison"]
+__all__ = ["command", "given_limits", "limits_options", "print_comparison"]
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_LIMITS = (
+    click.option("--identical", is_flag=True, help="Accept equal bits only."),
+    click.option("--cosine", type=click.FloatRange(-1, 1), help="Smallest cosine to accept."),
+    click.option("--sqnr", type=float, help="Smallest SQNR to accept, in dB."),
+    click.option("--max-abs", type=click.FloatRange(0), help="Largest absolute difference to accept."),
+    click.option("--allow-zero", is_flag=True, help="Accept values that are zero throughout."),
+)
+
+
+def limits_options(command: _Command) -> _Command:
+    """Adds the options of what may differ, see `given_limits`."""
+    for option in reversed(_LIMITS):
+        command = option(command)
+    return command
 
 
 @click.command(context_settings={"show_default": True})
-@click.argument("files", nargs=-1, required=True, metavar="FILE.onnx | REFERENCE RESULT")
+@click.argument("files", nargs=-1, metavar="[FILE.onnx | REFERENCE RESULT]")
+@settings_option("compare")
 @click.option("--model", help="The model behind FILE.onnx: a name of the zoo, or package.module:callable.")
 @click.option("--cache", type=FILE, help="Its calibration cache; without one the graph is float.")
 @checkpoint_options
 @grid_option
-@click.option(
-    "--frames", type=FILE, help="Frame file or folder, as for calibrate; default: the synthetic one."
-)
+@click.option("--frames", type=FILE, help="Frames as for calibrate; default: the synthetic one.")
 @format_option
 @limit_option(1)
 @single_option
 @device_option
 @threads_option
-@click.option("--identical", is_flag=True, help="Accept equal bits only.")
-@click.option("--cosine", type=click.FloatRange(-1, 1), help="Smallest cosine to accept.")
-@click.option("--sqnr", type=float, help="Smallest SQNR to accept, in dB.")
-@click.option("--max-abs", type=click.FloatRange(0), help="Largest absolute difference to accept.")
-@click.option("--allow-zero", is_flag=True, help="Accept values that are zero throughout.")
+@limits_options
 @picture_option
 @json_option
 @click.pass_context
@@ -63,6 +76,7 @@ def command(ctx: click.Context, files: tuple[str, ...], as_json: bool, **options
     \b
     scn-fx compare scn.onnx --model centerpoint --cache scn.calibration.json
     scn-fx compare golden.npz result.npz --cosine 0.999
+    scn-fx compare --settings scn.toml
 
     Without limits of your own, those of a model follow from the precisions of both sides: equal bits
     wherever the arithmetic is exact. Two result files must have a cosine of 0.99 and 17 dB SQNR, and always
@@ -71,17 +85,23 @@ def command(ctx: click.Context, files: tuple[str, ...], as_json: bool, **options
     """
     from scn_fx.runtime.limits import RESULT_LIMITS
 
-    limits = _limits(options)
+    limits = given_limits(options)
     check_picture(options["picture"])
+    if not files and (onnx := onnx_of_settings(ctx)) is not None:
+        files = (str(onnx),)
     if len(files) == 1 and files[0].endswith(".onnx"):
         if options["model"] is None:
             raise click.UsageError("An ONNX file is compared with its model: give --model.")
         ok = _compare_model(Path(files[0]), options, limits, as_json)
+        if not ok and not as_json:
+            click.echo(_next(ctx, options))
     elif len(files) == 2:
         if any(file.endswith(".onnx") for file in files):
             raise click.UsageError(
                 "One ONNX file is compared with its model: scn-fx compare FILE.onnx --model M."
             )
+        if settings_path(ctx) is not None:
+            raise click.UsageError("--settings goes with one ONNX file, not with two result files.")
         names = ("model", "cache", "checkpoint", "grid", "frames", "point_format", "precision", "threads")
         given = [f"--{name.removeprefix('point_')}" for name in names if options[name]]
         given += ["--model-output"] if options["outputs"] else []
@@ -90,12 +110,23 @@ def command(ctx: click.Context, files: tuple[str, ...], as_json: bool, **options
         chosen = limits or replace(RESULT_LIMITS, allow_zero=options["allow_zero"])
         ok = _compare_files(files[0], files[1], chosen, as_json, options["picture"])
     else:
-        raise click.UsageError("Expected one ONNX file with --model, or two result files.")
+        raise click.UsageError(
+            "Expected one ONNX file with --model, two result files, or --settings of a file that names onnx "
+            "and model."
+        )
     if not ok:
         ctx.exit(1)
 
 
-def _limits(options: dict[str, Any]) -> Limits | None:
+def _next(ctx: click.Context, options: dict[str, Any]) -> str:
+    """A look at where the error comes from; it needs frames."""
+    frames = () if options["frames"] else ("--frames", "FRAMES")
+    names = (*MODEL_OPTIONS, "cache", "frames", "point_format")
+    return next_line(ctx, "sensitivity", *frames, names=names)
+
+
+def given_limits(options: dict[str, Any]) -> Limits | None:
+    """The limits of `limits_options`; None if none of them says any."""
     from scn_fx.runtime import Limits
 
     given = {"identical": options["identical"], "cosine": options["cosine"], "max_abs": options["max_abs"]}
@@ -177,9 +208,9 @@ def _frames(options: dict[str, Any], network: NetworkGrid, engine: Engine) -> An
         engine.network_grid.check_grid(network.grid, "The model is captured for")
     if options["frames"] is None:
         return _synthetic(network if network.grid is not None else engine.network_grid)
-    from scn_fx.quant.frame_files import FrameFiles
+    from scn_fx.quant.frame_source import find_frames
 
-    found = FrameFiles.find(options["frames"], point_format=options["point_format"], limit=options["limit"])
+    found = find_frames(options["frames"], point_format=options["point_format"], limit=options["limit"])
     return found.for_network(network, grid)
 
 

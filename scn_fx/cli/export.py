@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -17,7 +18,9 @@ from scn_fx.lidar import VoxelGrid
 from scn_fx.operators.dialects import DIALECTS, LIBSPCONV, SCN_FX
 from scn_fx.quant.auto_options import auto_budget
 from scn_fx.quant.calibration_options import budget_option, format_option, model_option
+from scn_fx.quant.next_command import from_settings, given, next_line
 from scn_fx.quant.options import checkpoint_options
+from scn_fx.quant.settings_option import settings_option
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -25,10 +28,33 @@ if TYPE_CHECKING:
     from scn_fx.quant import PrecisionChoice
     from scn_fx.quant.budget import Budget
 
-__all__ = ["command"]
+__all__ = ["command", "file_options"]
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_FILE_OPTIONS = (
+    click.option(
+        "--exporter", default="dynamo", type=click.Choice(EXPORTERS), help="Exporter of torch.onnx."
+    ),
+    click.option(
+        "--dialect",
+        default=LIBSPCONV,
+        type=click.Choice(sorted(DIALECTS)),
+        help="libspconv: for NVIDIA's libspconv and this engine. scn_fx: also holds what only this engine "
+        "has.",
+    ),
+    click.option("--output", "-o", default="scn.onnx", type=FILE, help="ONNX file to write."),
+)
+
+
+def file_options(command: _Command) -> _Command:
+    """Adds the options of an ONNX file that a command writes."""
+    for option in reversed(_FILE_OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.command(context_settings={"show_default": True})
+@settings_option("export")
 @model_option
 @click.option("--cache", type=FILE, help="Calibration cache of this model, from `scn-fx calibrate`.")
 @click.option(
@@ -36,13 +62,7 @@ __all__ = ["command"]
 )
 @checkpoint_options
 @grid_option
-@click.option("--exporter", default="dynamo", type=click.Choice(EXPORTERS), help="Exporter of torch.onnx.")
-@click.option(
-    "--dialect",
-    default=LIBSPCONV,
-    type=click.Choice(sorted(DIALECTS)),
-    help="libspconv: for NVIDIA's libspconv and this engine. scn_fx: also holds what only this engine has.",
-)
+@file_options
 @click.option(
     "--precision",
     "precisions",
@@ -52,13 +72,14 @@ __all__ = ["command"]
     "for --budget on --frames.",
 )
 @budget_option
-@click.option("--frames", type=FILE, help="For --precision auto: frame file or folder, as for calibrate.")
+@click.option("--frames", type=FILE, help="For --precision auto: frames as for calibrate.")
 @format_option
 @limit_option(16)
 @timing_device_option
-@click.option("--output", "-o", default="scn.onnx", type=FILE, help="File to write.")
 @json_option
+@click.pass_context
 def command(
+    ctx: click.Context,
     model: str,
     cache: Path | None,
     as_float: bool,
@@ -80,11 +101,15 @@ def command(
     as_json: bool,
 ) -> None:
     """Write the ONNX file of a model, calibrated (--cache) or float (--float)."""
+    if as_float and not given(ctx, "cache"):
+        cache = None  # of the settings, which are those of a calibrated file too
     if as_float == (cache is not None):
         raise click.UsageError("Give either --cache (made by `scn-fx calibrate`) or --float.")
     if as_float and precisions:
         raise click.UsageError("--precision changes a calibrated graph; leave it out with --float.")
-    automatic, given = auto_budget(precisions, budget)
+    automatic, others = auto_budget(precisions, budget)
+    if automatic is None and not given(ctx, "frames"):
+        frames = None  # of the settings, for other commands
     if (automatic is None) != (frames is None):
         raise click.UsageError("--frames and --precision auto belong together: choices are made on frames.")
     dialect = SCN_FX if native else dialect
@@ -103,7 +128,7 @@ def command(
             outputs=outputs,
             native=native,
             cache=cache,
-            precisions=given,
+            precisions=others,
         )
         choice = None
         if automatic is not None and frames is not None:
@@ -121,6 +146,12 @@ def command(
     if choice is not None:
         click.echo(str(choice))
     click.echo(f"saved {output} ({megabytes(size)}, {nodes} nodes, {exporter} exporter, {seconds:.1f} s)")
+    file = () if from_settings(ctx, "output") else (output,)
+    ranges = () if cache is None or from_settings(ctx, "cache") else ("--cache", cache)
+    if as_float:  # with settings, compare would take the cache that they name
+        click.echo(next_line(ctx, "run", *file, names=()))
+    else:
+        click.echo(next_line(ctx, "compare", *file, *ranges))
 
 
 def _choose(graph: GraphModule, budget: Budget, frames: Any, device: str) -> PrecisionChoice:

@@ -55,9 +55,9 @@ def network_graph(network: str, options: dict[str, Any]) -> GraphModule:
 def frames_of(
     path: Path, graph: GraphModule, grid: VoxelGrid | None, point_format: str | None, limit: int | None
 ) -> Iterable[Sequence[Any]]:
-    """Frames of a file or folder, for this graph's grid."""
+    """Frames of files or of the user's code, for this graph's grid."""
     from scn_fx.input_grid import network_grid
-    from scn_fx.quant.frame_files import FrameFiles
+    from scn_fx.quant.frame_source import find_frames
 
-    found = FrameFiles.find(path, point_format=point_format, limit=limit)
+    found = find_frames(path, point_format=point_format, limit=limit)
     return found.for_network(network_grid(graph), grid)

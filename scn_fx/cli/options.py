@@ -48,7 +48,7 @@ grid_option = click.option(
 """Gives a `VoxelGrid`, or None where it is left out; LidarError for a text that is no grid."""
 
 frames_option = click.option(
-    "--frames", required=True, type=FILE, help="Frame file or folder, as for calibrate."
+    "--frames", required=True, type=FILE, help="Frames as for calibrate: files or package.module:callable."
 )
 timing_device_option = click.option(
     "--device", default="cpu", help="For --precision auto: where the engine is timed."

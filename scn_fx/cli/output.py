@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,11 @@ import click
 
 from scn_fx.errors import ArgumentError, WriteError
 from scn_fx.files.atomic import check_writable
-from scn_fx.quant.console import one_line
+from scn_fx.quant.console import output_width
+from scn_fx.quant.status import working
+
+_UNLIMITED = 10_000
+"""Columns of a pipe: as many as the widest table needs."""
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -50,30 +53,32 @@ def table(title: str, columns: Sequence[str], right: Sequence[str] = ()) -> Tabl
 
 
 def print_table(made: Table) -> None:
-    """Print a table; in a pipe it is as wide as it needs, so that no value is cut or wrapped."""
+    """Print a table; in a pipe it is as wide as it needs, unless the variable COLUMNS says otherwise.
+
+    One that is wider than the terminal takes several lines for each row (see `scn_fx.cli.bands`).
+    """
     from rich.console import Console
+    from rich.measure import Measurement
 
     # Cells hold names out of files, which may look like rich's markup.
     plain: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
-    console = Console(**plain)
-    if not console.is_terminal:
-        console = Console(**plain, width=240)
-    console.print(made)
-
-
-@contextmanager
-def working(text: str) -> Iterator[Callable[[str], None]]:
-    """Shows a spinner and `text` on a terminal's standard error; yields a function that changes the text."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda change: None
+    width = output_width()
+    console = Console(**plain, width=_UNLIMITED if width is None else width)
+    needed = Measurement.get(console, console.options.update(max_width=_UNLIMITED), made).maximum
+    if needed <= console.width or len(made.columns) < 3:  # of two columns the second is a text, which wraps
+        console.print(made)
         return
-    from rich.text import Text
+    from scn_fx.cli.bands import Cells, bands
 
-    with console.status(Text(text)) as status:
-        yield lambda change: status.update(Text(one_line(change)))
+    columns = [
+        Cells(str(column.header), [str(cell) for cell in column.cells], column.justify == "right")
+        for column in made.columns
+    ]
+    if made.title:
+        click.echo(made.title)
+    for line in bands(columns, console.width):
+        click.echo(line)
+    click.echo()
 
 
 def check_output(path: Path, option: str = "--output") -> None:

@@ -15,8 +15,6 @@ from scn_fx.cli.output import (
     json_option,
     megabytes,
     print_json,
-    print_table,
-    table,
     working,
 )
 from scn_fx.lidar import VoxelGrid
@@ -28,6 +26,9 @@ from scn_fx.quant.calibration_options import (
     outliers_option,
     quiet_option,
 )
+from scn_fx.quant.console import one_line, output_width
+from scn_fx.quant.layer_table import layer_table
+from scn_fx.quant.next_command import next_line
 
 __all__ = ["command"]
 
@@ -53,7 +54,9 @@ __all__ = ["command"]
 @click.option("--output", "-o", required=True, type=FILE, help="File to write; it may be FILE.")
 @quiet_option
 @json_option
+@click.pass_context
 def command(
+    ctx: click.Context,
     file: Path,
     frames: Path,
     grid: VoxelGrid | None,
@@ -97,19 +100,15 @@ def command(
         device=device,
         overwrite=force,
         outliers=outliers,
-        progress=False if quiet else None,
+        progress=not quiet,
         **how,
     )
     outcome = report.to_dict()
     if as_json:
         print_json(outcome)
         return
-    made = table("", ("layer", "precision", "output", "input range (largest value seen)"))
-    for row in outcome["layers"]:
-        pairs = zip(row["ranges"], row["largest"], strict=True)
-        ranges = ", ".join(f"{amax:.6g} ({largest:.6g})" for amax, largest in pairs)
-        made.add_row(row["name"], row["precision"], row["output_precision"], ranges)
-    print_table(made)
+    for line in layer_table(outcome["layers"], output_width()):
+        click.echo(one_line(line))
     if report.choice is not None:
         click.echo(report.choice.summary())
     click.echo(
@@ -117,3 +116,4 @@ def command(
         f"{f' ({report.replaced} replaced)' if report.replaced else ''}, saved as {output} "
         f"({megabytes(file_size(output))})"
     )
+    click.echo(next_line(ctx, "run", output, names=("frames", "point_format", "grid")))

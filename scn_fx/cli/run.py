@@ -24,6 +24,8 @@ from scn_fx.cli.picture import check_picture, picture_option
 from scn_fx.lidar import VoxelGrid
 from scn_fx.quant.calibration_options import format_option
 from scn_fx.quant.console import one_line
+from scn_fx.quant.next_command import given
+from scn_fx.quant.settings_option import onnx_of_settings, settings_option
 
 if TYPE_CHECKING:
     from scn_fx.runtime import Engine
@@ -32,10 +34,14 @@ __all__ = ["command"]
 
 
 @click.command(context_settings={"show_default": True})
-@click.argument("file", type=FILE)
+@click.argument("file", type=FILE, required=False)
+@settings_option("run")
 @click.option("--features", type=FILE, help="Features [N, C]: .tensor, .npy or .npz.")
 @click.option("--indices", type=FILE, help="Indices int32 [N, 4] (batch, z, y, x); 2D: [N, 3].")
 @click.option("--points", type=FILE, help="A raw point file instead, voxelised in the grid of FILE.")
+@click.option(
+    "--frames", type=FILE, help="Or the first of frames as for calibrate: files or package.module:callable."
+)
 @grid_option
 @format_option
 @click.option("--output", "-o", type=FILE, help="Write the result, all outputs: .npz or .tensor.")
@@ -45,11 +51,14 @@ __all__ = ["command"]
 @picture_option
 @click.option("--repeat", default=1, type=click.IntRange(1), help="Timed runs, after one to warm up.")
 @json_option
+@click.pass_context
 def command(
-    file: Path,
+    ctx: click.Context,
+    file: Path | None,
     features: Path | None,
     indices: Path | None,
     points: Path | None,
+    frames: Path | None,
     grid: VoxelGrid | None,
     point_format: str | None,
     output: Path | None,
@@ -62,7 +71,8 @@ def command(
 ) -> None:
     """Run an ONNX FILE on a frame, and print the shape of the result and the time.
 
-    The frame is --features with --indices, or --points; without either it is the synthetic one.
+    The frame is --features with --indices, --points, or the first of --frames; without any of them it is the
+    synthetic one.
     """
     from scn_fx.cli.arrays import load_frame, write_results
     from scn_fx.errors import ArgumentError
@@ -70,13 +80,20 @@ def command(
     from scn_fx.runtime import Engine
     from scn_fx.runtime.comparison import output_list
 
+    file = file or onnx_of_settings(ctx)
+    if file is None:
+        raise click.UsageError(
+            "Missing argument 'FILE': name the ONNX file, or --settings that name it as onnx."
+        )
     if output is not None and output.suffix not in (".npz", ".tensor"):
         raise ArgumentError(f"--output must end in .npz or .tensor, got {str(output)!r}.")
     if output is not None:
         check_output(output)
     check_picture(picture)
     engine = Engine(file, device, precision=precision, threads=threads)
-    frame = load_frame(features, indices, points, grid, point_format, engine.network_grid)
+    if frames is not None and not given(ctx, "frames") and (points or features or indices):
+        frames = None  # of the settings
+    frame = load_frame(features, indices, points, frames, grid, point_format, engine.network_grid)
     with working("running") as say:
         result = engine(frame.features, frame.indices)
         seconds = []

@@ -14,6 +14,7 @@ from scn_fx.cli.output import check_output, json_option, print_json, print_table
 from scn_fx.errors import MissingPackageError
 from scn_fx.quant.calibration_options import format_option, quiet_option
 from scn_fx.quant.options import checkpoint_options
+from scn_fx.quant.settings_option import settings_option
 
 if TYPE_CHECKING:
     from scn_fx.quant.layer_sensitivity import SensitivityReport
@@ -27,6 +28,7 @@ __all__ = ["command"]
 @click.option(
     "--cache", type=FILE, help="Calibration cache of the model; without one it is calibrated on the frames."
 )
+@settings_option("sensitivity")
 @checkpoint_options
 @grid_option
 @frames_option
@@ -72,7 +74,7 @@ def command(
     with working("loading the network"):
         graph = network_graph(name, options)
     chosen = frames_of(frames, graph, options["grid"], point_format, limit)
-    bar = False if quiet else None
+    bar = not quiet
     if precision == "int8":
         _calibrate(graph, chosen, bar)
     from scn_fx.quant import sensitivity

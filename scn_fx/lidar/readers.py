@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Readers of LiDAR point files: the raw formats of `scn_fx.lidar.formats`, and `.tensor`.
+"""Readers of LiDAR point files: the raw formats of `scn_fx.lidar.formats`, `.tensor`, `.pcd`, `.npy`, `.npz`.
 
 A raw point file is a bare array of floats without a header, so its format is a convention between writer and
 reader. The caller names it; without a name it is guessed by one rule (see `guess_format`), and a file that
@@ -16,7 +16,9 @@ import numpy.typing as npt
 
 from scn_fx.errors import LidarError
 from scn_fx.files.reading import FileKind, read_file
+from scn_fx.lidar.array_points import read_array_points
 from scn_fx.lidar.formats import POINT_FORMATS, PointFormat
+from scn_fx.lidar.pcd import parse_pcd
 from scn_fx.lidar.tensor_file import TENSOR_MAGIC, parse_tensor
 
 __all__ = ["guess_format", "read_points", "read_sweep", "with_time_lag"]
@@ -101,9 +103,10 @@ def _check_named(data: bytes, points: npt.NDArray[Any], path: str | Path, layout
 
 
 def guess_format(path: str | Path) -> str:
-    """The format of a point file, guessed from its name and content: one of `POINT_FORMATS` or `"tensor"`.
+    """The format of a point file, guessed from its name and content: one of `POINT_FORMATS`, or its kind.
 
-    The rule: a file named `*.tensor` or starting with that format's magic is a tensor. Otherwise every raw
+    The rule: a file named `*.pcd`, `*.npy` or `*.npz` is that ("pcd", "npy", "npz"); one named `*.tensor` or
+    starting with that format's magic is a tensor. Otherwise every raw
     format is tried on the whole file, and it fits when the size is a multiple of its record, all values are
     finite, `|x|` and `|y|` stay below 300 m, `|z|` below 100 m, and the further columns stay in their ranges:
     intensity (0 to 255, reflectance 0 to 1; four columns whose intensity stays below 1 are KITTI's), ring and
@@ -111,7 +114,7 @@ def guess_format(path: str | Path) -> str:
     (0 to 2). The guess stands only if exactly one format fits; `LidarError` says which formats fit, or why
     none does.
     """
-    return _guess(read_file(path, POINT_FILE), path)
+    return Path(path).suffix[1:] if _says_its_kind(path) else _guess(read_file(path, POINT_FILE), path)
 
 
 def read_points(path: str | Path, format: str | None = None) -> npt.NDArray[Any]:
@@ -120,7 +123,10 @@ def read_points(path: str | Path, format: str | None = None) -> npt.NDArray[Any]
     `format` is a name in `POINT_FORMATS`, `"tensor"`, or None to guess it (see `guess_format`).
 
     Returns the points [N, C] in the file's own dtype, float16 or float32, all columns as stored. A `.tensor`
-    file must hold float16 or float32 [N, >= 3]. An open pipe serves too (/dev/stdin, a shell's <(command)).
+    file must hold float16 or float32 [N, >= 3]. A `.pcd` file gives float32 x, y, z, its intensity, and its
+    time lag or ring, as far as its fields have them (see `scn_fx.lidar.pcd`); `.npy` and `.npz` see
+    `scn_fx.lidar.array_points`. Of these three a `format` says what the columns are, and they are checked
+    against it; `.pcd` files say that themselves. An open pipe serves too (/dev/stdin, a shell's <(command)).
     Raises `LidarError` when the file is missing, no regular file, larger than 1 GiB, empty, of
     another size than the format's records, or cannot be guessed; and when a column does not hold what the
     named format says (a time lag where the ring should be, say), naming the column, its values and the format
@@ -132,34 +138,57 @@ def read_points(path: str | Path, format: str | None = None) -> npt.NDArray[Any]
 def read_sweep(path: str | Path, format: str | None = None) -> npt.NDArray[Any]:
     """The points of a file as networks for several sweeps take them: `read_points`, with one change.
 
-    Where a format has a ring in its last column (nuScenes), the time lag stands instead, 0 s as for all
-    points of a single sweep. Other columns, a time lag among them, stay as they are.
+    Where a format has a ring in its last column (nuScenes, `.pcd` files with one), the time lag stands
+    instead, 0 s as for all points of a single sweep. Other columns, a time lag among them, stay as they are.
     """
-    points, kind = _read(path, format)
-    ring_last = kind in POINT_FORMATS and POINT_FORMATS[kind].columns[-1] == "ring"
-    return with_time_lag(points) if ring_last else points
+    points, columns = _read(path, format)
+    return with_time_lag(points) if columns[3:] == ("intensity", "ring") else points
 
 
-def _read(path: str | Path, format: str | None) -> tuple[npt.NDArray[Any], str]:
-    """The points of a file, and the format they are in."""
+def _says_its_kind(path: str | Path) -> bool:
+    return Path(path).suffix in (".npy", ".npz", ".pcd")
+
+
+def _read(path: str | Path, format: str | None) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+    """The points of a file, and what their columns are; nothing where that is not known."""
     if format is not None and format != "tensor" and format not in POINT_FORMATS:
         raise LidarError(
             f"{path}: expected a format among {_names()}, got {format!r}. Pass one of these or None."
         )
+    if Path(path).suffix == ".pcd":
+        found = parse_pcd(read_file(path, POINT_FILE), str(path))
+        return found.points, found.columns
+    if _says_its_kind(path):
+        points = read_array_points(path)
+        layout = POINT_FORMATS.get(format or "")
+        return points, () if layout is None else _checked_columns(points, path, layout)
     data = read_file(path, POINT_FILE)
     kind = format or _guess(data, path)
     if kind != "tensor":
         points = _decode(data, str(path), POINT_FORMATS[kind])
         if format is not None:
             _check_named(data, points, path, POINT_FORMATS[kind])
-        return points, kind
+        return points, POINT_FORMATS[kind].columns
     points = parse_tensor(data, str(path))
     if points.ndim != 2 or points.shape[1] < 3 or points.dtype.kind != "f":
         raise LidarError(
             f"{path}: expected points as float16 or float32 [N, >= 3], got {points.dtype.name} "
             f"{list(points.shape)}. Read other tensors with read_tensor."
         )
-    return points, kind
+    return points, ()
+
+
+def _checked_columns(points: npt.NDArray[Any], path: str | Path, layout: PointFormat) -> tuple[str, ...]:
+    """The columns of a format that the caller named, if points of a file without one are like it."""
+    width = len(layout.columns)
+    problem = f"it has {points.shape[1]} columns" if points.shape[1] != width else None
+    problem = problem or layout.contradiction(points)
+    if problem is not None:
+        raise LidarError(
+            f"{path}: expected points as {width} columns ({', '.join(layout.columns)}) for format "
+            f"{layout.name!r}, but {problem}. Leave the format out: such a file is then taken as it is."
+        )
+    return layout.columns
 
 
 def with_time_lag(points: npt.NDArray[Any], time_lag: float = 0.0) -> npt.NDArray[Any]:

@@ -118,7 +118,14 @@ def __getattr__(name: str) -> Any:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'scn_fx.quant' has no attribute {name!r}")
-    return getattr(importlib.import_module(home), name)
+    try:
+        return getattr(importlib.import_module(home), name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        from scn_fx.errors import MissingPackageError
+
+        raise MissingPackageError.of("torch", "quant", f"quant.{name}") from error
 
 
 def __dir__() -> list[str]:

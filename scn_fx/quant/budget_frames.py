@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from scn_fx.lidar.given_frames import FrameSequence, FrameStream
 from scn_fx.quant.frame_files import FrameFiles
 
 __all__ = ["MOST_FRAMES", "few"]
@@ -17,8 +18,10 @@ MOST_FRAMES = 16
 
 
 def few(frames: Iterable[Sequence[Any]], most: int = MOST_FRAMES) -> Iterable[Sequence[Any]]:
-    """At most `most` of `frames` (which have a length), spread evenly over them."""
-    if isinstance(frames, FrameFiles):
+    """At most `most` of `frames` (which have a length, or are a stream), spread evenly over them."""
+    if isinstance(frames, FrameStream):
+        return list(frames.spread(most))
+    if isinstance(frames, FrameFiles | FrameSequence):
         return frames.spread(most)  # reads no other
     assert isinstance(frames, Sized)
     if len(frames) <= most:

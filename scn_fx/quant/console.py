@@ -4,29 +4,38 @@
 from __future__ import annotations
 
 import codecs
+import os
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from scn_fx.errors import CalibrationWarning
+from scn_fx.errors import CalibrationWarning, CaptureWarning
 
-__all__ = ["one_line", "show_every_character", "tidy_warnings"]
+__all__ = ["one_line", "output_width", "show_every_character", "tidy_warnings"]
 
+_OWN = (CalibrationWarning, CaptureWarning)
 _HANDLER = "scn_fx.shown"
 _PLAIN = {"→": "->", "…": "...", "×": "x", "±": "+-", "─": "-"}  # noqa: RUF001
 
 
 @contextmanager
 def tidy_warnings() -> Iterator[None]:
-    """Shows every CalibrationWarning as "Warning: text", without file, line and source; others as before."""
+    """Shows our own warnings as "Warning: text", without file, line and source, and no other package's.
+
+    Those are about code that the user has not written. `python -W` and PYTHONWARNINGS bring them back.
+    """
     with warnings.catch_warnings():
-        warnings.simplefilter("always", CalibrationWarning)
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")
+        for category in _OWN:
+            warnings.simplefilter("always", category)
         shown = warnings.showwarning
 
         def show(message: Any, category: type[Warning], *place: Any, **options: Any) -> None:
-            if issubclass(category, CalibrationWarning):
+            if issubclass(category, _OWN):
                 print(f"Warning: {one_line(str(message))}", file=sys.stderr)
             else:
                 shown(message, category, *place, **options)
@@ -41,6 +50,13 @@ def one_line(text: str) -> str:
     Surrogates stand for the bytes of file names that are not UTF-8, and stay.
     """
     return "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else repr(c)[1:-1] for c in text)
+
+
+def output_width() -> int | None:
+    """Columns of the terminal behind standard output, or those that COLUMNS says; None for any number."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal():
+        return shutil.get_terminal_size().columns
+    return None
 
 
 def show_every_character() -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +11,10 @@ from typing import Any
 import numpy as np
 
 from scn_fx.errors import LidarError
-from scn_fx.lidar import NetworkGrid, VoxelGrid, parse_grid, read_sweep, read_tensor, voxelize_from
+from scn_fx.lidar import NetworkGrid, VoxelGrid, parse_grid, read_sweep, voxelize_from
+from scn_fx.lidar.frame_paths import frame_paths, read_voxels
 
 __all__ = ["FrameFiles"]
-
-_FEATURES = ".features.tensor"
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class FrameFiles:
     """A sized iterable of (features float16 [N, C], indices int32 [N, ndim + 1]) arrays, read one at a time.
 
     Attributes:
-        files: for each frame, its point file, or the pair of its feature and index file.
+        files: for each frame, its point file, or the pair of its feature and index file (an .npz is both).
         grid: the grid that points are voxelised in; None serves voxels alone.
         point_format: format of raw point files, see `scn_fx.lidar.read_points`; None guesses for each file.
         axes: order of the index columns behind the batch that the network wants, "zyx" or "xyz". Indices in
@@ -46,39 +44,18 @@ class FrameFiles:
         grid: VoxelGrid | str | None = None,
         point_format: str | None = None,
         limit: int | None = None,
+        subfolders: bool = True,
     ) -> FrameFiles:
-        """The frames of a file or of a folder (its `*.bin` and `*.tensor` files by name).
+        """The frames of a file, a folder with its subfolders, or a list: see `scn_fx.lidar.frame_paths`.
 
-        `NAME.features.tensor` beside `NAME.indices*.tensor` is one voxelised frame; every other file holds
-        points. `grid` may be a text for `scn_fx.lidar.parse_grid`. `limit` keeps that many frames, spread
-        evenly. Raises LidarError if there are none, half of a pair is missing, or the text names no grid.
+        `grid` may be a text for `scn_fx.lidar.parse_grid`. `limit` keeps that many frames, spread evenly.
+        Raises LidarError if there are none, half of a pair is missing, or the text names no grid.
         """
         if isinstance(grid, str):
             grid = parse_grid(grid)
         if limit is not None and limit < 1:
             raise LidarError(f"The number of frames must be at least 1, got {limit}.")
-        root = Path(path)
-        if not os.path.exists(root):
-            raise LidarError(f"{root}: expected a frame file or a folder of them, but there is nothing.")
-        is_folder = os.path.isdir(root)
-        try:
-            folder = sorted((root if is_folder else root.parent).iterdir())
-        except OSError as error:
-            raise LidarError(
-                f"{root}: expected a folder that can be listed, got: {error.strerror}. Check its permissions."
-            ) from error
-        chosen = [p for p in folder if p.suffix in (".bin", ".tensor")] if is_folder else [root]
-        frames: list[tuple[Path, ...]] = []
-        for file in chosen:
-            if file.name.endswith(_FEATURES):
-                frames.append((file, _partner(file, folder)))
-            elif ".indices" not in file.name:
-                frames.append((file,))
-        if not frames:
-            raise LidarError(
-                f"{root}: expected frames as .bin or .tensor files (points, or NAME{_FEATURES} beside "
-                "NAME.indices.tensor), found none."
-            )
+        frames = frame_paths(path, subfolders=subfolders)
         found = cls(tuple(frames), grid, point_format)
         return found if limit is None else found.spread(limit)
 
@@ -115,20 +92,9 @@ class FrameFiles:
 
     def _read(self, files: tuple[Path, ...]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         if len(files) == 2:
-            return read_tensor(files[0]), read_tensor(files[1])
+            return read_voxels(files)
         (file,) = files
         if self.grid is None:
             raise LidarError(f"{file} holds points: expected a voxel grid for them, got none. Pass grid=.")
         features, indices = voxelize_from(file, read_sweep(file, self.point_format), self.grid)
         return features, NetworkGrid("the network", axes=self.axes, ndim=self.ndim).columns(indices)
-
-
-def _partner(features: Path, folder: list[Path]) -> Path:
-    start = features.name.removesuffix(_FEATURES) + ".indices"
-    found = [p for p in folder if p.name.startswith(start) and p.suffix == ".tensor"]
-    if len(found) != 1:
-        raise LidarError(
-            f"{features}: expected one file {start}*.tensor beside it, found "
-            f"{', '.join(p.name for p in found) or 'none'}."
-        )
-    return found[0]

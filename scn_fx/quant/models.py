@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from scn_fx.capture.capture import capture
 from scn_fx.dimensions import DIMENSIONS, narrowed
 from scn_fx.errors import CalibrationError
 from scn_fx.graph import set_metadata
+from scn_fx.importing import import_object
 from scn_fx.input_grid import graph_grid, network_grid, set_grid
 from scn_fx.lidar import (
     CENTERPOINT_GRID,
@@ -172,15 +172,7 @@ def _grid_xyz(grid: VoxelGrid) -> tuple[int, int, int]:
 
 
 def _import(path: str) -> Callable[[], Any]:
-    module_name, _, name = path.partition(":")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        value: Any = importlib.import_module(module_name)
-        for part in name.split("."):
-            value = getattr(value, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise CalibrationError(f"The model {path!r} cannot be imported: {error}.") from error
+    value = import_object(path, "The model", CalibrationError)
     if not callable(value):
         raise CalibrationError(f"{path} must be callable without arguments, got a {type(value).__name__}.")
     made: Callable[[], Any] = value

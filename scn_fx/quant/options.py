@@ -12,7 +12,7 @@ import click
 
 from scn_fx.quant.console import one_line
 
-__all__ = ["Refusal", "checkpoint_options"]
+__all__ = ["Interrupted", "Refusal", "checkpoint_options"]
 
 
 class Refusal(click.ClickException):
@@ -24,6 +24,15 @@ class Refusal(click.ClickException):
     def show(self, file: IO[Any] | None = None) -> None:
         """Print it. (click's own writes to another stream in an ASCII locale, which loses file names.)"""
         click.echo(f"Error: {self.format_message()}", file=file or sys.stderr)
+
+
+class Interrupted(Refusal):
+    """Ends a command that Ctrl-C has stopped, with the exit code 130 that shells give it."""
+
+    exit_code = 130
+
+    def __init__(self, advice: str = "") -> None:
+        super().__init__(f"Interrupted. {advice}".rstrip())
 
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])

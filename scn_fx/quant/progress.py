@@ -1,18 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The progress bar of a calibration: rich's, where rich is installed and somebody is looking."""
+"""The progress of a calibration with the time left: rich's bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 __all__ = ["Bar", "progress_bar"]
 
+_FIRST = 1.0
+"""Seconds until the first line: what is done before needs none."""
+_PAUSE = 10.0
+_LONGEST_PAUSE = 60.0
+"""Seconds between lines, at first and at last: a log of a night has some hundred."""
+
 
 class Bar:
-    """Counts frames and parts of frames; without a bar on the screen it does nothing."""
+    """Counts frames and parts of frames; without anything to show them it does nothing."""
 
     def __init__(self, progress: Any = None, task: Any = None, done: int = 0) -> None:
         self._progress = progress
@@ -39,16 +47,63 @@ class Bar:
             self._progress.update(self._task, completed=self._done, frames=frames)
 
 
+class _Lines:
+    """Plain lines for logs and pipes: the first after a second, later ones ever more rarely."""
+
+    def __init__(self, title: str, total: int | None, done: int) -> None:
+        self._title, self._total, self._first = title, total, float(done)
+        self._frames, self._completed = done, float(done)
+        self._began = time.monotonic()
+        self._next = self._began + _FIRST
+        self._shown = -1
+
+    def update(self, task: Any, *, completed: float, frames: int | None = None) -> None:
+        """Takes the state, and prints it if it is time to."""
+        self._completed = completed
+        self._frames = self._frames if frames is None else frames
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + min(max(_PAUSE, (now - self._began) / 10), _LONGEST_PAUSE)
+            self._print(now)
+
+    def close(self) -> None:
+        """The last state, if earlier ones were printed."""
+        if self._shown not in (-1, self._frames):
+            self._print(time.monotonic())
+
+    def _print(self, now: float) -> None:
+        self._shown = self._frames
+        elapsed, part = now - self._began, self._completed - self._first
+        counted, left = str(self._frames), ""
+        if self._total is not None:
+            counted = f"{self._frames}/{self._total}"
+            if part > 0:
+                rest = max(self._total - self._completed, 0.0)
+                left = f", {_clock(elapsed * rest / part)} left"
+        print(f"{self._title}: {counted}, {_clock(elapsed)}{left}", file=sys.stderr, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
 @contextmanager
 def progress_bar(
     wanted: bool | None, total: int | None, title: str = "Calibrating", done: int = 0
 ) -> Iterator[Bar]:
-    """A bar for `total` frames (None: unknown), `done` of which are through already, with the time left.
+    """Progress over `total` frames (None: unknown), `done` of which are through already, with the time left.
 
-    `wanted` is True for a bar, False for none, None for one if standard error is a terminal.
+    `wanted` is True for a bar on a terminal and plain lines elsewhere, False for neither, None for a bar if
+    standard error is a terminal.
     """
-    if wanted is False or (wanted is None and not sys.stderr.isatty()):
+    terminal = sys.stderr.isatty()
+    if wanted is False or (wanted is None and not terminal):
         yield Bar()
+        return
+    if not terminal:
+        lines = _Lines(title, total, done)
+        yield Bar(lines, None, done)
+        lines.close()
         return
     try:
         from rich.console import Console

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from scn_fx.errors import CalibrationError
 from scn_fx.files.atomic import check_writable, write_file
 from scn_fx.graph import Layer, layers, metadata
+from scn_fx.lidar.given_frames import FrameStream
 from scn_fx.quant.auto_precision import PrecisionChoice, choose_precision
 from scn_fx.quant.budget import Budget, parse_budget
 from scn_fx.quant.budget_frames import few
@@ -130,7 +131,7 @@ def retrofit(
         )
     if budget is not None:
         budget = parse_budget(budget)
-        if not hasattr(frames, "__len__"):
+        if not hasattr(frames, "__len__") and not isinstance(frames, FrameStream):
             raise CalibrationError("With a budget the frames are read twice: pass a list, not an iterator.")
     first, frames = _peeked(frames)
     if first is not None:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scn_fx.errors import CalibrationError, MissingPackageError
+from scn_fx.files.atomic import check_writable
 from scn_fx.lidar import parse_grid
+from scn_fx.quant.processes import launched_rank
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule
@@ -26,7 +28,7 @@ class CalibrationJob:
 
     Attributes:
         model: a name of the zoo, or "package.module:callable" (see `quant.models.load_graph`).
-        frames: a frame file, or a folder of them (see `quant.frame_files.FrameFiles`).
+        frames: files, or "package.module:callable" (see `quant.frame_source.find_frames`).
         output: the calibration cache to write.
         budget: choose precisions for it, on some of the frames; see `quant.choose_precision`.
         checkpoint: weights to load into the model.
@@ -95,30 +97,33 @@ def run_job(job: CalibrationJob, *, progress: bool | None = None) -> tuple[Graph
     Processes that torchrun has started share the frames. Returns the calibrated graph and the result. Raises
     the errors of the stages (all `scn_fx.errors.ScnError`).
     """
-    from scn_fx.quant.frame_files import FrameFiles
+    from scn_fx.quant.frame_source import find_frames
+    from scn_fx.quant.status import working
 
     # Names are checked before anything slow starts.
+    check_writable(job.output)
     grid = None if job.grid is None else parse_grid(job.grid)
-    frames = FrameFiles.find(job.frames, point_format=job.point_format, limit=job.limit)
-    try:
-        from scn_fx.input_grid import network_grid
-        from scn_fx.quant.budget_calibration import chosen_for_budget
-        from scn_fx.quant.models import load_graph
-        from scn_fx.quant.processes import process_group
-        from scn_fx.quant.quantization import quantize
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise MissingPackageError.of("torch", "quant", "Calibration") from error
-    graph = load_graph(
-        job.model,
-        checkpoint=job.checkpoint,
-        checkpoint_prefix=job.checkpoint_prefix,
-        checkpoint_layout=job.checkpoint_layout,
-        grid=grid,
-        outputs=job.outputs,
-        native=job.native,
-    )
+    frames = find_frames(job.frames, point_format=job.point_format, limit=job.limit)
+    with working("loading the model", progress is True and launched_rank() == 0):
+        try:
+            from scn_fx.input_grid import network_grid
+            from scn_fx.quant.budget_calibration import chosen_for_budget
+            from scn_fx.quant.models import load_graph
+            from scn_fx.quant.processes import process_group
+            from scn_fx.quant.quantization import quantize
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            raise MissingPackageError.of("torch", "quant", "Calibration") from error
+        graph = load_graph(
+            job.model,
+            checkpoint=job.checkpoint,
+            checkpoint_prefix=job.checkpoint_prefix,
+            checkpoint_layout=job.checkpoint_layout,
+            grid=grid,
+            outputs=job.outputs,
+            native=job.native,
+        )
     with process_group(job.device) as device:
         result = quantize(
             graph.to(device),

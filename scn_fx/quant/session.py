@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from operator import length_hint
 from pathlib import Path
 from typing import Any
 
@@ -186,9 +187,10 @@ class Session:
         return [*_first(texts), *self.recorder.lonely(self.counted), *([alike] if alike else [])]
 
     def _total(self, frames: Iterable[Sequence[Any]]) -> int | None:
-        if not isinstance(frames, Sized):
-            return None
-        return len(range(self.peers.rank, len(frames), self.peers.size)) if self._shard else len(frames)
+        total = length_hint(frames)  # 0 where nothing says how many there are
+        if self._shard:
+            total = len(range(self.peers.rank, total, self.peers.size))
+        return total or None
 
     def _numbered(self, frames: Iterable[Sequence[Any]], read: Any) -> Iterator[tuple[int, Sequence[Any]]]:
         """This process's frames that are not yet through, with their numbers."""

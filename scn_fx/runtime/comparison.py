@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scn_fx.errors import CompareError
+from scn_fx.errors import CompareError, MissingPackageError
 from scn_fx.files.onnx_models import read_model
 from scn_fx.runtime.difference import ArrayDifference, SiteMismatch, align_sites, compare_arrays
 from scn_fx.runtime.engine import Engine
@@ -56,7 +56,12 @@ def compare(
         CompareError: no frames, frames that do not fit the graph, or a file with other nodes than the graph.
         OverflowedError: a layer does not fit in float16, on either side; and the engine's other errors.
     """
-    from scn_fx.runtime.reference import Reference, input_tensors
+    try:
+        from scn_fx.runtime.reference import Reference, input_tensors
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise MissingPackageError.of("torch", "torch", "scn_fx.compare") from error
 
     began = time.perf_counter()
     say = on_step or (lambda text: None)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from scn_fx.dimensions import index_text
 from scn_fx.errors import ArgumentError
 from scn_fx.files.onnx_models import model_source
 from scn_fx.lidar.grids import VoxelGrid
@@ -181,9 +183,24 @@ class Engine:
         """Instruction set of the CPU kernels, see `scn-fx env`; SCN_FX_ISA overrides. None on a GPU."""
         return self._backend.isa
 
+    def __repr__(self) -> str:
+        """What it runs, in which precisions, and where."""
+        plan = self.describe()
+        kinds = Counter(step["precision"] for step in plan["steps"] if step["kind"] == "convolution")
+        layers = ", ".join(f"{count} in {precision}" for precision, count in kinds.most_common())
+        source = f"{len(self.source)} bytes" if isinstance(self.source, bytes) else repr(self.source)
+        where = self.device if self.threads is None else f"cpu, {self.isa}, {self.threads} thread(s)"
+        frame = f"features [N, {plan['input_channels']}] on indices {index_text(self.ndim)}"
+        return f"<scn_fx.Engine of {source}: convolutions {layers or 'none'}; takes {frame}; on {where}>"
+
     def describe(self) -> dict[str, Any]:
-        """The plan as plain data: fused steps, stored forms of every value, kernel maps, memory in bytes."""
-        return self._backend.describe()
+        """The plan as plain data: fused steps, stored forms of every value, kernel maps, memory in bytes.
+
+        ``batch_size`` is the exported one, which a call takes by itself; None where the file has no dense
+        map, and so no batch size.
+        """
+        found = self._backend.describe()
+        return {**found, "batch_size": found["batch_size"] or None}
 
     def __call__(
         self,

@@ -105,7 +105,7 @@ class _Builder:
         self._model = model
         self._engine = engine
         self._given = None if spatial_shape is None else _triple(spatial_shape)
-        self._batch = int(engine.describe()["batch_size"]) or 1
+        self._batch = int(engine.describe()["batch_size"] or 1)
         self._weights = {tensor.name: tensor for tensor in model.graph.initializer}
         self._root = nn.Module()
         self._graph = fx.Graph()

@@ -71,6 +71,7 @@ def test_our_errors_are_one_line_and_exit_with_1(tmp_path: Path) -> None:
     [
         (ModuleNotFoundError("No module named 'onnx'", name="onnx.helper"), ["'onnx'", "scn-fx[export]"]),
         (FileNotFoundError(2, "No such file or directory", "a/b.npz"), ["a/b.npz", "No such file"]),
+        (RuntimeError("can't start new thread"), ["no more threads", "ulimit -u"]),
     ],
 )
 def test_missing_packages_and_files_are_told_in_one_line(

@@ -64,4 +64,4 @@ def test_a_missing_package_is_told_before_anything_runs(monkeypatch: pytest.Monk
 
 def test_a_wrong_folder_of_frames_is_an_error(tmp_path: Path) -> None:
     error = invoke("demo", "--frames", tmp_path / "none", "--output-dir", tmp_path / "out", code=1).stderr
-    assert "none" in error and error.count("\n") == 1
+    assert "none" in error and error.count("Error: ") == 1

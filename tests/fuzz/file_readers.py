@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import struct
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -127,6 +128,21 @@ DATA_CONFIG:
 """
 
 
+FORMS = ("ascii", "binary", "binary_compressed")
+
+
+def _pcd(form: str) -> bytes:
+    """Four points as PCD; what is compressed are literals alone."""
+    values = np.arange(16, dtype="<f4").tobytes()
+    body = {
+        "ascii": b"1 2 3 4\n" * 4,
+        "binary": values,
+        "binary_compressed": struct.pack("<II", 66, 64) + b"\x1f" + values[:32] + b"\x1f" + values[32:],
+    }[form]
+    counts = "SIZE 4 4 4 4\nTYPE F F F F\nCOUNT 1 1 1 1\nWIDTH 2\nHEIGHT 2\nPOINTS 4\n"
+    return f"VERSION .7\nFIELDS x y z intensity\n{counts}DATA {form}\n".encode() + body
+
+
 def readers(folder: Path) -> Iterator[Reader]:
     """All readers; `folder` takes the files that writers make on the way."""
     rng = np.random.default_rng(0)
@@ -166,6 +182,7 @@ def readers(folder: Path) -> Iterator[Reader]:
         _points,
         (bytes_any, tensor_header),
     )
+    yield Reader("pcd", ".pcd", tuple(_pcd(form) for form in FORMS), read_points, (bytes_any, json_tokens))
     grid = {"point_range": list(KITTI_GRID.point_range), "voxel_size": [0.05, 0.05, 0.1], "extra_z": 1}
     grids = (
         grid,
@@ -266,7 +283,7 @@ def _onnx(path: Path, graph: torch.fx.GraphModule) -> Any:
 
 
 READERS = (
-    *("npz", "npy", "tensor", "points", "grid-json", "grid-yaml", "cache"),
+    *("npz", "npy", "tensor", "points", "pcd", "grid-json", "grid-yaml", "cache"),
     *("checkpoint", "checkpoint-legacy", "checkpoint-ranges", "onnx"),
 )
 """Names of all readers, in order."""

@@ -16,6 +16,7 @@ import torch
 import quant
 from scn_fx.errors import CalibrationError, NonFiniteError, OverflowedError, SiteError
 from scn_fx.graph import layers
+from scn_fx.quant import progress
 from scn_fx.quant.interpreter import FloatInterpreter
 from tests.quant.graphs import GraphBuilder, frame, residual
 
@@ -200,7 +201,10 @@ def test_a_dead_weight_channel_gets_a_positive_range() -> None:
     assert result.ranges["c"].weight[2] == 1.0
 
 
-def test_a_progress_bar_counts_the_frames(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_counts_the_frames(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_FIRST", 0.0)
     quant.calibrate(residual(), FRAMES, progress=True)
     assert "3/3" in capsys.readouterr().err
     quant.calibrate(residual(), FRAMES)

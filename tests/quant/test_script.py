@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import torch
 from click.testing import CliRunner, Result
 
 import quant
-from scn_fx.errors import CalibrationError, LidarError, ScnError
+from scn_fx.errors import CalibrationError, CaptureWarning, LidarError, ScnError
 from scn_fx.lidar import write_tensor
 from scn_fx.quant.__main__ import main
+from scn_fx.quant.console import tidy_warnings
 from scn_fx.quant.frame_files import FrameFiles
 from scn_fx.quant.models import load_graph, load_weights
 from scn_fx.quant.script import parse_precision
@@ -222,7 +224,7 @@ def test_errors_end_with_a_message_and_status_1(folder: Path) -> None:
     assert done.exit_code == 1
     assert "Error:" in done.stderr and "there is nothing" in done.stderr and "Traceback" not in done.output
     done = run("--model", GRAPH, "--frames", folder, "-o", folder / "no" / "out.json")
-    assert done.exit_code == 1 and "its folder does not exist" in done.stderr
+    assert done.exit_code == 1 and "does not exist. Make it" in done.stderr
     assert run("--model", GRAPH, "--frames", folder, "--method", "minmax").exit_code == 2
     assert issubclass(LidarError, ScnError)
 
@@ -245,7 +247,8 @@ def test_warnings_are_one_tidy_line_each_on_standard_error(folder: Path) -> None
     features[3, 1] = 5e4
     write_tensor(folder / "2.features.tensor", features.numpy())
     write_tensor(folder / "2.indices.tensor", indices.numpy())
-    command = ["-m", "quant", "--model", GRAPH, "--frames", folder, "-o", folder / "out.json", "--json"]
+    command = ["-m", "quant", "--model", GRAPH, "--frames", folder, "-o", folder / "out.json"]
+    command += ["--json", "--quiet"]
     for words in (command, ["-m", "scn_fx.cli", "calibrate", *command[2:]]):
         done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -278,3 +281,18 @@ def test_a_forgotten_checkpoint_is_named_at_the_cache(tmp_path: Path) -> None:
 def test_a_fraction_is_no_percentile(folder: Path) -> None:
     done = run("--model", GRAPH, "--frames", folder, "-o", folder / "o.json", "--percentile", 0.9999)
     assert done.exit_code == 1 and "Did you mean 99.99?" in done.stderr
+
+
+def test_warnings_of_other_packages_are_hidden(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for options, expected in (([], 0), (["default"], 2)):
+        monkeypatch.setattr(sys, "warnoptions", options)
+        with warnings.catch_warnings(), tidy_warnings():
+            shown = warnings.catch_warnings(record=True)
+            with shown as found:
+                warnings.warn("of another package", DeprecationWarning, stacklevel=1)
+                warnings.warn("of another package", UserWarning, stacklevel=1)
+            assert len(found) == expected
+            warnings.warn("Layers \x1b differ.", CaptureWarning, stacklevel=1)
+        assert capsys.readouterr().err == "Warning: Layers \\x1b differ.\n"

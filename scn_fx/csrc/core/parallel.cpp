@@ -47,7 +47,8 @@ ThreadPool::ThreadPool(int threads) {
     const size_t started = workers_.size() + 1;
     stop();
     fail(ErrorKind::kArgument, "Only ", started, " of ", threads,
-         " threads could be started: the system allows no more. Pass a smaller number as threads.");
+         " threads could be started: the system allows no more. Pass a smaller number as threads, or allow "
+         "this process more (ulimit -u; of a container its limit of pids).");
   } catch (...) {
     stop();
     throw;
