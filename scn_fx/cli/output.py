@@ -74,11 +74,12 @@ def print_table(made: Table) -> None:
         Cells(str(column.header), [str(cell) for cell in column.cells], column.justify == "right")
         for column in made.columns
     ]
+    # not by click, which writes to an ASCII terminal what is not ASCII as question marks
     if made.title:
-        click.echo(made.title)
+        print(made.title)
     for line in bands(columns, console.width):
-        click.echo(line)
-    click.echo()
+        print(line)
+    print()
 
 
 def check_output(path: Path, option: str = "--output") -> None:

@@ -28,6 +28,8 @@ RUN_BY = {
     "README.md": "test_the_example_of_the_readme_runs",
     "docs/tutorial.md": "test_docs.py",
     "docs/how-to/compare.md": "test_docs.py",
+    "docs/how-to/detector.md": "test_docs.py",
+    "docs/how-to/head.md": "test_docs.py",
     "docs/how-to/capture-a-model.md": "test_docs.py",
     "docs/how-to/precision.md": "test_precision_pages.py",
     "docs/how-to/retrofit.md": "test_precision_pages.py",
@@ -70,7 +72,7 @@ def test_what_cannot_run_here_is_python(block: Block) -> None:
 
 def test_every_other_language_is_known() -> None:
     languages = {block.language for page in every_page() for block in blocks(page)}
-    assert languages <= {"python", "cpp", "cmake", "yaml", "text", "", *SHELL}
+    assert languages <= {"python", "cpp", "cmake", "yaml", "toml", "text", "", *SHELL}
 
 
 @pytest.mark.filterwarnings("ignore")

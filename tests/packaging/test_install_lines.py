@@ -12,6 +12,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from tests.packaging.built import Environment, local_wheel, requirements, stub_wheels
 from tests.packaging.install_lines import Line, install_lines
@@ -30,6 +31,12 @@ def each(lines: list[Line]) -> list[str]:
 
 def name_of(requirement: str) -> str:
     return re.split(r"[<>=\[ ]", requirement)[0].lower().replace("_", "-")
+
+
+def applies(requirement: str) -> bool:
+    """Whether this Python needs it: some are for older ones alone."""
+    marker = Requirement(requirement).marker
+    return marker is None or marker.evaluate()
 
 
 def on_an_index() -> set[str]:
@@ -63,7 +70,8 @@ def promised(words: list[str]) -> set[str]:
             found.add(name_of(word))
         else:
             found |= {"scn-fx", *map(name_of, table[""])}
-            found |= {name_of(r) for extra in filter(None, (own[1] or "").split(",")) for r in table[extra]}
+            extras = filter(None, (own[1] or "").split(","))
+            found |= {name_of(r) for extra in extras for r in table[extra] if applies(r)}
     return found
 
 
