@@ -186,7 +186,7 @@ class Engine:
     def __repr__(self) -> str:
         """What it runs, in which precisions, and where."""
         plan = self.describe()
-        kinds = Counter(step["precision"] for step in plan["steps"] if step["kind"] == "convolution")
+        kinds = Counter(step["precision"] for step in plan["steps"] if "kernel" in step)
         layers = ", ".join(f"{count} in {precision}" for precision, count in kinds.most_common())
         source = f"{len(self.source)} bytes" if isinstance(self.source, bytes) else repr(self.source)
         where = self.device if self.threads is None else f"cpu, {self.isa}, {self.threads} thread(s)"

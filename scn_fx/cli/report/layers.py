@@ -10,6 +10,7 @@ from scn_fx.bench.layers import convolves, group_of
 from scn_fx.cli.report.measure import LayerReport, Measured
 from scn_fx.cli.report.ranges import RangeUse
 from scn_fx.cli.report.svg import GraphRow, bar, graph, histogram, percent, text
+from scn_fx.operators import NO_ACTIVATION
 
 if TYPE_CHECKING:
     from scn_fx.quant.layer_sensitivity import SensitivityReport
@@ -55,7 +56,7 @@ def what(layer: LayerReport) -> str:
     strides = facts["stride"] or [1]
     stride = "" if set(strides) == {1} else f" /{max(strides)}"
     activation = facts["activation"]
-    rest = f" + {activation}" if activation not in (None, "", "None") else ""
+    rest = f" + {activation}" if activation not in (None, "", NO_ACTIVATION) else ""
     return f"{facts['kind']} {size}{stride}, {facts['in_channels']} → {facts['out_channels']}{rest}"
 
 
