@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from benchmarks.spread import spread_text
 from scn_fx.cli.options import FILE, device_option, small_option
 from scn_fx.errors import ArgumentError, ScnError
 from scn_fx.files.atomic import write_file
@@ -132,22 +133,14 @@ def _show(report: dict[str, Any]) -> None:
             for clock in clocks:
                 found = run[clock]
                 each = found["ms_per_million_pairs"]
-                cells += [_spread(found["milliseconds"]), "" if each is None else f"{each:.2f}"]
-                cells.append(_spread(found["speedup"]))
+                cells += [spread_text(found["milliseconds"]), "" if each is None else f"{each:.2f}"]
+                cells.append(spread_text(found["speedup"]))
             made.add_row(*about, *cells)
             about = ["", "", ""]
     print_table(made)
     for text in report["skipped"]:
         click.echo(f"left out: {text}")
     click.echo(f"done in {report['seconds']:.1f} s")
-
-
-def _spread(values: dict[str, float] | None) -> str:
-    """A median with what surrounds it."""
-    if values is None:
-        return ""
-    low, high = (values[key] for key in (("p10", "p90") if "p10" in values else ("min", "max")))
-    return f"{values['median']:.2f} ({low:.2f}…{high:.2f})"
 
 
 def main(arguments: list[str] | None = None) -> int:

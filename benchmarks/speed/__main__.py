@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from benchmarks.spread import spread_text
 from scn_fx.cli.options import FILE, device_option, small_option
 from scn_fx.errors import ScnError
 from scn_fx.files.atomic import write_file
@@ -120,8 +121,8 @@ def _show(report: dict[str, Any]) -> None:
             cells = [row["engine"], row["variant"], row["precision"], "yes" if row["graph"] else "no"]
             for clock in clocks:
                 over = row[clock]["speedup"]
-                cells += [_spread(row[clock]["milliseconds"]), _spread(over.get("eager"))]
-                cells.append(_spread(over.get("folded")))
+                cells += [spread_text(row[clock]["milliseconds"]), spread_text(over.get("eager"))]
+                cells.append(spread_text(over.get("folded")))
             made.add_row(*about, *cells)
             about = ["", "", ""]
     print_table(made)
@@ -136,14 +137,6 @@ def _show(report: dict[str, Any]) -> None:
             f"{verdict:>12}  {goal['text']}: wanted {goal['wanted']}, found {goal['found'] or 'nothing'}"
         )
     click.echo(f"done in {report['seconds']:.1f} s")
-
-
-def _spread(values: dict[str, float] | None) -> str:
-    """A median with what surrounds it."""
-    if values is None:
-        return ""
-    low, high = (values[key] for key in (("p10", "p90") if "p10" in values else ("min", "max")))
-    return f"{values['median']:.2f} ({low:.2f}…{high:.2f})"
 
 
 def main(arguments: list[str] | None = None) -> int:

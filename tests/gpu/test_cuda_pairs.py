@@ -24,10 +24,7 @@ TILE, WARPGROUPS = 64, 3
 
 def _rows_of_a_round() -> int:
     """Rows that all pairs of blocks of this GPU take at a time, at most."""
-    device = _core.cuda_info()["devices"][0]
-    if device["architecture"] != 90:
-        pytest.skip("pairs of blocks are Hopper's")
-    return int(device["multiprocessors"]) // 2 * WARPGROUPS * TILE
+    return int(_core.cuda_info()["devices"][0]["multiprocessors"]) // 2 * WARPGROUPS * TILE
 
 
 def _problem(precision: str, rows: int, inputs: int, outputs: int, far: bool) -> _core.ConvolutionProblem:
@@ -55,9 +52,11 @@ def _problem(precision: str, rows: int, inputs: int, outputs: int, far: bool) ->
 
 
 def _check(precision: str, rows: int, inputs: int = 128, outputs: int = 128, far: bool = False) -> None:
+    """The engine's choice, which is pairs on Hopper, against the tensor kernel."""
     given = _problem(precision, rows, inputs, outputs, far)
-    name = f"hopper-pair-{SHORT[precision]}"
-    assert _core.convolution_kernels(given, DEVICE)[0] == name
+    name = _core.convolution_kernels(given, DEVICE)[0]
+    if _core.cuda_info()["devices"][0]["architecture"] == 90:
+        assert name == f"hopper-pair-{SHORT[precision]}"
     got, ran, _ = _core.convolve(given, DEVICE, name)
     assert ran.split()[0] == name
     again, _, _ = _core.convolve(given, DEVICE, name, repeat=3)
@@ -80,7 +79,6 @@ def test_rounds_of_tiles(precision: str, rounds: int, beyond: int) -> None:
 @pytest.mark.parametrize("precision", SHORT)
 @pytest.mark.parametrize("rows", [1, 63, 64, 65, 200, 5000])
 def test_most_blocks_have_nothing_to_do(precision: str, rows: int) -> None:
-    _rows_of_a_round()
     _check(precision, rows)
 
 

@@ -22,17 +22,6 @@ inline void store16(float* p, const Vec16& v) {
   _mm256_storeu_ps(p, v.lo);
   _mm256_storeu_ps(p + 8, v.hi);
 }
-// The first `count` < 16 lanes; the others are zero, or are not stored.
-inline Vec16 load_first(const float* p, int32_t count) {
-  float lanes[16] = {};
-  std::memcpy(lanes, p, size_t(count) * sizeof(float));
-  return load16(lanes);
-}
-inline void store_first(float* p, Vec16 v, int32_t count) {
-  float lanes[16];
-  store16(lanes, v);
-  std::memcpy(p, lanes, size_t(count) * sizeof(float));
-}
 inline Vec16 splat16(float f) { return {_mm256_set1_ps(f), _mm256_set1_ps(f)}; }
 inline Vec16 from_int32(const int32_t* p) {
   const __m256i* q = reinterpret_cast<const __m256i*>(p);
@@ -119,3 +108,6 @@ inline Vec16 load_half(const uint16_t* p) {
 
 }  // namespace
 }  // namespace scn
+
+// after the vectors it is written in
+#include "cpu/kernels/vec16_tails-inl.h"

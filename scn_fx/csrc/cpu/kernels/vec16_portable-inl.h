@@ -29,17 +29,6 @@ inline Vec16 load16(const float* p) {
   return v;
 }
 inline void store16(float* p, const Vec16& v) { std::memcpy(p, v.lane, sizeof(v.lane)); }
-// The first `count` < 16 lanes; the others are zero, or are not stored.
-inline Vec16 load_first(const float* p, int32_t count) {
-  float lanes[16] = {};
-  std::memcpy(lanes, p, size_t(count) * sizeof(float));
-  return load16(lanes);
-}
-inline void store_first(float* p, Vec16 v, int32_t count) {
-  float lanes[16];
-  store16(lanes, v);
-  std::memcpy(p, lanes, size_t(count) * sizeof(float));
-}
 inline Vec16 splat16(float f) {
   return each_lane([&](int) { return f; });
 }
@@ -124,3 +113,6 @@ inline Vec16 load_half(const uint16_t* p) {
 
 }  // namespace
 }  // namespace scn
+
+// after the vectors it is written in
+#include "cpu/kernels/vec16_tails-inl.h"
