@@ -10,7 +10,7 @@ from scn_fx.errors import OnnxError
 from scn_fx.files.descriptors import own_descriptor
 from scn_fx.files.reading import FileKind, check_file, read_file
 
-__all__ = ["ONNX_FILE", "check_onnx", "model_source", "read_model"]
+__all__ = ["ONNX_FILE", "check_onnx", "model_source", "plan_refusal", "read_model"]
 
 ONNX_FILE = FileKind(OnnxError, (2 << 30) - 1, "an ONNX file", pipes=True)
 """Protobuf messages end at 2 GiB."""
@@ -34,11 +34,16 @@ def check_onnx(data: bytes, source: str | os.PathLike[str] | bytes) -> None:
     """OnnxError if `data`, which `source` names unless it is the same, is a plan: it lacks what an ONNX file
     has."""
     if data.startswith(_PLAN):
-        name = "" if isinstance(source, bytes) else f"{os.fspath(source)}: "
-        raise OnnxError(
-            f"{name}expected an ONNX file, got a plan, whose weights are those of one kind of processor. "
-            "Name the ONNX file that it was made from (`scn-fx inspect` shows its SHA-256)."
-        )
+        raise plan_refusal(source)
+
+
+def plan_refusal(source: str | os.PathLike[str] | bytes) -> OnnxError:
+    """What to say of a plan where an ONNX file is needed."""
+    name = "" if isinstance(source, bytes) else f"{os.fspath(source)}: "
+    return OnnxError(
+        f"{name}expected an ONNX file, got a plan, whose weights are those of one kind of processor. "
+        "Name the ONNX file that it was made from (`scn-fx inspect` shows its SHA-256)."
+    )
 
 
 def read_model(source: str | os.PathLike[str] | bytes, path: str | os.PathLike[str] = "") -> dict[str, Any]:

@@ -20,9 +20,12 @@ enum class ErrorKind {
   kPlan,       // the plan is damaged, or was made for another version or kind of processor
 };
 
+/// What every function of the library throws.
 class SCN_FX_EXPORT Error : public std::runtime_error {
  public:
+  /// Of a kind, with the text that what() gives.
   Error(ErrorKind kind, const std::string& message) : std::runtime_error(message), kind_(kind) {}
+  /// Which of the kinds it is.
   ErrorKind kind() const { return kind_; }
 
  private:

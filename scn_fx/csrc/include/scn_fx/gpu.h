@@ -27,6 +27,7 @@ struct CudaInfo {
   std::vector<Device> devices;
   std::string problem;  // why no device can be used; empty if one can
 };
+/// Asks the driver, if there is one.
 SCN_FX_EXPORT CudaInfo cuda_info();
 
 }  // namespace scn
