@@ -124,6 +124,7 @@ def test_a_plan_runs_in_place_of_the_file(program: Path, files: dict[str, Path],
         f"saved {plan}: format 1 of version {scn_fx.__version__}, for cpu-{platform.machine()}, of an ONNX "
         f"file with SHA-256 {digest}\n"
     )
+    assert f"saved {run(program.with_name('save_plan'), plan).stdout}" == done.stdout
     scn_fx.save_plan(files["scn.onnx"], tmp_path / "python.plan")
     assert plan.read_bytes() == (tmp_path / "python.plan").read_bytes()
     frame = files["features.tensor"], files["indices.tensor"]
@@ -138,6 +139,7 @@ def test_a_plan_runs_in_place_of_the_file(program: Path, files: dict[str, Path],
     ("arguments", "message"),
     [
         (("none.onnx", "a.plan"), "none.onnx: Cannot open the ONNX file"),
+        (("scn.onnx",), "scn.onnx: Expected a plan, as save_plan() writes it; the file is none."),
         (("scn.onnx", "nowhere/a.plan"), "nowhere/a.plan: it cannot be written: No such file or directory."),
         (("scn.onnx", "folder"), "folder: it cannot be written: Is a directory. Check the folder"),
         (("scn.onnx", "a.plan", "tpu"), "The device must be cpu, cuda or cuda:N, got 'tpu'."),

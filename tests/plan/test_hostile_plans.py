@@ -16,7 +16,8 @@ from tests.fuzz.seeds import CORPUS
 from tests.plan.plan_bytes import sealed
 
 NAMES = (
-    "residual-int8", "residual-fp16", "inverse-int8", "bev-int8", "quant-add", "strided-fp16", "int8-outputs",
+    "strided-int8", "residual-int8", "residual-fp16", "inverse-int8", "bev-int8", "quant-add", "strided-fp16",
+    "int8-outputs",
 )  # fmt: skip
 PLANS = [_core.plan_bytes((CORPUS / "onnx" / f"{name}.onnx").read_bytes()) for name in NAMES]
 EDGES = (
@@ -91,6 +92,23 @@ def test_weights_that_are_not_finite(bits: int) -> None:
     struct.pack_into("<I", plan, len(plan) - 12, bits)  # the last bias
     with pytest.raises(PlanError, match="weights that are not finite"):
         _core.Engine(sealed(bytes(plan)))
+
+
+@pytest.mark.parametrize("group", [0, 2, 3, 8, 16, 0x80, 0x84, 0xFF])
+def test_groupings_of_sums_that_kernels_do_not_have(group: int) -> None:
+    """Four input channels are one quad, so that 1 is the only one; shifts there are none."""
+    plan = bytearray(PLANS[NAMES.index("strided-int8")])
+    at = len(plan) - 8 - 4 * 4 - 1 - 1  # before the checksum, four biases, and that there are no shifts
+    assert plan[at] == 1 and _accepts_or_refuses(sealed(bytes(plan)))
+    plan[at] = group
+    with pytest.raises(PlanError, match="a grouping of sums that kernels do not have"):
+        _core.Engine(sealed(bytes(plan)))
+
+
+def test_nodes_that_an_onnx_file_could_not_have() -> None:
+    plan = PLANS[0].replace(b"SparseConvolution", b"SparseConvolutiom")
+    with pytest.raises(PlanError, match=r"damaged, or was not written by this library\. SparseConvolutiom '"):
+        _core.Engine(sealed(plan))
 
 
 def test_bytes_behind_the_end() -> None:
