@@ -31,7 +31,7 @@ PIP     := PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install --progre
 READY   := $(VENV)/.ready
 MINUTES ?= 10
 CXX_FILES := $(shell find scn_fx/csrc examples tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
-SOURCES := pyproject.toml CMakeLists.txt cmake/cuda.cmake cmake/checks.cmake cmake/install.cmake $(filter scn_fx/%,$(CXX_FILES))
+SOURCES := pyproject.toml CMakeLists.txt cmake/cuda.cmake cmake/checks.cmake cmake/install.cmake cmake/shared.cmake $(filter scn_fx/%,$(CXX_FILES))
 
 .PHONY: demo test lint format docs pictures ext stub fuzz asan ubsan tsan compute-sanitizer clean
 
