@@ -200,8 +200,7 @@ __global__ void publish_kernel(const DeviceFrame* frame, const int32_t* status, 
   for (int32_t i = threadIdx.x; i < entries; i += blockDim.x) {
     const int32_t value = __ldcg(status + i);
     const bool found = i >= kFound && i < kFound + sets;
-    const bool first = i == kFirstOutside || i == kFirstDuplicate || i == kFirstNonFinite;
-    wrong |= !first && (found ? value > limits[i - kFound] : value != 0);
+    wrong |= !holds_row(i) && (found ? value > limits[i - kFound] : value != 0);
   }
   if (!__syncthreads_or(wrong)) return;
   volatile FailureHeader* const header = failure;
