@@ -6,7 +6,8 @@
 soak` runs many frames, see benchmarks.soak; `python -m benchmarks accuracy` says what int8 costs on trained
 networks, see benchmarks.accuracy; `python -m benchmarks models` says which networks pass every stage, see
 benchmarks.models; `python -m benchmarks speed` times other networks beside spconv, see benchmarks.speed;
-`python -m benchmarks growth` times denser and denser frames and batches, see benchmarks.growth.
+`python -m benchmarks growth` times denser and denser frames and batches, see benchmarks.growth; `python -m
+benchmarks points` times raw points to the map beside spconv's generator, see benchmarks.points.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ from scn_fx.quant.options import Refusal
 def command(ctx: click.Context, no_memory: bool, report_file: Path | None, **options: Any) -> None:
     """Everything that can be measured, the tables, and which goals are reached: exit 1 if one is missed.
 
-    `python -m benchmarks layer`, `soak`, `accuracy`, `models`, `speed` and `growth` are more, each with
-    its own --help.
+    `python -m benchmarks layer`, `soak`, `accuracy`, `models`, `speed`, `growth` and `points` are more,
+    each with its own --help.
     """
     try:
         settings = make_settings(memory=not no_memory, **options)
@@ -85,6 +86,10 @@ def main(arguments: list[str] | None = None) -> int:
         from benchmarks.growth.__main__ import main as growth  # needs torch and onnx
 
         return growth(arguments[1:])
+    if arguments[:1] == ["points"]:
+        from benchmarks.points.__main__ import main as points
+
+        return points(arguments[1:])
     try:
         return int(command.main(arguments, prog_name="python -m benchmarks", standalone_mode=False) or 0)
     except click.ClickException as error:

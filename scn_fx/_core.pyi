@@ -151,6 +151,16 @@ def convolution_kernels(problem: ConvolutionProblem, device: str = "cpu") -> lis
     negative features where there are some. Errors as for `convolve`.
     """
 
+def average_points(
+    points: Annotated[NDArray, dict(order="C", device="cpu", writable=False)],
+    grid: tuple[Any, ...] | None,
+    threads: int = 0,
+) -> tuple[Any, ...]:
+    """
+    Means float32 [N, C] of the points [P, C] in each occupied voxel, sites int32 [N, 4] (0, z, y, x), the
+    points of each int32 [N], and how many points lie outside; `grid` as in Engine.
+    """
+
 def widen_bfloat16(array: Annotated[NDArray, dict(device="cpu", writable=False)]) -> numpy.typing.NDArray:
     """
     A bfloat16 DLPack array in host memory as float32. SiteError: another dtype; TypeError: it cannot
@@ -200,6 +210,7 @@ class Engine:
         trace: bool = False,
         spatial_shape: Sequence[int] | None = None,
         memory_limit: int = 0,
+        grid: tuple[Any, ...] | None | None = None,
     ) -> None: ...
     def run(
         self,
@@ -219,6 +230,22 @@ class Engine:
         indices: Annotated[NDArray, dict(order="C", device="cpu", writable=False)],
         batch_size: int = 0,
     ) -> list[dict[str, Any]]: ...
+    def run_points(
+        self,
+        points: Annotated[NDArray, dict(order="C", device="cpu", writable=False)],
+        entries: Sequence[int],
+    ) -> list[numpy.typing.NDArray | tuple[numpy.typing.NDArray, numpy.typing.NDArray]]:
+        """The outputs of points [P, C] of scans with so many points each."""
+
+    def voxelize(
+        self,
+        points: Annotated[NDArray, dict(order="C", device="cpu", writable=False)],
+        entries: Sequence[int],
+    ) -> tuple[numpy.typing.NDArray, numpy.typing.NDArray, int, int]:
+        """
+        What run_points runs: features float16 [N, C], sites int32 [N, 4]; points outside, and surplus ones.
+        """
+
     def describe(self) -> dict[str, Any]: ...
     @property
     def threads(self) -> int: ...
@@ -248,6 +275,8 @@ class CudaEngine:
         trace: bool = False,
         spatial_shape: Sequence[int] | None = None,
         memory_limit: int = 0,
+        max_points: int = 0,
+        grid: tuple[Any, ...] | None | None = None,
     ) -> None: ...
     def enqueue(
         self,
@@ -269,6 +298,25 @@ class CudaEngine:
         """
         The same for addresses in this GPU's memory, of arrays in C order that have been checked: float16
         (`half`) or float32 features [sites, channels], int32 indices [sites, 4].
+        """
+
+    def enqueue_points(
+        self, points: Annotated[NDArray, dict(writable=False)], entries: Sequence[int], stream: int = 0
+    ) -> None:
+        """Points [P, C] of scans with so many points each."""
+
+    def enqueue_points_at(
+        self, points: int, count: int, columns: int, half: bool, entries: Sequence[int], stream: int
+    ) -> None:
+        """The same for an address, as of enqueue_at."""
+
+    def voxelize(
+        self,
+        points: Annotated[NDArray, dict(order="C", device="cpu", writable=False)],
+        entries: Sequence[int],
+    ) -> tuple[numpy.typing.NDArray, numpy.typing.NDArray, int, int]:
+        """
+        What enqueue_points runs, see Engine.voxelize; for points in host memory.
         """
 
     def results(self, copy: bool = False) -> list[Any]:

@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scn_fx.errors import LidarError
+from scn_fx import _core
+from scn_fx.errors import ArgumentError, LidarError, NonFiniteError
 from scn_fx.lidar.grids import VoxelGrid
 from scn_fx.lidar.sites import SiteIndices
 
-__all__ = ["Voxels", "voxelize"]
+__all__ = ["Voxels", "core_grid", "voxelize"]
+
+INT32_MAX = 2**31 - 1
+"""More points than a frame can have."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,15 +59,17 @@ def voxelize(
     that the voxels are the same, one for one. `dtype` is that of the features, float16 (what libspconv takes)
     or float32. `max_points` (None: the grid's) limits the points of a mean:
 
-    - None: all points, summed in float64;
+    - None: all points, summed without rounding (in units of 2^-64) in any order; the sum is rounded to
+      float64, divided by their number, and rounded to float32;
     - K: the first K points of each voxel in their order, summed in float32 one after the other and divided by
       their number: to the bit the mean over the points that spconv's generator keeps with
       ``max_num_points_per_voxel=K``. (torch's sum of the same points, as in OpenPCDet's MeanVFE, may add them
       in another order and differ in the last bit of float32.) `surplus` counts the points left out.
 
-    There is no limit on voxels. Returns `Voxels`, in ascending (z, y, x) order. Points outside the range are
-    dropped and counted; no points in range is a valid frame of zero voxels. Raises `LidarError` for
-    non-finite values, other shapes, and means that float16 cannot hold.
+    There is no limit on voxels. Returns `Voxels`, in ascending (z, y, x) order, to the bit those of
+    `Engine.run_points`. Points outside the range are dropped and counted; no points in range is a valid frame
+    of zero voxels. Raises `LidarError` for non-finite values, values from 2^31 on inside the grid (with all
+    points), other shapes, and means that float16 cannot hold.
     """
     points = _checked(np.asarray(points))
     out_dtype = np.dtype(dtype)
@@ -73,87 +79,28 @@ def voxelize(
         max_points = grid.max_points
     elif isinstance(max_points, bool) or not isinstance(max_points, int) or max_points < 1:
         raise LidarError(f"max_points is a number of points >= 1, or None, got {max_points!r}.")
-
-    inside, key = _cells(points, grid)
-    order = np.argsort(key, kind="stable")
-    key = key[order]
-    first = np.ones(len(key), bool)
-    first[1:] = key[1:] != key[:-1]
-    starts = np.flatnonzero(first)
-    counts = np.diff(np.append(starts, len(key))).astype(np.int64)
-    rows = np.flatnonzero(inside)[order]
-
-    means: npt.NDArray[Any]
-    if max_points is None:
-        means = _means(points, rows, np.cumsum(first) - 1, counts)
-    else:
-        counts = np.minimum(counts, max_points)
-        means = _first_means(points, rows, starts, counts)
+    try:
+        means, sites, found, dropped = _core.average_points(points, core_grid(grid, max_points))
+    except NonFiniteError as error:
+        raise _not_finite(points) from error
+    except ArgumentError as error:
+        raise LidarError(str(error)) from error
     _check_limit(means, out_dtype)
-    indices = np.zeros((len(starts), 4), np.int32)
-    indices[:, 1], rest = np.divmod(key[starts], grid.box_shape[1] * grid.box_shape[2])
-    indices[:, 2], indices[:, 3] = np.divmod(rest, grid.box_shape[2])
+    counts = (found if max_points is None else np.minimum(found, max_points)).astype(np.int64)
     return Voxels(
-        means.astype(out_dtype),
-        SiteIndices.of(indices, grid),
+        means.astype(out_dtype, copy=False),
+        SiteIndices.of(sites, grid),
         counts,
-        dropped=len(points) - len(key),
+        dropped=dropped,
         grid=grid,
-        surplus=len(key) - int(counts.sum()),
+        surplus=len(points) - dropped - int(counts.sum()),
     )
 
 
-def _cells(points: npt.NDArray[Any], grid: VoxelGrid) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-    """Which points [N] lie inside, and for each of those its voxel's place in (z, y, x) order."""
-    key = np.zeros(len(points), np.int64)
-    inside = np.ones(len(points), bool)
+def core_grid(grid: VoxelGrid, max_points: int | None) -> tuple[Any, ...]:
+    """A grid as the compiled functions and engines take it, which average at most `max_points` of a voxel."""
     single = grid.arithmetic == "float32"
-    # spconv keeps the grid in float32, and computes in the type of the points, float32 or float64.
-    kind = np.dtype(np.float32 if single and points.dtype.itemsize <= 4 else np.float64)
-    # Column by column: contiguous columns are several times faster here than rows of three.
-    for axis, size in zip((2, 1, 0), grid.box_shape, strict=True):
-        low, edge = grid.point_range[axis], grid.voxel_size[axis]
-        if single:
-            low, edge = float(np.float32(low)), float(np.float32(edge))
-        with np.errstate(over="ignore"):  # a point beyond the type's range is outside
-            cell = np.floor((points[:, axis].astype(kind) - kind.type(low)) / kind.type(edge))
-        inside &= (cell >= 0) & (cell < size)
-        # Outside cells may be too large for int64; they are dropped below, so any value serves.
-        key = key * size + np.clip(cell, 0, size - 1).astype(np.int64)
-    return inside, key[inside]
-
-
-def _means(
-    points: npt.NDArray[Any],
-    rows: npt.NDArray[np.intp],
-    voxel: npt.NDArray[np.intp],
-    counts: npt.NDArray[np.int64],
-) -> npt.NDArray[np.float64]:
-    """The mean of all points of each voxel: those at `rows`, which belong to the voxels `voxel`."""
-    means = np.empty((len(counts), points.shape[1]), np.float64)
-    for column in range(points.shape[1]):
-        weights = points[rows, column].astype(np.float64)
-        means[:, column] = np.bincount(voxel, weights=weights, minlength=len(counts)) / counts
-    return means
-
-
-def _first_means(
-    points: npt.NDArray[Any],
-    rows: npt.NDArray[np.intp],
-    starts: npt.NDArray[np.intp],
-    counts: npt.NDArray[np.int64],
-) -> npt.NDArray[np.float32]:
-    """The mean of the first `counts` points of each voxel, whose points are at ``rows[starts:]``, in float32.
-
-    The sum adds one point after the other, as spconv does: its rounding depends on the order.
-    """
-    sums: npt.NDArray[np.float32] = np.zeros((len(counts), points.shape[1]), np.float32)
-    with np.errstate(over="ignore"):  # `_check_limit` reports it
-        for number in range(int(counts.max(initial=0))):
-            having = np.flatnonzero(counts > number)
-            sums[having] += points[rows[starts[having] + number]].astype(np.float32)
-        sums /= counts[:, None].astype(np.float32)
-    return sums
+    return grid.point_range, grid.voxel_size, grid.extra_z, not single, min(max_points or 0, INT32_MAX)
 
 
 def _check_limit(means: npt.NDArray[Any], dtype: np.dtype[Any]) -> None:
@@ -168,17 +115,20 @@ def _check_limit(means: npt.NDArray[Any], dtype: np.dtype[Any]) -> None:
 
 
 def _checked(points: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Points as the core takes them: in C order and native byte order."""
     if points.ndim != 2 or points.shape[1] < 3 or points.dtype.kind != "f":
         raise LidarError(
             f"Points must be floats [N, >= 3] with x, y, z in metres first, got {points.dtype.name} "
             f"{list(points.shape)}."
         )
-    finite = np.isfinite(points)
-    if not finite.all():
-        bad = np.flatnonzero(~finite.all(axis=1))
-        raise LidarError(
-            f"Points must be finite, got NaN or infinity in {len(bad)} of {len(points)} points, first in "
-            f"point {bad[0]}: {points[bad[0]].tolist()}. Remove them with "
-            "points[np.isfinite(points).all(axis=1)], and check that the file was read in the right format."
-        )
-    return points
+    kept = points.dtype if points.dtype.itemsize <= 8 else np.dtype(np.float64)
+    return np.ascontiguousarray(points, kept.newbyteorder("="))
+
+
+def _not_finite(points: npt.NDArray[Any]) -> LidarError:
+    bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
+    return LidarError(
+        f"Points must be finite, got NaN or infinity in {len(bad)} of {len(points)} points, first in "
+        f"point {bad[0]}: {points[bad[0]].tolist()}. Remove them with "
+        "points[np.isfinite(points).all(axis=1)], and check that the file was read in the right format."
+    )

@@ -9,12 +9,14 @@ from scn_fx.runtime.difference import ArrayDifference, align_sites, compare_arra
 from scn_fx.runtime.engine import Engine, NodeTrace
 from scn_fx.runtime.limits import Limits, default_limits
 from scn_fx.runtime.plans import save_plan
+from scn_fx.runtime.point_frames import EngineVoxels
 from scn_fx.runtime.report import Comparison, NodeComparison
 
 __all__ = [
     "ArrayDifference",
     "Comparison",
     "Engine",
+    "EngineVoxels",
     "Limits",
     "NodeComparison",
     "NodeTrace",

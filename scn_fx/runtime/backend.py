@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from scn_fx.lidar.grids import VoxelGrid
+from scn_fx.lidar.voxels import core_grid
+
 __all__ = ["Backend", "Options"]
 
 
@@ -27,6 +30,14 @@ class Options:
     """CUDA only, as all that follow."""
     max_batch: int = 0
     max_sites: int = 0
+    max_points: int = 0
+    grid: VoxelGrid | None = None
+    """Of points; any device."""
+
+    @property
+    def core_grid(self) -> tuple[Any, ...] | None:
+        """The grid as the compiled engines take it."""
+        return None if self.grid is None else core_grid(self.grid, self.grid.max_points)
 
 
 class Backend(Protocol):
@@ -54,6 +65,12 @@ class Backend(Protocol):
 
     def run(self, features: Any, indices: Any, batch_size: int, stream: Any, copy: bool) -> list[Any]:
         """Outputs of a frame in the file's order, as arrays of the kind of `features`."""
+
+    def run_points(self, points: Any, entries: list[int], stream: Any, copy: bool) -> list[Any]:
+        """The same for points [P, C] of scans that have so many points each."""
+
+    def voxelize(self, points: Any, entries: list[int]) -> tuple[Any, Any, int, int]:
+        """Features float16 [N, C], sites int32 [N, 4], dropped and surplus points; numpy on every device."""
 
     def trace(self, features: Any, indices: Any, batch_size: int) -> list[dict[str, Any]]:
         """Each node's `name`, `op_type`, `values` and `indices` (or None) as numpy arrays."""

@@ -8,7 +8,8 @@ from typing import Any
 from scn_fx import _core
 from scn_fx.errors import ArgumentError
 from scn_fx.runtime.backend import Options
-from scn_fx.runtime.host_arrays import host_frame, like_all
+from scn_fx.runtime.host_arrays import as_numpy, host_frame, like_all
+from scn_fx.runtime.point_frames import POINTS
 
 __all__ = ["CpuBackend"]
 
@@ -25,7 +26,7 @@ class CpuBackend:
     def _make(self, trace: bool = False) -> _core.Engine:
         o = self._options
         return _core.Engine(
-            o.source, o.precision, o.threads, trace, o.spatial_shape, memory_limit=o.memory_limit
+            o.source, o.precision, o.threads, trace, o.spatial_shape, o.memory_limit, o.core_grid
         )
 
     @property
@@ -50,10 +51,18 @@ class CpuBackend:
 
     def run(self, features: Any, indices: Any, batch_size: int, stream: Any, copy: bool) -> list[Any]:
         """See `Backend.run`; `copy` has no meaning here."""
-        if stream is not None:
-            raise ArgumentError("This engine runs on the CPU, which has no streams. Leave out stream.")
+        _check_stream(stream)
         outputs = self._core.run(*host_frame(features, indices), batch_size)
         return like_all(outputs, features)
+
+    def run_points(self, points: Any, entries: list[int], stream: Any, copy: bool) -> list[Any]:
+        """See `Backend.run_points`."""
+        _check_stream(stream)
+        return like_all(self._core.run_points(as_numpy(points, "points", POINTS), entries), points)
+
+    def voxelize(self, points: Any, entries: list[int]) -> tuple[Any, Any, int, int]:
+        """See `Backend.voxelize`."""
+        return self._core.voxelize(as_numpy(points, "points", POINTS), entries)
 
     def trace(self, features: Any, indices: Any, batch_size: int) -> list[dict[str, Any]]:
         """See `Backend.trace`."""
@@ -69,3 +78,8 @@ class CpuBackend:
     def describe(self) -> dict[str, Any]:
         """See `Backend.describe`."""
         return self._core.describe()
+
+
+def _check_stream(stream: Any) -> None:
+    if stream is not None:
+        raise ArgumentError("This engine runs on the CPU, which has no streams. Leave out stream.")

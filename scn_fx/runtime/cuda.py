@@ -15,7 +15,8 @@ from scn_fx.errors import ArgumentError, SiteError
 from scn_fx.runtime import device_arrays
 from scn_fx.runtime.array_kinds import FEATURES, INDICES
 from scn_fx.runtime.backend import Options
-from scn_fx.runtime.host_arrays import host_frame, like_all
+from scn_fx.runtime.host_arrays import as_numpy, host_frame, like_all
+from scn_fx.runtime.point_frames import POINTS
 from scn_fx.runtime.torch_arrays import is_torch
 from scn_fx.runtime.torch_frames import TorchFrames
 
@@ -85,6 +86,8 @@ class CudaBackend:
             trace,
             o.spatial_shape,
             o.memory_limit,
+            o.max_points,
+            o.core_grid,
         )
 
     @property
@@ -112,18 +115,52 @@ class CudaBackend:
             self._core.enqueue_at(*frame, batch_size)
             return _each(lambda array: tensors.wrap(array, copy), self._core.results())
 
+    def run_points(self, points: Any, entries: list[int], stream: Any, copy: bool) -> list[Any]:
+        """See `Backend.run_points`."""
+        tensors = self._tensors or self._meet(points)
+        frame = tensors.read_points(points, stream) if tensors else None
+        if tensors is None or frame is None:
+            return self._run_any_points(points, entries, stream, copy)
+        with self._lock:
+            self._core.enqueue_points_at(*frame[0], entries, frame[1])
+            return _each(lambda array: tensors.wrap(array, copy), self._core.results())
+
+    def _run_any_points(self, points: Any, entries: list[int], stream: Any, copy: bool) -> list[Any]:
+        on_gpu, array, handle = self._placed_points(points, stream)
+        with self._lock:
+            self._core.enqueue_points(array, entries, handle)
+            return self._outputs(on_gpu, points, handle, copy)
+
+    def _placed_points(self, points: Any, stream: Any) -> tuple[bool, Any, int]:
+        """Whether points lie on a GPU, the array as the core takes it, and the stream."""
+        on_gpu = device_arrays.lies_on_gpu(points, "points")
+        if on_gpu:
+            device_arrays.check_device(points, self._number, "points")
+        handle = self._stream_for(points, on_gpu, stream)
+        if not on_gpu:
+            return False, as_numpy(points, "points", POINTS), handle
+        return True, device_arrays.capsule(points, self._number, handle, POINTS), handle
+
+    def voxelize(self, points: Any, entries: list[int]) -> tuple[Any, Any, int, int]:
+        """See `Backend.voxelize`."""
+        on_gpu = device_arrays.lies_on_gpu(points, "points")
+        host = _on_host(points) if on_gpu else points
+        with self._lock:
+            return self._core.voxelize(as_numpy(host, "points", POINTS), entries)
+
     def _run_any(self, features: Any, indices: Any, batch_size: int, stream: Any, copy: bool) -> list[Any]:
         """`run` for arrays of any kind in any place."""
         on_gpu, *frame = self._frame(features, indices, stream)
         with self._lock:
             self._core.enqueue(frame[0], frame[1], batch_size, frame[2])
-            if not on_gpu:
-                return like_all(self._core.to_host(), features)
-            own = device_arrays.makes_copies(features)
-            outputs = self._core.results(copy=copy and not own)
-            return _each(
-                lambda array: device_arrays.wrap(array, features, self._core, frame[2], copy), outputs
-            )
+            return self._outputs(on_gpu, features, frame[2], copy)
+
+    def _outputs(self, on_gpu: bool, example: Any, stream: int, copy: bool) -> list[Any]:
+        """Results of the frame enqueued last, as arrays of the library of `example`."""
+        if not on_gpu:
+            return like_all(self._core.to_host(), example)
+        outputs = self._core.results(copy=copy and not device_arrays.makes_copies(example))
+        return _each(lambda array: device_arrays.wrap(array, example, self._core, stream, copy), outputs)
 
     def _meet(self, features: Any) -> TorchFrames | None:
         """The short way for torch tensors once there is one: whoever has it has imported torch."""
@@ -164,15 +201,29 @@ class CudaBackend:
         if on_gpu:
             device_arrays.check_device(features, self._number, "features")
             device_arrays.check_device(indices, self._number, "indices")
-        if stream is not None:
-            handle = device_arrays.stream_handle(stream)
-        else:
-            handle = device_arrays.current_stream(features, self._number) if on_gpu else 0
+        handle = self._stream_for(features, on_gpu, stream)
         if not on_gpu:
             return False, *host_frame(features, indices), handle
         frame = ((features, FEATURES), (indices, INDICES))
         arrays = [device_arrays.capsule(array, self._number, handle, kind) for array, kind in frame]
         return True, arrays[0], arrays[1], handle
+
+    def _stream_for(self, array: Any, on_gpu: bool, stream: Any) -> int:
+        if stream is not None:
+            return device_arrays.stream_handle(stream)
+        return device_arrays.current_stream(array, self._number) if on_gpu else 0
+
+
+def _on_host(array: Any) -> Any:
+    """A copy in host memory, for those who look at voxels."""
+    if is_torch(array):
+        return array.cpu()
+    if device_arrays.is_cupy(array):
+        return array.get()
+    raise SiteError(
+        f"points in GPU memory must be a torch or CuPy array here, got {type(array).__name__}. Convert them "
+        "with torch.from_dlpack."
+    )
 
 
 def _each(function: Callable[[Any], Any], outputs: list[Any]) -> list[Any]:

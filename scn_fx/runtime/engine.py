@@ -10,7 +10,7 @@ import functools
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from scn_fx.runtime.cuda import CudaBackend
 from scn_fx.runtime.engine_options import checked_options, gpu_number
 from scn_fx.runtime.file_grid import file_grid
 from scn_fx.runtime.index_columns import IndexColumns
+from scn_fx.runtime.point_frames import EngineVoxels, joined_scans
 from scn_fx.runtime.whole_numbers import whole_number
 
 __all__ = ["Engine", "NodeTrace", "StageTime"]
@@ -83,6 +84,10 @@ class Engine:
         max_batch_size: the largest batch size to reserve GPU memory for; None takes the exported one.
         max_voxels: the largest number of input voxels to reserve GPU memory for; None takes the largest
             ``output_bound`` of the file's layers.
+        max_points: the largest number of points to reserve GPU memory for, see `run_points`; None takes
+            1,048,576. Their memory is taken by the first frame of points.
+        grid: the voxels that `run_points` puts points into, for files that record no grid, or to say another
+            `max_points` or `arithmetic` than the file's.
         memory_limit: bytes of host memory that weights and one frame may take together; None takes half of
             what this process may use. It is checked before memory is taken, so that no file and no frame
             can take the machine's.
@@ -92,6 +97,7 @@ class Engine:
         PlanError: the plan is damaged, or was made for another version or kind of processor.
         MemoryLimitError: its weights, or its grids and dense maps in any frame, exceed `memory_limit`.
         ArgumentError: impossible options, or a device that cannot be used; says why.
+        GridError: `grid` is not that of the file.
     """
 
     def __init__(
@@ -105,6 +111,8 @@ class Engine:
         graph: bool = True,
         max_batch_size: int | None = None,
         max_voxels: int | None = None,
+        max_points: int | None = None,
+        grid: VoxelGrid | None = None,
         memory_limit: int | None = None,
     ) -> None:
         number = gpu_number(device)
@@ -117,22 +125,34 @@ class Engine:
             max_batch_size=max_batch_size,
             max_voxels=max_voxels,
             memory_limit=memory_limit,
+            max_points=max_points,
+            grid=grid,
         )
-        self._backend: Backend = (
-            CpuBackend(self._options) if number is None else CudaBackend(self._options, number)
-        )
+        try:
+            self._backend: Backend = (
+                CpuBackend(self._options) if number is None else CudaBackend(self._options, number)
+            )
+        except ArgumentError:
+            if grid is not None:
+                file_grid(self._options).require(grid, "grid=")  # has more to say about grids
+            raise
         self._columns = IndexColumns(self._backend.ndim)
 
     @functools.cached_property
     def _network(self) -> NetworkGrid:
         # Reading the file once more takes time that loading need not take: only when somebody asks.
-        return file_grid(self._options)
+        found, given = file_grid(self._options), self._options.grid
+        return found if given is None else replace(found, grid=given)
+
+    @functools.cached_property
+    def _point_grid(self) -> VoxelGrid:
+        return self._network.require(None, "grid=")
 
     @property
     def grid(self) -> VoxelGrid | None:
-        """The voxel grid that the file records (see `scn_fx.capture`); None if it records none.
+        """The voxel grid that the file records (see `scn_fx.capture`), or the one given; None without either.
 
-        ``engine(*voxelize(points, engine.grid))`` runs points.
+        ``engine(*voxelize(points, engine.grid))`` runs points as `run_points` does.
         """
         return self._network.grid
 
@@ -237,6 +257,47 @@ class Engine:
             results = self._backend.run(features, rows, self._batch(batch_size), stream, copy)
         results = self._columns.narrowed(results, stream)
         return results[0] if len(results) == 1 else tuple(results)
+
+    def run_points(self, points: Any, *, stream: Any = None, copy: bool = True) -> Any:
+        """Runs one frame from its points: voxels, their means and the network in one call, in one CUDA graph.
+
+        The voxels are those of `scn_fx.lidar.voxelize` in `grid`, bit for bit, on every device. The order of
+        the points does not matter, unless the grid has `max_points`.
+
+        Args:
+            points: float16, float32 or bfloat16 [P, C], x, y, z in metres first, the columns that the network
+                was trained on; or a list of such arrays, one for each entry of the batch. P may be 0. Points
+                outside the grid are dropped (`voxelize` counts them).
+            stream: as of a call.
+            copy: as of a call.
+
+        Returns:
+            What a call with the voxels gives, of the library of `points`; rows of a sparse output on the
+            sites of the input ascend by the columns of its indices.
+
+        Raises:
+            GridError: the file records no grid; pass one to the engine.
+            NonFiniteError: NaN or infinity in the points, or means beyond float16.
+            ArgumentError: values from 2^31 on in points inside the grid, whose sums would not be exact.
+            SiteError: wrong dtype, shape or place.
+            BoundError: more points or voxels than the engine was made for, and as of a call.
+            OverflowedError: as of a call.
+        """
+        _ = self._point_grid
+        array, entries = joined_scans(points)
+        results = self._backend.run_points(array, entries, stream, copy)
+        results = self._columns.narrowed(results, stream)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def voxelize(self, points: Any) -> EngineVoxels:
+        """The voxels that `run_points` makes of `points`, to look at them: numpy arrays on every device.
+
+        ``engine(*engine.voxelize(points))`` is ``engine.run_points(points)`` for one array of points. Raises
+        as `run_points`.
+        """
+        grid = self._point_grid
+        features, sites, dropped, surplus = self._backend.voxelize(*joined_scans(points))
+        return EngineVoxels(features, self._columns.rows(sites), dropped, surplus, grid)
 
     def synchronize(self) -> None:
         """Waits for every frame and raises what went wrong in one. On the CPU, does nothing."""

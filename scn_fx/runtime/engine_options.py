@@ -10,6 +10,7 @@ from typing import Any
 
 from scn_fx.errors import ArgumentError
 from scn_fx.files.onnx_models import model_source
+from scn_fx.lidar.grids import VoxelGrid
 from scn_fx.runtime.backend import Options
 from scn_fx.runtime.whole_numbers import grid_shape, whole_number
 
@@ -31,6 +32,8 @@ def checked_options(
     graph: bool = True,
     max_batch_size: int | None = None,
     max_voxels: int | None = None,
+    max_points: int | None = None,
+    grid: VoxelGrid | None = None,
     memory_limit: int | None = None,
 ) -> Options:
     """The options of `scn_fx.Engine`, see there.
@@ -44,6 +47,11 @@ def checked_options(
             f"precision must be None (what the file says) or 'fp32', got {precision!r}. "
             "Other precisions are chosen before export, with quant.calibrate."
         )
+    if grid is not None and not isinstance(grid, VoxelGrid):
+        raise ArgumentError(
+            f"grid must be a scn_fx.lidar.VoxelGrid or None (the file's), got {type(grid).__name__}. "
+            "Presets are in scn_fx.lidar.GRIDS."
+        )
     return Options(
         source=_source(model),
         precision=precision or "",
@@ -52,6 +60,8 @@ def checked_options(
         graph=graph,
         max_batch=0 if max_batch_size is None else whole_number("max_batch_size", max_batch_size),
         max_sites=0 if max_voxels is None else whole_number("max_voxels", max_voxels),
+        max_points=0 if max_points is None else whole_number("max_points", max_points),
+        grid=grid,
         memory_limit=0 if memory_limit is None else whole_number("memory_limit", memory_limit, MOST_MEMORY),
     )
 

@@ -68,6 +68,27 @@ class TorchFrames:
             return None
         return *addresses, *shape, half, current
 
+    def read_points(self, points: Any, stream: Any) -> tuple[tuple[int, int, int, bool], int] | None:
+        """The same for points: (address, count, columns, half) and the stream."""
+        if type(points) is not self._tensor:
+            return None
+        try:
+            half, shape = points.dtype is self._float16, points.shape
+            if not (
+                points.is_cuda
+                and points.get_device() == self._device
+                and (half or points.dtype is self._float32)
+                and points.is_contiguous()
+            ):
+                return None
+            address = points.data_ptr()
+        except RuntimeError:
+            return None
+        current = self._current_stream(self._device)
+        if not address or (stream is not None and stream_handle(stream) != current):
+            return None
+        return (address, *shape, half), current
+
     def wrap(self, result: Any, copy: bool) -> Any:
         """A result as a tensor, for a frame that `read` took: the current stream is the frame's."""
         tensor = self._from_dlpack(result_capsule(result))

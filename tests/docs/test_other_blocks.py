@@ -207,11 +207,13 @@ def test_the_guide_to_dictionaries_of_points_runs() -> None:
 def test_the_cpp_blocks_compile(tmp_path: Path) -> None:
     examples = [b for page in every_page() for b in blocks(page) if b.language == "cpp"]
     assert len(examples) >= 2
-    given = "const void* features; const scn::Site* indices; int64_t sites; void* stream;"
+    given = "const void *features, *data; const scn::Site* indices; int64_t sites, count; void* stream;"
     for number, block in enumerate(examples):
         includes = "\n".join(re.findall(r"^#include.*", block.text, re.MULTILINE))
         body = re.sub(r"^#include.*", "", block.text, flags=re.MULTILINE)
-        before = given if number == 0 else f"{given} scn::FrameView frame;"
+        before = given
+        for declared in ("scn::FrameView frame;", "scn::PointsView points;"):
+            before += "" if declared in block.text else declared
         path = tmp_path / f"{number}.cpp"
         path.write_text(f'#include "scn_fx/engine.h"\n{includes}\nvoid f() {{ {before}\n{body}\n}}\n')
         command = ["c++", "-std=c++17", "-fsyntax-only", f"-I{ROOT / 'scn_fx/csrc/include'}", str(path)]

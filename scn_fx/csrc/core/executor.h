@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "core/point_cells.h"
 #include "scn_fx/result.h"
 
 namespace scn {
@@ -15,6 +16,11 @@ class Executor {
 
   /// Runs a frame in host memory. One result per output of the plan.
   virtual std::vector<Result> run(const FrameView& frame, std::vector<StageTime>* times) = 0;
+  /// The same for points in host memory (check_points), put into the sites of `cells`.
+  virtual std::vector<Result> run_points(const PointsView& points, const PointCells& cells,
+                                         std::vector<StageTime>* times) = 0;
+  /// The sites and features that run_points would run, points in host memory.
+  virtual Voxels voxelize(const PointsView& points, const PointCells& cells) = 0;
   virtual BufferBytes buffer_bytes() const = 0;
   /// Threads that compute; 0 on a GPU.
   virtual int threads() const = 0;
@@ -35,6 +41,8 @@ class DeviceExecutor : public Executor {
   /// synchronisation. Throws for what is known at once, and for what went wrong in an earlier frame that has
   /// ended by now and was not reported yet.
   virtual void enqueue(const FrameView& frame, void* stream) = 0;
+  /// The same for points in device memory; the first call allocates.
+  virtual void enqueue_points(const PointsView& points, const PointCells& cells, void* stream) = 0;
   /// One result per output of the plan, valid for the frame enqueued last, in the order of its stream.
   virtual const std::vector<DeviceResult>& results() const = 0;
   /// Waits for the frame enqueued last and throws if something went wrong in it. Clears what it reports.
@@ -46,6 +54,7 @@ class DeviceExecutor : public Executor {
   /// Device copies of a frame in host memory, which has been read when this returns; valid until the next
   /// call.
   virtual FrameView upload(const FrameView& frame, void* stream) = 0;
+  virtual PointsView upload_points(const PointsView& points, void* stream) = 0;
   /// Waits for the frame enqueued last and copies its results to the host.
   virtual std::vector<Result> fetch() = 0;
   virtual int device() const = 0;

@@ -19,6 +19,9 @@ class StageTimer {
     last_ = Clock::now();
   }
 
+  /// The stage stopped last; null where nobody asks.
+  StageTime* last() { return times_ && !times_->empty() ? &times_->back() : nullptr; }
+
  private:
   using Clock = std::chrono::steady_clock;
   std::vector<StageTime>* times_;

@@ -145,16 +145,23 @@ Size CpuExecutor::dense_bytes(const ValueSpec& value, int32_t batch) const {
 std::vector<Result> CpuExecutor::run(const FrameView& frame, std::vector<StageTime>* times) {
   StageTimer watch(times);
   check_frame(frame);
-  if (!held_) held_ = std::make_unique<FrameMemory>(plan_);
-  budget_.go_back(loaded_);
-  build_maps(frame, watch);
+  begin_frame();
+  index_input(frame);
+  watch.stop("sites", "input");
+  return run_steps(frame, watch);
+}
+
+/// Everything behind the sites of the input.
+std::vector<Result> CpuExecutor::run_steps(const FrameView& frame, StageTimer& watch) {
+  build_maps(watch);
   reserve_slots();
   for (const Step& step : plan_.steps) {
     run_step(step, frame);
     watch.stop(step_kind(step), step.node < 0 ? "input" : plan_.node_of(step).name.c_str());
-    if (times && step.kind == Step::Kind::kConvolution) {
-      times->back().macs = active_macs(step);
-      times->back().kernel = kernel_of(size_t(&step - plan_.steps.data()));
+    StageTime* const time = watch.last();
+    if (time && step.kind == Step::Kind::kConvolution) {
+      time->macs = active_macs(step);
+      time->kernel = kernel_of(size_t(&step - plan_.steps.data()));
     }
   }
   std::vector<Result> results;
@@ -193,25 +200,6 @@ void CpuExecutor::fail_non_finite(const FrameView& frame, int64_t count) const {
   fail(ErrorKind::kNonFinite, "The features hold ", count,
        " values that are NaN, infinite or beyond float16 (65504); the first in row ", first / frame.channels,
        ", column ", first % frame.channels, ". Clean the points before voxelising them.");
-}
-
-BufferBytes CpuExecutor::buffer_bytes() const {
-  BufferBytes b;
-  for (const PreparedWeights& w : weights_) {
-    b.weights += int64_t(
-        w.int8.capacity() + w.groups.capacity() + 2 * w.shifts.capacity() +
-        4 * (w.floats.capacity() + w.offset_sums.capacity() + w.scale.capacity() + w.bias.capacity()));
-  }
-  b.activations = pool_.scratch_bytes();
-  if (!held_) return b;
-  for (const LineVector<char>& slot : held_->slots) b.activations += int64_t(slot.capacity());
-  b.activations += held_->half.bytes() + held_->floats.bytes();
-  b.activations += held_->global_pool.bytes();
-  for (const KernelMap& map : held_->maps) b.kernel_maps += map.bytes();
-  for (const SiteSet& set : held_->sets)
-    b.sites += set.index.bytes() + set.given.bytes() + int64_t(set.sites.capacity() * sizeof(Site));
-  b.sites += int64_t(held_->order.capacity() * sizeof(int32_t));
-  return b;
 }
 
 StoredRows CpuExecutor::rows(const View& view) const {

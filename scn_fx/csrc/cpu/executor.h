@@ -17,6 +17,7 @@
 #include "cpu/convolution/convolution.h"
 #include "cpu/global_pool.h"
 #include "cpu/maps/kernel_map.h"
+#include "cpu/points/voxels.h"
 #include "cpu/pool.h"
 #include "plan/plan.h"
 
@@ -56,6 +57,9 @@ class CpuExecutor final : public Executor {
               const std::vector<ByteSpan>* stored = nullptr);
 
   std::vector<Result> run(const FrameView& frame, std::vector<StageTime>* times) override;
+  std::vector<Result> run_points(const PointsView& points, const PointCells& cells,
+                                 std::vector<StageTime>* times) override;
+  Voxels voxelize(const PointsView& points, const PointCells& cells) override;
   BufferBytes buffer_bytes() const override;
   int threads() const override { return pool_.size(); }
   std::string backend() const override { return kernels_.name; }
@@ -71,7 +75,12 @@ class CpuExecutor final : public Executor {
   void count_smallest_frame();
   void check_frame(const FrameView& frame) const;
   [[noreturn]] void fail_non_finite(const FrameView& frame, int64_t count) const;
-  void build_maps(const FrameView& frame, StageTimer& watch);
+  void begin_frame();
+  /// The frame of the points: its sites are in set 0, its features the means.
+  FrameView average(const PointsView& points, const PointCells& cells);
+  std::vector<Result> run_steps(const FrameView& frame, StageTimer& watch);
+  void index_input(const FrameView& frame);
+  void build_maps(StageTimer& watch);
   void make_sites(size_t map);
   void run_step(const Step& step, const FrameView& frame);
   void load(const Step& step, const FrameView& frame);
@@ -115,6 +124,7 @@ class CpuExecutor final : public Executor {
     int32_t batch = 1;
     std::vector<SiteSet> sets;
     std::vector<int32_t> order;  // input row of each row of set 0
+    PointMeans points;
     std::vector<KernelMap> maps;
     std::vector<LineVector<char>> slots;
     std::vector<Size> slot_bytes;  // that this frame needs

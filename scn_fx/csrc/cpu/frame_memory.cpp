@@ -13,9 +13,13 @@ const std::string kInput = "The input";
 
 }  // namespace
 
-void CpuExecutor::build_maps(const FrameView& frame, StageTimer& watch) {
+void CpuExecutor::begin_frame() {
+  if (!held_) held_ = std::make_unique<FrameMemory>(plan_);
+  budget_.go_back(loaded_);
+}
+
+void CpuExecutor::index_input(const FrameView& frame) {
   const Network& net = plan_.network;
-  std::vector<SiteSet>& sets = held_->sets;
   int32_t batch = frame.batch ? frame.batch : net.batch;
   if (batch == 0) {
     int32_t last = 0;
@@ -24,12 +28,16 @@ void CpuExecutor::build_maps(const FrameView& frame, StageTimer& watch) {
     batch = last == std::numeric_limits<int32_t>::max() ? last : last + 1;
   }
   held_->batch = batch;
-  // Every map depends on the indices alone; maps are numbered in an order in which each finds its input
-  // sites.
   budget_.take(SiteIndex::bitmap_bytes(net.sets[0].shape, batch), kInput, "the index of its grid");
   budget_.take(Size(frame.sites) * (3 * sizeof(Site)), kInput, "its sites");
-  index_sites(frame.indices, frame.sites, net.sets[0].shape, batch, kInput, pool_, &sets[0], &held_->order);
-  watch.stop("sites", "input");
+  index_sites(frame.indices, frame.sites, net.sets[0].shape, batch, kInput, pool_, &held_->sets[0],
+              &held_->order);
+}
+
+/// Every map depends on the indices alone; maps are numbered in an order in which each finds its input sites.
+void CpuExecutor::build_maps(StageTimer& watch) {
+  const Network& net = plan_.network;
+  std::vector<SiteSet>& sets = held_->sets;
   for (size_t i = 0; i < net.maps.size(); ++i) {
     const MapSpec& spec = net.maps[i];
     KernelMap& map = held_->maps[i];
@@ -87,6 +95,25 @@ void CpuExecutor::reserve_slots() {
     budget_.take(needed[i], kInput, "the values of its layers");
     if (slot.size() < needed[i].count()) slot.resize(needed[i].count());
   }
+}
+
+BufferBytes CpuExecutor::buffer_bytes() const {
+  BufferBytes b;
+  for (const PreparedWeights& w : weights_) {
+    b.weights += int64_t(
+        w.int8.capacity() + w.groups.capacity() + 2 * w.shifts.capacity() +
+        4 * (w.floats.capacity() + w.offset_sums.capacity() + w.scale.capacity() + w.bias.capacity()));
+  }
+  b.activations = pool_.scratch_bytes();
+  if (!held_) return b;
+  for (const LineVector<char>& slot : held_->slots) b.activations += int64_t(slot.capacity());
+  b.activations += held_->half.bytes() + held_->floats.bytes();
+  b.activations += held_->global_pool.bytes();
+  for (const KernelMap& map : held_->maps) b.kernel_maps += map.bytes();
+  for (const SiteSet& set : held_->sets)
+    b.sites += set.index.bytes() + set.given.bytes() + int64_t(set.sites.capacity() * sizeof(Site));
+  b.sites += held_->points.bytes() + int64_t(held_->order.capacity() * sizeof(int32_t));
+  return b;
 }
 
 }  // namespace scn

@@ -54,8 +54,9 @@ class DevicePlan {
   void reset_sets(cudaStream_t stream) const;
   /// Clears the dense maps that sites are written to.
   void clear_dense(cudaStream_t stream) const;
-  /// `after_maps`: kernels that make maps come right before it in the stream, or are waited for by an event.
-  void run_step(size_t index, bool after_maps, cudaStream_t stream) const;
+  /// `follows`: kernels that make what it reads before it waits come right before it in the stream, or are
+  /// waited for by an event: of convolutions their maps, of step 0 the frame and its features.
+  void run_step(size_t index, bool follows, cudaStream_t stream) const;
   /// Sparse results without padding.
   void pack_results(cudaStream_t stream) const;
   BufferBytes buffer_bytes() const;

@@ -86,19 +86,19 @@ PooledRows DevicePlan::pooled(int map, const View& view) const {
   return {maps_[size_t(map)], rows(view), plan_.storage_of(view).type, stride_of(view)};
 }
 
-void DevicePlan::run_step(size_t index, bool after_maps, cudaStream_t stream) const {
+void DevicePlan::run_step(size_t index, bool follows, cudaStream_t stream) const {
   const Step& step = plan_.steps[index];
   switch (step.kind) {
     case Step::Kind::kLoad: {
       const FinishView f = finish_of(index);
-      return load_rows(frame_.data(), sets_[0], f.channels, f, row_of_input_.data(), status_.data(), stream);
+      return load_rows(frame_.data(), sets_[0], f.channels, f, row_of_input_.data(), status_.data(), follows,
+                       stream);
     }
     case Step::Kind::kConvolution: {
       const NodeSpec& n = plan_.node_of(step);
       const DeviceConvolution& c = convolutions_[index];
       return convolve(c.config,
-                      {maps_[size_t(n.map)], rows(step.input), c.weights, finish_of(index), after_maps},
-                      stream);
+                      {maps_[size_t(n.map)], rows(step.input), c.weights, finish_of(index), follows}, stream);
     }
     case Step::Kind::kRows:
       return finish_rows(rows(step.input), plan_.storage_of(step.input).type, stride_of(step.input),

@@ -8,6 +8,9 @@
 #include "cuda/backend.h"
 #include "cuda/device_plan.h"
 #include "cuda/failure.h"
+#include "cuda/fetch.h"
+#include "cuda/frame_checks.h"
+#include "cuda/points/point_memory.h"
 #include "cuda/runtime/device_guard.h"
 #include "cuda/runtime/staging.h"
 #include "cuda/runtime/streams.h"
@@ -20,6 +23,8 @@ namespace {
 /// are short.
 constexpr size_t kClearAhead = 4;
 
+constexpr int64_t kDefaultPoints = 1 << 20;
+
 class Executor final : public DeviceExecutor {
  public:
   Executor(const Plan& plan, const CudaOptions& options, const MemoryLimits& limits)
@@ -28,26 +33,29 @@ class Executor final : public DeviceExecutor {
         device_(plan, options, limits.load),
         staging_(options.device),
         failure_(int64_t(sizeof(FailureHeader)) + 4 * device_.status_entries()) {
-    if (options.graph) capture();
+    if (options.graph) graph_ = capture(false);
   }
 
   void enqueue(const FrameView& frame, void* stream_handle) override {
     const DeviceGuard guard(options_.device);
     const cudaStream_t stream = static_cast<cudaStream_t>(stream_handle);
     throw_pending();
-    cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
-    check(cudaStreamIsCapturing(stream, &capturing), "asking about the stream");
-    captured_by_caller_ = capturing != cudaStreamCaptureStatusNone;
-    // Frames share the engine's memory: one on another stream must have ended.
-    if (!captured_by_caller_) check(cudaStreamWaitEvent(stream, done_, 0), "waiting for the last frame");
+    captured_by_caller_ = is_captured(stream);
+    follow(stream);
     begin(frame, stream);
-    if (options_.graph && !captured_by_caller_) {
-      check(cudaGraphLaunch(graph_, stream), "launching the graph");
-    } else {
-      launch(stream, nullptr);
-    }
-    unfinished_ = false;
-    if (!captured_by_caller_) check(cudaEventRecord(done_, stream), "recording an event");
+    go_on(graph_, false, stream);
+  }
+
+  void enqueue_points(const PointsView& points, const PointCells& cells, void* stream_handle) override {
+    const DeviceGuard guard(options_.device);
+    const cudaStream_t stream = static_cast<cudaStream_t>(stream_handle);
+    throw_pending();
+    const bool captured = is_captured(stream);
+    prepare_points(captured);
+    captured_by_caller_ = captured;
+    follow(stream);
+    begin(points, cells, stream);
+    go_on(point_graph_, true, stream);
   }
 
   const std::vector<DeviceResult>& results() const override { return device_.results(); }
@@ -71,23 +79,15 @@ class Executor final : public DeviceExecutor {
     return count;
   }
 
-  std::vector<StageTime> profile(const FrameView& frame, void* stream_handle) override {
-    const DeviceGuard guard(options_.device);
-    const cudaStream_t stream = static_cast<cudaStream_t>(stream_handle);
-    throw_pending();
-    Stages stages;
-    check(cudaStreamWaitEvent(stream, done_, 0), "waiting for the last frame");
-    begin(frame, stream);
-    stages.stop("begin", "input", "", stream);
-    launch(stream, &stages);
-    unfinished_ = false;
-    check(cudaEventRecord(done_, stream), "recording an event");
-    captured_by_caller_ = false;
-    synchronize();
-    return stages.times();
+  std::vector<StageTime> profile(const FrameView& frame, void* stream) override {
+    return profiled(false, cudaStream_t(stream), [&] { begin(frame, cudaStream_t(stream)); });
   }
 
-  BufferBytes buffer_bytes() const override { return device_.buffer_bytes(); }
+  BufferBytes buffer_bytes() const override {
+    BufferBytes bytes = device_.buffer_bytes();
+    if (points_) bytes.sites += points_->bytes();
+    return bytes;
+  }
   int device() const override { return options_.device; }
   int threads() const override { return 0; }
   std::string backend() const override { return "cuda:" + std::to_string(options_.device); }
@@ -103,6 +103,43 @@ class Executor final : public DeviceExecutor {
     return fetch();
   }
 
+  std::vector<Result> run_points(const PointsView& points, const PointCells& cells,
+                                 std::vector<StageTime>* times) override {
+    const PointsView view = upload_points(points, nullptr);
+    if (times) {
+      const DeviceGuard guard(options_.device);
+      prepare_points(false);
+      *times = profiled(true, nullptr, [&] { begin(view, cells, nullptr); });
+    } else {
+      enqueue_points(view, cells, nullptr);
+    }
+    return fetch();
+  }
+
+  Voxels voxelize(const PointsView& points, const PointCells& cells) override {
+    const DeviceGuard guard(options_.device);
+    throw_pending();
+    prepare_points(false);
+    const cudaStream_t stream = own_;
+    captured_by_caller_ = false;
+    follow(stream);
+    begin(upload_points(points, stream), cells, stream);
+    find_voxels(stream);
+    clear_sites({device_.sets()[0]}, device_.status(), stream);
+    finish(stream);
+    unfinished_ = false;
+    check(cudaEventRecord(done_, stream), "recording an event");
+    synchronize();
+    return fetch_voxels(device(), device_.sets()[0], points_->arrays(), points.columns, stream);
+  }
+
+  PointsView upload_points(const PointsView& points, void* stream) override {
+    PointsView copy = points;
+    const Size bytes = Size(points.count) * points.columns * (points.half ? 2 : 4);
+    copy.points = staging_.upload(0, points.points, bytes.value(), stream);
+    return copy;
+  }
+
   FrameView upload(const FrameView& frame, void* stream) override {
     FrameView copy = frame;
     const Size features = Size(frame.sites) * frame.channels * (frame.half ? 2 : 4);
@@ -115,24 +152,7 @@ class Executor final : public DeviceExecutor {
   std::vector<Result> fetch() override {
     synchronize();
     // The frame has ended, and with it perhaps the caller's stream.
-    void* const stream = cudaStream_t(own_);
-    std::vector<Result> out;
-    for (const DeviceResult& from : results()) {
-      Result to;
-      to.dims = from.dims;
-      to.half = from.half;
-      to.sparse = from.sparse;
-      if (from.sparse) {
-        to.dims[0] = sites_of(from);
-        to.sites.resize(size_t(to.dims[0]));
-        copy_to_host(device(), to.sites.data(), from.sites, to.dims[0] * int64_t(sizeof(Site)), stream);
-      }
-      const Size bytes = Size::of(to.dims) * (to.half ? 2 : 4);
-      to.data.reset(new char[bytes.count()]);
-      copy_to_host(device(), to.data.get(), from.data, bytes.value(), stream);
-      out.push_back(std::move(to));
-    }
-    return out;
+    return fetch_results(device(), results(), own_);
   }
 
   ~Executor() override {
@@ -141,51 +161,15 @@ class Executor final : public DeviceExecutor {
     cudaSetDevice(options_.device);
     cudaDeviceSynchronize();  // kernels in flight use what is freed next
     if (graph_) cudaGraphExecDestroy(graph_);
+    if (point_graph_) cudaGraphExecDestroy(point_graph_);
     cudaSetDevice(before);
   }
 
  private:
   /// Checks what the host knows and tells the device.
   void begin(const FrameView& frame, cudaStream_t stream) {
-    const Network& net = plan_.network;
-    const ValueSpec& features = net.values[size_t(net.features)];
-    if (frame.channels != features.channels) {
-      fail(ErrorKind::kSite, "The network reads ", features.channels, " features per site, the frame has ",
-           frame.channels, ". Check which columns the model was trained on.");
-    }
-    if (reinterpret_cast<uintptr_t>(frame.indices) % sizeof(Site) != 0) {
-      fail(ErrorKind::kSite, "The indices must begin at an address that is a multiple of ", sizeof(Site),
-           ", since a row is read at once. Make a copy of them first.");
-    }
-    if (frame.sites > device_.sets()[0].capacity) {
-      const Triple& shape = net.sets[0].shape;
-      if (Size(frame.sites) > Size::of(shape) * device_.batch()) {
-        fail(ErrorKind::kSite, "The input: ", frame.sites, " sites are more than a grid of ",
-             to_string(shape), " with batch ", device_.batch(),
-             " has cells, so some are duplicates. Each voxel may occur once.");
-      }
-      fail(ErrorKind::kBound, "The input: ", frame.sites, " sites, but this engine was made for ",
-           device_.sets()[0].capacity,
-           ". Pass a larger max_voxels, or capture the model with a larger output_bound.");
-    }
-    const int32_t batch = frame.batch ? frame.batch : net.batch ? net.batch : device_.batch();
-    if (batch < 1) fail(ErrorKind::kArgument, "The batch size must be at least 1, got ", batch, ".");
-    if (batch > device_.batch()) {
-      fail(ErrorKind::kArgument, "The frame has batch ", batch, ", but this engine was made for ",
-           device_.batch(), ". Pass max_batch_size=", batch, " when making it.");
-    }
-    if (frame.sites < 0) fail(ErrorKind::kSite, "A frame has at least 0 sites, got ", frame.sites, ".");
-    for (size_t i = 0; i < plan_.outputs.size(); ++i) {
-      const PlanOutput& output = plan_.outputs[i];
-      if (output.dense < 0) continue;
-      const ValueSpec& value = net.values[size_t(output.value)];
-      if (batch != net.batch && !value.batch_first) {
-        fail(ErrorKind::kArgument, value.name,
-             ": its shape does not start with the batch, so it only runs with the exported batch of ",
-             net.batch, ", not ", batch, ".");
-      }
-      if (value.batch_first) device_.results()[i].dims[0] = batch;
-    }
+    const int32_t batch = checked_batch(device_, frame);
+    take_batch(device_, batch);
     if (unfinished_) device_.reset_sets(stream);
     unfinished_ = true;
     DeviceFrame view{};
@@ -198,28 +182,120 @@ class Executor final : public DeviceExecutor {
                 device_.far_counts().data(), int32_t(device_.far_counts().size()), stream);
   }
 
-  void capture() {
+  /// The same for points, whose number of sites is found later.
+  void begin(const PointsView& points, const PointCells& cells, cudaStream_t stream) {
+    const PointFrame made = points_->frame_of(points, cells);
+    take_batch(device_, points.batch);
+    if (unfinished_) device_.reset_sets(stream);
+    unfinished_ = true;
+    DeviceFrame view{};
+    view.features = points_->arrays().means;
+    view.indices = device_.sets()[0].sites;
+    view.half = true;
+    view.batch = points.batch;
+    begin_points(points_->arrays(), made, device_.frame(), view, device_.status(), device_.status_entries(),
+                 device_.far_counts().data(), int32_t(device_.far_counts().size()), stream);
+  }
+
+  /// Memory and graph of frames of points, once.
+  void prepare_points(bool captured) {
+    if (points_) return;
+    if (captured) {
+      fail(ErrorKind::kArgument,
+           "The first frame of points takes memory, which a stream that is being captured "
+           "does not allow. Run one before the capture.");
+    }
+    if (options_.max_points < 0)
+      fail(ErrorKind::kArgument, "max_points must be at least 1, got ", options_.max_points, ".");
+    const ValueSpec& features = plan_.network.values[size_t(plan_.network.features)];
+    const int64_t most = options_.max_points ? options_.max_points : kDefaultPoints;
+    narrow(most, "max_points");
+    points_ = std::make_unique<PointMemory>(most, device_.sets()[0].capacity, features.channels);
+    if (!options_.graph) return;
+    try {
+      point_graph_ = capture(true);
+    } catch (...) {
+      points_.reset();
+      throw;
+    }
+  }
+
+  bool is_captured(cudaStream_t stream) const {
+    cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
+    check(cudaStreamIsCapturing(stream, &capturing), "asking about the stream");
+    return capturing != cudaStreamCaptureStatusNone;
+  }
+
+  /// Frames share the engine's memory: one on another stream must have ended.
+  void follow(cudaStream_t stream) {
+    if (!captured_by_caller_) check(cudaStreamWaitEvent(stream, done_, 0), "waiting for the last frame");
+  }
+
+  /// Everything behind begin().
+  void go_on(cudaGraphExec_t graph, bool points, cudaStream_t stream) {
+    if (options_.graph && !captured_by_caller_) {
+      check(cudaGraphLaunch(graph, stream), "launching the graph");
+    } else {
+      launch(points, stream, nullptr);
+    }
+    unfinished_ = false;
+    if (!captured_by_caller_) check(cudaEventRecord(done_, stream), "recording an event");
+  }
+
+  template <typename Begin>
+  std::vector<StageTime> profiled(bool points, cudaStream_t stream, const Begin& begin) {
+    const DeviceGuard guard(options_.device);
+    throw_pending();
+    Stages stages;
+    captured_by_caller_ = false;
+    follow(stream);
+    begin();
+    stages.stop("begin", "input", "", stream);
+    launch(points, stream, &stages);
+    unfinished_ = false;
+    check(cudaEventRecord(done_, stream), "recording an event");
+    synchronize();
+    return stages.times();
+  }
+
+  cudaGraphExec_t capture(bool points) {
     const Stream stream;
+    cudaGraphExec_t made = nullptr;
     cudaGraph_t graph = nullptr;
     check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "starting a capture");
     try {
-      launch(stream, nullptr);
+      launch(points, stream, nullptr);
     } catch (...) {
       cudaStreamEndCapture(stream, &graph);
       if (graph) cudaGraphDestroy(graph);
       throw;
     }
     check(cudaStreamEndCapture(stream, &graph), "ending a capture");
-    const cudaError_t status = cudaGraphInstantiate(&graph_, graph, 0);
+    const cudaError_t status = cudaGraphInstantiate(&made, graph, 0);
     cudaGraphDestroy(graph);
     check(status, "instantiating a graph");
-    check(cudaGraphUpload(graph_, stream), "uploading a graph");
+    check(cudaGraphUpload(made, stream), "uploading a graph");
     check(cudaStreamSynchronize(stream), "uploading a graph");
+    return made;
   }
 
-  /// Everything behind begin(): into a capture, or at once. The sites and maps of later levels are made
-  /// beside the layers on the input's sites. With `stages`, nothing runs side by side.
-  void launch(cudaStream_t stream, Stages* stages) {
+  /// Sites of set 0 and the features of the frame, from points that have begun.
+  void find_voxels(cudaStream_t stream) {
+    const SitesView& set = device_.sets()[0];
+    mark_points(points_->arrays(), set, device_.status(), stream);
+    rank_sites({set}, device_.status(), stream);
+    average_points(points_->arrays(), set, device_.frame(), stream);
+  }
+
+  void finish(cudaStream_t stream) {
+    publish_failure(device_.frame(), device_.status(), device_.status_entries(),
+                    int32_t(device_.sets().size()), device_.site_limits(),
+                    reinterpret_cast<FailureHeader*>(failure_.data()), stream);
+  }
+
+  /// Everything behind begin(), of voxels or `points`: into a capture, or at once. The sites and maps of
+  /// later levels are made beside the layers on the input's sites. With `stages`, nothing runs side by side.
+  void launch(bool points, cudaStream_t stream, Stages* stages) {
     const auto stop = [&](const char* kind, const std::string& name, const std::string& kernel = "") {
       if (stages) stages->stop(kind, name, kernel, stream);
     };
@@ -227,13 +303,21 @@ class Executor final : public DeviceExecutor {
     const std::vector<SitesView>& sets = device_.sets();
     const cudaStream_t side = beside ? cudaStream_t(side_) : stream;
     if (beside) wait_for(side, stream, forked_);
-    mark_input(device_.frame(), sets[0], device_.status(), stream);
+    if (points) {
+      mark_points(points_->arrays(), sets[0], device_.status(), stream);
+    } else {
+      mark_input(device_.frame(), sets[0], device_.status(), stream);
+    }
     stop("mark_sites", "input");
     rank_sites({sets[0]}, device_.status(), stream);
     stop("rank_sites", "input");
     if (beside) check(cudaEventRecord(ranked_, stream), "recording an event");
+    if (points) {
+      average_points(points_->arrays(), sets[0], device_.frame(), stream);
+      stop("voxels", "input");
+    }
     // The maps are made beside it, though in one stream: a branch of its own costs more than it hides.
-    device_.run_step(0, false, stream);
+    device_.run_step(0, points, stream);
     stop("load", "input");
     if (beside) check(cudaStreamWaitEvent(side, ranked_, 0), "waiting for an event");
     mark_outputs(sets, device_.growths(), side);
@@ -272,8 +356,7 @@ class Executor final : public DeviceExecutor {
     if (beside) check(cudaStreamWaitEvent(stream, cleared_, 0), "waiting for an event");
     device_.pack_results(stream);
     stop("results", "output");
-    publish_failure(device_.frame(), device_.status(), device_.status_entries(), int32_t(sets.size()),
-                    device_.site_limits(), reinterpret_cast<FailureHeader*>(failure_.data()), stream);
+    finish(stream);
     stop("publish", "output");
   }
 
@@ -293,7 +376,7 @@ class Executor final : public DeviceExecutor {
     std::vector<int32_t> status(static_cast<size_t>(device_.status_entries()));
     std::memcpy(status.data(), failure_.data() + sizeof(copy), status.size() * 4);
     header->set = 0;
-    throw_failure(plan_, copy, status);
+    throw_failure(plan_, device_.sets()[0].capacity, copy, status);
   }
 
   const Plan& plan_;
@@ -303,7 +386,8 @@ class Executor final : public DeviceExecutor {
   MappedArray<char> failure_;
   const Stream side_, own_;
   const Event forked_, ranked_, mapped_, placed_, multiplied_, cleared_, done_;
-  cudaGraphExec_t graph_ = nullptr;
+  cudaGraphExec_t graph_ = nullptr, point_graph_ = nullptr;
+  std::unique_ptr<PointMemory> points_;  // from the first frame of points on
   bool captured_by_caller_ = false;
   bool unfinished_ = false;  // a frame began and could not be enqueued to its end
 };

@@ -3,6 +3,7 @@
 
 #include "core/error.h"
 #include "core/failures.h"
+#include "core/points.h"
 
 namespace scn::cuda {
 namespace {
@@ -18,9 +19,12 @@ void check_bounds(const Network& net, const std::vector<int32_t>& status) {
 
 }  // namespace
 
-void throw_failure(const Plan& plan, const FailureHeader& header, const std::vector<int32_t>& status) {
+void throw_failure(const Plan& plan, int32_t capacity, const FailureHeader& header,
+                   const std::vector<int32_t>& status) {
   const Network& net = plan.network;
   const auto entry = [&](int32_t i) { return status[size_t(i)]; };
+  if (entry(kBadPoints)) fail_points_not_finite(entry(kBadPoints), entry(kFirstBadPoint));
+  if (entry(kLargePoints)) fail_points_too_large(entry(kLargePoints), entry(kFirstLargePoint));
   if (entry(kNonFinite)) {
     fail(ErrorKind::kNonFinite, "The features hold ", entry(kNonFinite),
          " values that are NaN, infinite or beyond float16 (65504); the first in row ",
@@ -32,6 +36,11 @@ void throw_failure(const Plan& plan, const FailureHeader& header, const std::vec
   }
   if (entry(kDuplicates)) fail_duplicate(header.duplicate, entry(kFirstDuplicate), "The input");
   check_bounds(net, status);
+  if (entry(kFound) > capacity) {  // of points: a frame of voxels that are too many never comes here
+    fail(ErrorKind::kBound, "The input: the points lie in ", entry(kFound),
+         " voxels, but this engine was made for ", capacity,
+         ". Pass max_voxels=", entry(kFound) + entry(kFound) / 4, " or more when making it.");
+  }
   const int32_t first = kFound + int32_t(net.sets.size());
   for (size_t i = 0; i < plan.steps.size(); ++i) {
     const Step& step = plan.steps[i];

@@ -10,8 +10,8 @@
 namespace scn::cuda {
 
 /// Throws what the CPU backend would throw for this frame. `status` are the frame's entries (see
-/// StatusEntry).
-[[noreturn]] void throw_failure(const Plan& plan, const FailureHeader& header,
+/// StatusEntry), `capacity`: sites of the input that there is room for.
+[[noreturn]] void throw_failure(const Plan& plan, int32_t capacity, const FailureHeader& header,
                                 const std::vector<int32_t>& status);
 
 }  // namespace scn::cuda

@@ -68,16 +68,25 @@ SCN_FX_BOTH constexpr int32_t row_place(int32_t row) { return (row & ~15) | (row
 
 /// What went wrong in a frame, counted on the device: int32 entries, zero (first_*: kNoRow) when nothing did.
 enum StatusEntry : int32_t {
-  kOutside,         // sites outside the grid
-  kFirstOutside,    // smallest such row of the caller's indices
-  kDuplicates,      // sites that occur again
-  kFirstDuplicate,  // a row of the caller's indices that repeats another
-  kNonFinite,       // feature values that are NaN, infinite or beyond float16
-  kFirstNonFinite,  // smallest row of the caller's features that holds one
-  kFound,           // then one entry per site set: sites found, even beyond its capacity
+  kOutside,          // sites outside the grid
+  kFirstOutside,     // smallest such row of the caller's indices
+  kDuplicates,       // sites that occur again
+  kFirstDuplicate,   // a row of the caller's indices that repeats another
+  kNonFinite,        // feature values that are NaN, infinite or beyond float16
+  kFirstNonFinite,   // smallest row of the caller's features that holds one
+  kBadPoints,        // points that hold NaN or infinity
+  kFirstBadPoint,    // the first of them
+  kLargePoints,      // points inside the grid that hold values beyond what sums are made of
+  kFirstLargePoint,  // the first of them
+  kFound,            // then one entry per site set: sites found, even beyond its capacity
 };
 // After the sets, two entries per step: values lost in float16 before a fused Add, and when stored.
 constexpr int32_t kNoRow = 0x7fffffff;
+/// Whether an entry is the number of a row or point.
+SCN_FX_BOTH constexpr bool holds_row(int32_t entry) {
+  return entry == kFirstOutside || entry == kFirstDuplicate || entry == kFirstNonFinite ||
+         entry == kFirstBadPoint || entry == kFirstLargePoint;
+}
 
 /// The caller's frame; lives on the device, so that one captured graph serves every frame.
 struct DeviceFrame {

@@ -21,6 +21,13 @@ std::vector<Result> Engine::run(const FrameView& frame, std::vector<StageTime>* 
   return session_->run(frame, times);
 }
 
+std::vector<Result> Engine::run_points(const PointsView& points, std::vector<StageTime>* times) {
+  return session_->run_points(points, times);
+}
+
+Voxels Engine::voxelize(const PointsView& points) { return session_->voxelize(points); }
+VoxelGrid Engine::grid() const { return session_->grid(); }
+
 int32_t Engine::input_channels() const {
   const Network& network = session_->plan().network;
   return network.values[size_t(network.features)].channels;
@@ -32,6 +39,9 @@ int Engine::threads() const { return session_->threads(); }
 std::string Engine::backend() const { return session_->backend(); }
 
 void Engine::enqueue(const FrameView& frame, void* stream) { session_->enqueue(frame, stream); }
+void Engine::enqueue_points(const PointsView& points, void* stream) {
+  session_->enqueue_points(points, stream);
+}
 const std::vector<DeviceResult>& Engine::device_results() const { return session_->device().results(); }
 void Engine::synchronize() { session_->device().synchronize(); }
 int64_t Engine::sites_of(const DeviceResult& result) { return session_->device().sites_of(result); }

@@ -4,6 +4,7 @@
 #include <new>
 
 #include "core/error.h"
+#include "core/points.h"
 #include "cpu/executor.h"
 #include "cuda/backend.h"
 #include "cuda/traits.h"
@@ -40,7 +41,9 @@ Plan make_plan(const OnnxModel& model, const EngineOptions& given, const MemoryL
 Session::Session(const OnnxModel& model, const EngineOptions& options, const MemoryLimits& limits)
     : plan_(std::make_unique<Plan>(make_plan(model, options, limits))),
       limits_(limits),
-      float32_(options.float32) {
+      float32_(options.float32),
+      given_grid_(options.grid) {
+  if (given_grid_) cells_ = point_cells(plan_->network, grid());
   if (options.cuda) {
     std::unique_ptr<DeviceExecutor> made = make_cuda_executor(*plan_, options.cuda_options, limits);
     device_ = made.get();
@@ -127,6 +130,38 @@ FrameView Session::with_sites(const FrameView& frame, Buffer<Site>* sites) const
     sites->data()[i] = {row[0], 0, ndim == 2 ? row[1] : 0, row[ndim]};
   made.indices = sites->data();
   return made;
+}
+
+std::vector<Result> Session::run_points(const PointsView& points, std::vector<StageTime>* times) {
+  const Lock lock(mutex_);
+  if (device_) device();  // throws in the child of a fork
+  settle_after_fork();
+  return executor_->run_points(points, cells_for(points), times);
+}
+
+Voxels Session::voxelize(const PointsView& points) {
+  const Lock lock(mutex_);
+  if (device_) device();
+  settle_after_fork();
+  return executor_->voxelize(points, cells_for(points));
+}
+
+void Session::enqueue_points(const PointsView& points, void* stream) {
+  const Lock lock(mutex_);
+  device().enqueue_points(points, cells_for(points), stream);
+  stream_ = stream;
+}
+
+void Session::enqueue_host_points(const PointsView& points, void* stream) {
+  const Lock lock(mutex_);
+  enqueue_points(device().upload_points(points, stream), stream);
+}
+
+const PointCells& Session::cells_for(const PointsView& points) {
+  const Network& net = plan_->network;
+  check_points(points, net.values[size_t(net.features)].channels);
+  if (!cells_) cells_ = point_cells(net, grid());
+  return *cells_;
 }
 
 DeviceExecutor& Session::device() {

@@ -13,6 +13,7 @@
 #include "onnx/model.h"
 #include "plan/plan.h"
 #include "plan_file/plan_file.h"
+#include "plan/point_grid.h"
 #include "scn_fx/engine.h"
 
 namespace scn {
@@ -41,6 +42,15 @@ class Session {
   const Plan& plan() const { return *plan_; }
   /// Whether everything runs in float32.
   bool float32() const { return float32_; }
+
+  // Points are put into the sites of grid(), see Engine.
+  std::vector<Result> run_points(const PointsView& points, std::vector<StageTime>* times = nullptr);
+  Voxels voxelize(const PointsView& points);
+  void enqueue_points(const PointsView& points, void* stream);
+  /// The same for points in host memory, which have been read when this returns.
+  void enqueue_host_points(const PointsView& points, void* stream);
+  VoxelGrid grid() const { return grid_for_points(plan_->network, given_grid_); }
+
   BufferBytes buffer_bytes() const;
   int threads() const { return executor_->threads(); }
   std::string backend() const { return executor_->backend(); }
@@ -52,6 +62,8 @@ class Session {
   Session(const OnnxModel& model, const EngineOptions& options, const MemoryLimits& limits);
   /// The frame with `indices`: its own, or `rows` spread into `sites`.
   FrameView with_sites(const FrameView& frame, Buffer<Site>* sites) const;
+  /// How points come to the network's sites; throws for points that it does not read.
+  const PointCells& cells_for(const PointsView& points);
   /// Called with the lock held, before anything else.
   void settle_after_fork() const noexcept;
 
@@ -60,6 +72,8 @@ class Session {
   DeviceExecutor* device_ = nullptr;  // the executor, of an engine on a GPU
   const MemoryLimits limits_;
   const bool float32_;
+  const std::optional<VoxelGrid> given_grid_;
+  std::optional<PointCells> cells_;  // of grid(), once they are known
   void* stream_ = nullptr;
 
   mutable std::recursive_mutex mutex_;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -100,6 +101,9 @@ struct NodeSpec {
   std::vector<int64_t> dims;
 };
 
+/// Of the keys of Network::grid_entries.
+constexpr const char* kGridPrefix = "scn_fx.grid.";
+
 struct Network {
   std::vector<NodeSpec> nodes;  // in the file's order, which is topological
   std::vector<ValueSpec> values;
@@ -109,6 +113,8 @@ struct Network {
   int features = -1;         // value
   int ndim = 3;              // dimensions; the leading axes of all grids have one cell where it is less
   int32_t batch = 0;         // of the exported dense map, 0 if there is none
+  std::string axes;          // order of the columns of indices behind the batch, "zyx" or "xyz"
+  std::map<std::string, std::string> grid_entries;  // metadata about the voxel grid, see plan/point_grid.h
 };
 
 struct NetworkOptions {

@@ -18,6 +18,7 @@ void NetworkReader::read_scatter(const OnnxNode& node, const Attributes& a, Node
   if (format != "zyx" && format != "xyz") {
     fail(ErrorKind::kOnnx, label_, ": format must be 'zyx' or 'xyz', the file says '", format, "'.");
   }
+  if (net_.axes.empty()) net_.axes = format;
   for (size_t axis = 0; axis < 3; ++axis) {
     if (said[axis] < grid[axis]) {
       fail(ErrorKind::kOnnx, label_, ": input_spatial_shape is ", to_string(said),

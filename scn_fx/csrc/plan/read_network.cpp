@@ -73,6 +73,7 @@ Network NetworkReader::read() {
   if (options_.spatial_shape != Triple{0, 0, 0})
     check_shape(options_.spatial_shape, "spatial_shape", ErrorKind::kArgument, "The engine");
   read_dimensions();
+  read_grid();
   net_.sets.push_back({options_.spatial_shape, -1});
   ValueSpec features;
   features.channels = -1;
@@ -90,6 +91,7 @@ Network NetworkReader::read() {
     fail(ErrorKind::kOnnx, "No convolution reads the features '", model_.inputs[0], "'.");
   }
   check_dimensions();
+  if (net_.axes.empty()) net_.axes = "zyx";  // as libspconv takes them
   return std::move(net_);
 }
 
@@ -103,6 +105,14 @@ void NetworkReader::read_dimensions() {
          said.substr(0, 40), "'. Export it again.");
   }
   net_.ndim = said[0] - '0';
+}
+
+/// What only frames of points ask for. They check it: files with other metadata run on voxels all the same.
+void NetworkReader::read_grid() {
+  for (const auto& entry : model_.metadata) {
+    if (entry.first == "scn_fx.axes") net_.axes = entry.second;
+    if (entry.first.rfind(kGridPrefix, 0) == 0) net_.grid_entries.insert(entry);
+  }
 }
 
 void NetworkReader::check_dimensions() {

@@ -43,6 +43,7 @@ class NetworkReader {
 
   void read_dimensions();
   void check_dimensions();
+  void read_grid();
   void read_node(const OnnxNode& node);
   int add_value(const std::string& name, ValueSpec value, int producer);
   int value_id(const OnnxNode& node, size_t input);

@@ -15,6 +15,7 @@
 #include "python/cuda_operators_binding.h"
 #include "python/engine_binding.h"
 #include "python/functions_binding.h"
+#include "python/points_binding.h"
 #include "python/tools_binding.h"
 
 namespace nb = nanobind;
@@ -60,6 +61,7 @@ NB_MODULE(_core, m) {
   });
   scn::python::bind_functions(m);
   scn::python::bind_convolutions(m);
+  scn::python::bind_points(m);
   scn::python::bind_tools(m);
   scn::python::bind_engine(m);
   scn::python::bind_cuda(m);

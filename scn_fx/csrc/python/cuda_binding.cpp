@@ -8,6 +8,7 @@
 #include "python/arrays.h"
 #include "python/engine_common.h"
 #include "python/gil.h"
+#include "python/points_binding.h"
 
 namespace scn::python {
 namespace {
@@ -60,10 +61,11 @@ class PyCudaEngine {
  public:
   PyCudaEngine(const ModelSource& source, const std::string& precision, int device, int32_t max_batch,
                int64_t max_sites, bool graph, bool trace, const GridSizes& spatial_shape,
-               int64_t memory_limit) {
+               int64_t memory_limit, int64_t max_points, const PlainGrid& grid) {
     EngineOptions options = engine_options(precision, trace, spatial_shape, memory_limit);
     options.cuda = true;
-    options.cuda_options = {device, max_batch, max_sites, graph};
+    options.cuda_options = {device, max_batch, max_sites, max_points, graph};
+    options.grid = optional_grid(grid);
     const OnnxModel model = model_of(source);
     const GilRelease release;
     engine_ = std::make_unique<Session>(model, options);
@@ -89,6 +91,42 @@ class PyCudaEngine {
     engine_->enqueue({reinterpret_cast<const void*>(features), half, sites, narrow(channels, "channels"),
                       reinterpret_cast<const Site*>(indices), batch_size},
                      to_stream(stream));
+  }
+
+  void enqueue_points(const AnyArray& points, const std::vector<int64_t>& entries, uintptr_t stream) {
+    const PointsView view = points_view(points, entries);
+    check_place(points, "points");
+    const bool host = is_host(points);
+    const GilRelease release;
+    if (host) {
+      engine_->enqueue_host_points(view, to_stream(stream));
+    } else {
+      engine_->enqueue_points(view, to_stream(stream));
+    }
+  }
+
+  /// The same for points in this device's memory whose array the caller has checked, see enqueue_at.
+  void enqueue_points_at(uintptr_t points, int64_t count, int64_t columns, bool half,
+                         const std::vector<int64_t>& entries, uintptr_t stream) {
+    PointsView view;
+    view.points = reinterpret_cast<const void*>(points);
+    view.half = half;
+    view.count = count;
+    view.columns = narrow(columns, "columns");
+    view.entries = entries.data();
+    view.batch = narrow(int64_t(entries.size()), "The number of scans");
+    const GilRelease release;
+    engine_->enqueue_points(view, to_stream(stream));
+  }
+
+  VoxelArrays voxelize(const Array& points, const std::vector<int64_t>& entries) {
+    const PointsView view = points_view(points, entries);
+    Voxels voxels;
+    {
+      const GilRelease release;
+      voxels = engine_->voxelize(view);
+    }
+    return voxel_arrays(std::move(voxels));
   }
 
   /// Outputs in device memory. Views keep the engine alive; copies own their memory.
@@ -151,21 +189,26 @@ class PyCudaEngine {
  private:
   static void* to_stream(uintptr_t stream) { return reinterpret_cast<void*>(stream); }
 
+  static bool is_host(const AnyArray& array) { return array.device_type() == nb::device::cpu::value; }
+
+  /// Throws unless an array lies where this engine can read it.
+  void check_place(const AnyArray& array, const char* what) const {
+    const std::string place = place_name(array), here = "cuda:" + std::to_string(device());
+    if (place != "the CPU" && place != here) {
+      fail(ErrorKind::kSite, what, " lie on ", place, ", but this engine runs on ", here,
+           ". Move them there, or make an engine for that device.");
+    }
+    if (!is_contiguous(array)) {
+      fail(ErrorKind::kSite, what, " ", shape_name(array),
+           " must be contiguous in C order. Make a contiguous copy first.");
+    }
+  }
+
   /// Whether a frame lies in host memory; throws unless it lies in one place, which this engine can read.
   bool on_host(const AnyArray& features, const AnyArray& indices) const {
-    const bool host = features.device_type() == nb::device::cpu::value;
-    const std::string here = "cuda:" + std::to_string(device());
-    for (const auto& [array, what] : {std::pair(&features, "features"), std::pair(&indices, "indices")}) {
-      const std::string place = place_name(*array);
-      if (place != "the CPU" && place != here) {
-        fail(ErrorKind::kSite, what, " lie on ", place, ", but this engine runs on ", here,
-             ". Move them there, or make an engine for that device.");
-      }
-      if (!is_contiguous(*array)) {
-        fail(ErrorKind::kSite, what, " ", shape_name(*array),
-             " must be contiguous in C order. Make a contiguous copy first.");
-      }
-    }
+    const bool host = is_host(features);
+    check_place(features, "features");
+    check_place(indices, "indices");
     if (place_name(features) != place_name(indices)) {
       fail(ErrorKind::kSite, "features lie on ", place_name(features), ", but indices on ",
            place_name(indices), ". Move them to one device.");
@@ -216,15 +259,22 @@ void bind_cuda(nb::module_& m) {
       m, "CudaEngine",
       "`features` and `indices` are numpy or CUDA arrays (DLPack); `stream` is a cudaStream_t as a number.")
       .def(nb::init<const ModelSource&, const std::string&, int, int32_t, int64_t, bool, bool,
-                    const GridSizes&, int64_t>(),
+                    const GridSizes&, int64_t, int64_t, const PlainGrid&>(),
            "source"_a, "precision"_a = "", "device"_a = 0, "max_batch"_a = 0, "max_sites"_a = 0,
-           "graph"_a = true, "trace"_a = false, "spatial_shape"_a = nb::none(), "memory_limit"_a = 0)
+           "graph"_a = true, "trace"_a = false, "spatial_shape"_a = nb::none(), "memory_limit"_a = 0,
+           "max_points"_a = 0, "grid"_a = nb::none())
       .def("enqueue", &PyCudaEngine::enqueue, "features"_a, "indices"_a, "batch_size"_a = 0, "stream"_a = 0)
       .def("enqueue_at", &PyCudaEngine::enqueue_at, "features"_a, "indices"_a, "sites"_a, "channels"_a,
            "half"_a, "stream"_a, "batch_size"_a = 0,
            "The same for addresses in this GPU's memory, of arrays in C order that have been checked: "
            "float16\n"
            "(`half`) or float32 features [sites, channels], int32 indices [sites, 4].")
+      .def("enqueue_points", &PyCudaEngine::enqueue_points, "points"_a, "entries"_a, "stream"_a = 0,
+           "Points [P, C] of scans with so many points each.")
+      .def("enqueue_points_at", &PyCudaEngine::enqueue_points_at, "points"_a, "count"_a, "columns"_a,
+           "half"_a, "entries"_a, "stream"_a, "The same for an address, as of enqueue_at.")
+      .def("voxelize", &PyCudaEngine::voxelize, "points"_a, "entries"_a,
+           "What enqueue_points runs, see Engine.voxelize; for points in host memory.")
       .def("results", &PyCudaEngine::results, "copy"_a = false,
            "Outputs of the frame enqueued last: DLPack objects, or pairs of them (that waits).")
       .def("to_host", &PyCudaEngine::to_host, "Waits for the frame enqueued last.")

@@ -7,6 +7,7 @@
 #include "python/arrays.h"
 #include "python/engine_common.h"
 #include "python/gil.h"
+#include "python/points_binding.h"
 
 namespace scn::python {
 namespace {
@@ -109,9 +110,10 @@ nb::bytes save_plan_bytes(const nb::bytes& onnx, int device, const std::string& 
 class PyEngine {
  public:
   PyEngine(const ModelSource& source, const std::string& precision, int threads, bool trace,
-           const GridSizes& spatial_shape, int64_t memory_limit) {
+           const GridSizes& spatial_shape, int64_t memory_limit, const PlainGrid& grid) {
     EngineOptions options = engine_options(precision, trace, spatial_shape, memory_limit);
     options.threads = threads;
+    options.grid = optional_grid(grid);
     const OnnxModel model = model_of(source);
     const GilRelease release;
     engine_ = std::make_unique<Session>(model, options);
@@ -132,6 +134,26 @@ class PyEngine {
     std::vector<StageTime> times;
     results_of(features, indices, batch_size, &times);
     return stages_list(times);
+  }
+
+  FrameOutputs run_points(const Array& points, const std::vector<int64_t>& entries) {
+    const PointsView view = points_view(points, entries);
+    std::vector<Result> results;
+    {
+      const GilRelease release;
+      results = engine_->run_points(view);
+    }
+    return outputs_list(engine_->plan(), results);
+  }
+
+  VoxelArrays voxelize(const Array& points, const std::vector<int64_t>& entries) {
+    const PointsView view = points_view(points, entries);
+    Voxels voxels;
+    {
+      const GilRelease release;
+      voxels = engine_->voxelize(view);
+    }
+    return voxel_arrays(std::move(voxels));
   }
 
   PlainData describe() const { return engine_dict(*engine_); }
@@ -165,12 +187,18 @@ void bind_engine(nb::module_& m) {
         "spatial_shape"_a = nb::none(), "max_batch"_a = 0, "max_sites"_a = 0, "memory_limit"_a = 0,
         "The plan of the bytes of an ONNX file, for the CPU or (`device` >= 0) for that GPU.");
   nb::class_<PyEngine>(m, "Engine")
-      .def(nb::init<const ModelSource&, const std::string&, int, bool, const GridSizes&, int64_t>(),
+      .def(nb::init<const ModelSource&, const std::string&, int, bool, const GridSizes&, int64_t,
+                    const PlainGrid&>(),
            "source"_a, "precision"_a = "", "threads"_a = 0, "trace"_a = false, "spatial_shape"_a = nb::none(),
-           "memory_limit"_a = 0)
+           "memory_limit"_a = 0, "grid"_a = nb::none())
       .def("run", &PyEngine::run, "features"_a, "indices"_a, "batch_size"_a = 0)
       .def("trace", &PyEngine::trace, "features"_a, "indices"_a, "batch_size"_a = 0)
       .def("profile", &PyEngine::profile, "features"_a, "indices"_a, "batch_size"_a = 0)
+      .def("run_points", &PyEngine::run_points, "points"_a, "entries"_a,
+           "The outputs of points [P, C] of scans with so many points each.")
+      .def("voxelize", &PyEngine::voxelize, "points"_a, "entries"_a,
+           "What run_points runs: features float16 [N, C], sites int32 [N, 4]; points outside, and surplus "
+           "ones.")
       .def("describe", &PyEngine::describe)
       .def_prop_ro("threads", &PyEngine::threads)
       .def_prop_ro("isa", &PyEngine::isa)

@@ -30,6 +30,11 @@ class GridSizes : public nb::object {
   NB_OBJECT_DEFAULT(GridSizes, nb::object, "collections.abc.Sequence[int]", any_object)
 };
 
+/// A voxel grid: (point_range, voxel_size, extra_z, float64, max_points).
+class PlainGrid : public nb::object {
+  NB_OBJECT_DEFAULT(PlainGrid, nb::object, "tuple[typing.Any, ...] | None", any_object)
+};
+
 /// One output of a frame: a dense map, or features and indices.
 class FrameOutput : public nb::object {
   NB_OBJECT_DEFAULT(FrameOutput, nb::object,
@@ -39,6 +44,8 @@ class FrameOutput : public nb::object {
 using PlainData = nb::typed<nb::dict, nb::str, AnyPython>;
 using PlainRows = nb::typed<nb::list, PlainData>;
 using FrameOutputs = nb::typed<nb::list, FrameOutput>;
+using PlainTuple = nb::typed<nb::tuple, AnyPython, nb::ellipsis>;
+using VoxelArrays = nb::typed<nb::tuple, NumpyArray, NumpyArray, int, int>;
 using TwoArrays = nb::typed<nb::tuple, NumpyArray, NumpyArray>;
 
 }  // namespace scn::python

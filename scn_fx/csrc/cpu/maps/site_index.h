@@ -43,6 +43,12 @@ class SiteIndex {
   /// Adds a cell to a bitmap; any number of threads.
   void insert(int64_t cell) { add_bits(size_t(cell >> 6), uint64_t(1) << (cell & 63)); }
 
+  /// The same for a single thread, which needs no atomics.
+  void insert_alone(int64_t cell) {
+    words_[size_t(cell >> 6)] |= uint64_t(1) << (cell & 63);
+    occupied_[size_t(cell >> 12)] |= uint64_t(1) << (cell >> 6 & 63);
+  }
+
   /// Adds cell + i for every bit i of `bits`; bitmaps only, any number of threads.
   void insert_run(int64_t cell, uint64_t bits) {
     const size_t at = size_t(cell >> 6);
@@ -66,6 +72,12 @@ class SiteIndex {
   int64_t size() const { return size_; }
   int32_t batch() const { return batch_; }
   const Triple& shape() const { return shape_; }
+
+  /// Asks for what insert() and rank() of a cell read, which nobody can guess. Bitmaps only.
+  void prefetch(int64_t cell) const {
+    __builtin_prefetch(&words_[size_t(cell >> 6)]);
+    __builtin_prefetch(&through_[size_t(cell >> 6)]);
+  }
 
   /// Rank of an occupied cell, -1 for an empty one. The cell must lie inside the grids.
   int32_t rank(int64_t cell) const {

@@ -55,6 +55,7 @@ struct LoadFewView {
   char* out;  // rows of 16 bytes
   int32_t* row_of_input;
   int32_t* status;
+  bool made;  // by the kernel before
 };
 template <typename T>
 __device__ __forceinline__ void load_few_of(const LoadFewView& view, const DeviceFrame& frame, int32_t first,
@@ -73,7 +74,7 @@ __device__ __forceinline__ void load_few_of(const LoadFewView& view, const Devic
       if (c < view.channels) own[c] = __ldcg(features + c);
     }
   };
-  fetch(first);  // the caller's, which are there before the sites are ranked
+  fetch(first);  // mostly there before the sites are ranked
   wait_for_dependency();
   launch_dependents();
   const int32_t rows = __ldcg(set.count);
@@ -106,19 +107,20 @@ __device__ __forceinline__ void load_few_of(const LoadFewView& view, const Devic
 }
 
 /// The frame, past the first-level cache: it changes from frame to frame, and this is read before the wait.
-/// It has been there since the sites were marked, which ended before the kernel before could let this start.
+/// The caller's has been there since sites were marked, which ended before the kernel before could let this
+/// start.
 __device__ __forceinline__ DeviceFrame frame_before_wait(const DeviceFrame* from) {
   DeviceFrame frame;
   static_assert(sizeof(frame) % 8 == 0, "whole words");
 #pragma unroll
   for (size_t i = 0; i < sizeof(frame) / 8; ++i)
-    reinterpret_cast<uint64_t*>(&frame)[i] =
-        __ldcg(reinterpret_cast<const unsigned long long*>(from) + i);
+    reinterpret_cast<uint64_t*>(&frame)[i] = __ldcg(reinterpret_cast<const unsigned long long*>(from) + i);
   return frame;
 }
 
 /// The caller's sites `first`, `first + step`, ...
 __device__ __forceinline__ void load_few(const LoadFewView& view, int32_t first, int32_t step) {
+  if (view.made) wait_for_dependency();
   const DeviceFrame frame = frame_before_wait(view.frame);
   if (frame.half) {
     load_few_of<__half>(view, frame, first, step);
@@ -219,8 +221,7 @@ __global__ void publish_kernel(const DeviceFrame* frame, const int32_t* status, 
   for (int32_t i = threadIdx.x; i < entries; i += blockDim.x) {
     const int32_t value = __ldcg(status + i);
     const bool found = i >= kFound && i < kFound + sets;
-    const bool first = i == kFirstOutside || i == kFirstDuplicate || i == kFirstNonFinite;
-    wrong |= !first && (found ? value > limits[i - kFound] : value != 0);
+    wrong |= !holds_row(i) && (found ? value > limits[i - kFound] : value != 0);
   }
   if (!__syncthreads_or(wrong)) return;
   volatile FailureHeader* const header = failure;
@@ -249,7 +250,7 @@ __global__ void publish_kernel(const DeviceFrame* frame, const int32_t* status, 
 
 /// The view of a load; without a frame if it is none of few channels.
 LoadFewView load_few_view(const DeviceFrame* frame, const SitesView& set, int32_t channels,
-                          const FinishView& finish, int32_t* row_of_input, int32_t* status) {
+                          const FinishView& finish, int32_t* row_of_input, int32_t* status, bool made) {
   LoadFewView view{};
   const EmissionView& e = finish.emissions[0];
   if (channels > LoadFewView::kChannels || finish.emission_count != 1 || e.type != ElementType::kFloat16 ||
@@ -263,15 +264,16 @@ LoadFewView load_few_view(const DeviceFrame* frame, const SitesView& set, int32_
   view.out = static_cast<char*>(e.out);
   view.row_of_input = row_of_input;
   view.status = status;
+  view.made = made;
   return view;
 }
 
 }  // namespace
 
 void load_rows(const DeviceFrame* frame, const SitesView& set, int32_t channels, const FinishView& finish,
-               int32_t* row_of_input, int32_t* status, cudaStream_t stream) {
+               int32_t* row_of_input, int32_t* status, bool made, cudaStream_t stream) {
   const uint32_t blocks = blocks_for(set.capacity);
-  const LoadFewView few = load_few_view(frame, set, channels, finish, row_of_input, status);
+  const LoadFewView few = load_few_view(frame, set, channels, finish, row_of_input, status, made);
   if (few.frame) {
     launch_early(load_few_kernel, dim3(blocks), kThreads, 0, current_limits(), stream, few);
   } else {

@@ -13,9 +13,11 @@
 namespace scn::cuda {
 
 /// The caller's features, checked, rounded to float16 and stored in the order of set 0. row_of_input[i]
-/// becomes the row of the caller's i-th site, -1 where it has none (a frame in error).
+/// becomes the row of the caller's i-th site, -1 where it has none (a frame in error). `made`: the kernel
+/// before in the stream makes the frame and its features; otherwise they have been there since sites were
+/// marked.
 void load_rows(const DeviceFrame* frame, const SitesView& set, int32_t channels, const FinishView& finish,
-               int32_t* row_of_input, int32_t* status, cudaStream_t stream);
+               int32_t* row_of_input, int32_t* status, bool made, cudaStream_t stream);
 
 /// The finish of stored rows (`self`): an Add that no convolution took along or a product, whose first
 /// operand they are, an affine map or an activation.

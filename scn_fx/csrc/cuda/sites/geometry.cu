@@ -14,8 +14,7 @@ __global__ void begin_kernel(DeviceFrame* frame, const DeviceFrame value, int32_
   if (threadIdx.x == 0) *frame = value;
   for (int32_t i = threadIdx.x; i < maps; i += blockDim.x) far_counts[i] = 0;
   for (int32_t i = threadIdx.x; i < entries; i += blockDim.x) {
-    const bool first = i == kFirstOutside || i == kFirstDuplicate || i == kFirstNonFinite;
-    status[i] = first ? kNoRow : 0;
+    status[i] = holds_row(i) ? kNoRow : 0;
   }
 }
 

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +19,7 @@
 #include "scn_fx/export.h"
 #include "scn_fx/frame.h"
 #include "scn_fx/gpu.h"
+#include "scn_fx/points.h"
 #include "scn_fx/result.h"
 
 namespace scn {
@@ -27,7 +29,9 @@ struct CudaOptions {
   int device = 0;
   int32_t max_batch = 0;  // largest batch of a frame; 0: the exported one, or 1
   int64_t max_sites = 0;  // most sites of a frame; 0: the largest output_bound of the layers
-  bool graph = true;      // replay a captured CUDA graph instead of launching kernels one by one
+  int64_t max_points =
+      0;              // most points of a frame; 0: 1,048,576. The first frame of points takes their memory
+  bool graph = true;  // replay a captured CUDA graph instead of launching kernels one by one
 };
 
 struct EngineOptions {
@@ -36,7 +40,8 @@ struct EngineOptions {
   int threads = 0;                // of the CPU; 0: one per usable processor
   Triple spatial_shape{0, 0, 0};  // grid (z, y, x) of the input, for files that do not say
   int64_t memory_limit = 0;  // bytes of host memory for weights and a frame; 0: half of what there may be
-  bool cuda = false;         // run on a GPU, with these options
+  std::optional<VoxelGrid> grid;  // of points, for files that record none
+  bool cuda = false;              // run on a GPU, with these options
   CudaOptions cuda_options;
 };
 
@@ -59,6 +64,16 @@ class SCN_FX_EXPORT Engine {
   /// Runs a frame in host memory. One result per output of the file; with trace, one per node instead.
   std::vector<Result> run(const FrameView& frame, std::vector<StageTime>* times = nullptr);
 
+  /// Puts points in host memory into the voxels of the network's grid (see grid()), and runs them: what run()
+  /// gives for the voxels of `voxelize`, in one call. The order of the points does not matter, unless the
+  /// grid has max_points. Rows of a sparse result on the input's sites ascend by (batch, z, y, x).
+  std::vector<Result> run_points(const PointsView& points, std::vector<StageTime>* times = nullptr);
+  /// The voxels alone.
+  Voxels voxelize(const PointsView& points);
+  /// The grid of points: EngineOptions::grid, or the one that the file records. Throws kArgument if there is
+  /// none.
+  VoxelGrid grid() const;
+
   /// Features of a site.
   int32_t input_channels() const;
   /// Dimensions of the network, 1 to 3. The sites of its frames and results are on grids whose leading axes,
@@ -78,6 +93,9 @@ class SCN_FX_EXPORT Engine {
   /// known at once, and for what went wrong in an earlier frame that has ended by now and was not reported
   /// yet.
   void enqueue(const FrameView& frame, void* stream);
+  /// The same for points in device memory. The first call takes memory, and is none for a stream that is
+  /// being captured.
+  void enqueue_points(const PointsView& points, void* stream);
   /// One result per output, valid for the frame enqueued last, in the order of its stream.
   const std::vector<DeviceResult>& device_results() const;
   /// Waits for the frame enqueued last and throws if something went wrong in it.
