@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from scn_fx.dimensions import index_text
+from scn_fx.errors import ArgumentError
 from scn_fx.lidar.grids import VoxelGrid
 from scn_fx.lidar.sites import NetworkGrid, SiteIndices
 from scn_fx.runtime.backend import Backend
