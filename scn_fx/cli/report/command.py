@@ -14,6 +14,7 @@ from scn_fx.cli.output import check_output, file_size, json_option, megabytes, p
 from scn_fx.errors import ArgumentError, MissingPackageError, ScnError
 from scn_fx.lidar import VoxelGrid
 from scn_fx.quant.calibration_options import format_option, quiet_option
+from scn_fx.quant.settings_option import file_or_onnx, settings_option
 
 if TYPE_CHECKING:
     from scn_fx.cli.picture import Extent, Panel
@@ -26,7 +27,8 @@ __all__ = ["command"]
 
 
 @click.command(context_settings={"show_default": True})
-@click.argument("file", type=FILE)
+@click.argument("file", type=FILE, required=False)
+@settings_option("report")
 @click.option(
     "--frames", type=FILE, help="Frame file or folder, as for calibrate; default: the synthetic one."
 )
@@ -47,8 +49,10 @@ __all__ = ["command"]
 @click.option("--repeat", default=5, type=click.IntRange(1), help="Timed runs, after one to warm up.")
 @quiet_option
 @json_option
+@click.pass_context
 def command(
-    file: Path,
+    ctx: click.Context,
+    file: Path | None,
     frames: Path | None,
     grid: VoxelGrid | None,
     point_format: str | None,
@@ -71,6 +75,7 @@ def command(
     of the output in float32 and in the file's precisions. The reference is the same file in float32. The page
     holds everything itself: no script, nothing to fetch.
     """
+    file = file_or_onnx(ctx, file)
     check_output(output)
     if find_spec("matplotlib") is None:
         raise MissingPackageError.of("matplotlib", "plot", "scn-fx report")
