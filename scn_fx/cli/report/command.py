@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 
 from scn_fx.cli.options import FILE, device_option, grid_option, limit_option, threads_option
 from scn_fx.cli.output import check_output, file_size, json_option, megabytes, print_json, working
@@ -30,7 +31,9 @@ __all__ = ["command"]
 @click.argument("file", type=FILE, required=False)
 @settings_option("report")
 @click.option(
-    "--frames", type=FILE, help="Frame file or folder, as for calibrate; default: the synthetic one."
+    "--frames",
+    type=FILE,
+    help="Frames, as for calibrate: files or package.module:callable; default: synthetic.",
 )
 @grid_option
 @format_option
@@ -138,9 +141,14 @@ def _frames(
         frame = synthetic_frame(engine.network_grid)
         return [(frame.features, frame.indices)], (frame.name,)
     from scn_fx.quant.frame_files import FrameFiles
+    from scn_fx.quant.frame_source import find_frames
 
-    found = FrameFiles.find(path, point_format=point_format, limit=limit)
-    return found.for_network(engine.network_grid, grid), tuple(each[0].name for each in found.files)
+    found = find_frames(path, point_format=point_format, limit=limit)
+    chosen = found.for_network(engine.network_grid, grid)
+    if isinstance(found, FrameFiles):
+        return chosen, tuple(each[0].name for each in found.files)
+    frames = [tuple(np.asarray(array) for array in frame[:2]) for frame in chosen]
+    return frames, tuple(f"{path}, frame {number}" for number in range(len(frames)))
 
 
 def _detector(name: str, grid: VoxelGrid | None) -> Detector:
