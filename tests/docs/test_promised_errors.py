@@ -116,8 +116,7 @@ def missing_data(case: Case) -> None:
 
 def missing_package(case: Case) -> None:
     case.patch.setitem(sys.modules, "onnxscript", None)
-    case.patch.delitem(sys.modules, "scn_fx.onnx", raising=False)
-    case.patch.delitem(sys.modules, "scn_fx.onnx.schemas", raising=False)
+    case.patch.delitem(sys.modules, "scn_fx.onnx.translations", raising=False)
     export_onnx(residual(), case.folder / "a.onnx", "dynamo")
 
 
