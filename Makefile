@@ -35,7 +35,7 @@ WITH    := $(VENV)/.with
 TESTS   := $(addprefix $(WITH)-,test lint docs)
 MINUTES ?= 10
 CXX_FILES := $(shell find scn_fx/csrc examples tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
-SOURCES := pyproject.toml CMakeLists.txt cmake/cuda.cmake cmake/checks.cmake cmake/install.cmake $(filter scn_fx/%,$(CXX_FILES))
+SOURCES := pyproject.toml CMakeLists.txt cmake/cuda.cmake cmake/checks.cmake cmake/install.cmake cmake/shared.cmake $(filter scn_fx/%,$(CXX_FILES))
 
 .PHONY: demo test coverage lint format docs pictures ext stub fuzz asan ubsan tsan compute-sanitizer clean
 

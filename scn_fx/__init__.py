@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from scn_fx.onnx import export_options, onnx_view
     from scn_fx.runtime import Engine, compare
     from scn_fx.runtime.module import EngineModule
+    from scn_fx.runtime.plans import save_plan
 
 __version__ = "0.1.0"
 
@@ -28,6 +29,7 @@ _HOME = {
     "compare": "scn_fx.runtime",
     "export_options": "scn_fx.onnx",
     "onnx_view": "scn_fx.onnx",
+    "save_plan": "scn_fx.runtime.plans",
 }
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "export_options",
     "onnx_view",
     "quant",
+    "save_plan",
 ]
 
 

@@ -178,6 +178,19 @@ def plan_onnx(
     What `describe` says of an engine on "cpu" or "cuda" that is not made: no GPU is needed.
     """
 
+def plan_bytes(
+    onnx: bytes,
+    device: int = -1,
+    precision: str = "",
+    spatial_shape: Sequence[int] | None = None,
+    max_batch: int = 0,
+    max_sites: int = 0,
+    memory_limit: int = 0,
+) -> bytes:
+    """
+    The plan of the bytes of an ONNX file, for the CPU or (`device` >= 0) for that GPU.
+    """
+
 class Engine:
     def __init__(
         self,
@@ -213,6 +226,8 @@ class Engine:
     def isa(self) -> str: ...
     @property
     def ndim(self) -> int: ...
+    @property
+    def float32(self) -> bool: ...
 
 def cuda_info() -> dict[str, Any]:
     """CUDA in this build, the driver and its devices; why none can be used."""
@@ -289,6 +304,8 @@ class CudaEngine:
     def device(self) -> int: ...
     @property
     def ndim(self) -> int: ...
+    @property
+    def float32(self) -> bool: ...
 
 class CudaMap:
     def __init__(

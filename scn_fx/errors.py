@@ -19,6 +19,7 @@ __all__ = [
     "NonFiniteError",
     "OnnxError",
     "OverflowedError",
+    "PlanError",
     "ScnError",
     "SiteError",
     "WriteError",
@@ -57,6 +58,10 @@ class ExportError(ScnError, ValueError):
 
 class OnnxError(ScnError, ValueError):
     """The file is not an ONNX model that the engine can run (truncated, empty, foreign operators, …)."""
+
+
+class PlanError(OnnxError):
+    """A plan is damaged, or was made for another version of the library or kind of processor."""
 
 
 class SiteError(ScnError, ValueError):

@@ -34,6 +34,7 @@ def _build() -> Path:
     folder = ROOT / "build" / "programs"
     folder.mkdir(parents=True, exist_ok=True)
     options = ["-DSCN_FX_PYTHON=OFF", "-DSCN_FX_CUDA=off", "-DSCN_FX_EXAMPLES=ON", "-DSCN_FX_CHECKS=ON"]
+    options.append("-DSCN_FX_SHARED=ON")
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be building
         for command in (

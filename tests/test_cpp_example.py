@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import platform
 import re
 import subprocess
 from pathlib import Path
@@ -112,6 +114,51 @@ def test_it_has_the_bits_of_the_python_engine(program: Path, files: dict[str, Pa
     assert second == described(values)
     assert where == f"  on 300 sites, FNV-1a {fnv1a(sites)}"
     assert re.fullmatch(rf"300 sites in \d+\.\d\d ms, the best of 3 runs \(threads: {threads}, \w+\)", time)
+
+
+def test_a_plan_runs_in_place_of_the_file(program: Path, files: dict[str, Path], tmp_path: Path) -> None:
+    plan = tmp_path / "scn.plan"
+    done = run(program.with_name("save_plan"), files["scn.onnx"], plan)
+    digest = hashlib.sha256(files["scn.onnx"].read_bytes()).hexdigest()
+    assert done.returncode == 0 and done.stdout == (
+        f"saved {plan}: format 1 of version {scn_fx.__version__}, for cpu-{platform.machine()}, of an ONNX "
+        f"file with SHA-256 {digest}\n"
+    )
+    assert f"saved {run(program.with_name('save_plan'), plan).stdout}" == done.stdout
+    scn_fx.save_plan(files["scn.onnx"], tmp_path / "python.plan")
+    assert plan.read_bytes() == (tmp_path / "python.plan").read_bytes()
+    frame = files["features.tensor"], files["indices.tensor"]
+    assert (
+        run(program, plan, *frame).stdout.splitlines()[:3]
+        == (run(program, *files.values()).stdout.splitlines()[:3])
+    )
+    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("none.onnx", "a.plan"), "none.onnx: Cannot open the ONNX file"),
+        (("scn.onnx",), "scn.onnx: Expected a plan, as save_plan() writes it; the file is none."),
+        (("scn.onnx", "nowhere/a.plan"), "nowhere/a.plan: it cannot be written: No such file or directory."),
+        (("scn.onnx", "folder"), "folder: it cannot be written: Is a directory. Check the folder"),
+        (("scn.onnx", "a.plan", "tpu"), "The device must be cpu, cuda or cuda:N, got 'tpu'."),
+        (("scn.onnx", "a.plan", "cuda"), "This build of scn-fx has no CUDA backend."),
+    ],
+)
+def test_plans_that_cannot_be_made(
+    files: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "scn.onnx").write_bytes(files["scn.onnx"].read_bytes())
+    done = run(cpp_programs.program("save_plan"), *arguments)
+    assert done.returncode == 1 and message in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "scn.onnx"]
 
 
 def test_float32_features_are_rounded_first(program: Path, files: dict[str, Path], tmp_path: Path) -> None:

@@ -33,9 +33,9 @@ BELOW["cuda/convolution"] = BELOW["cuda/maps"]
 BELOW["cuda/rows"] = BELOW["cuda/convolution"] | {"cuda/convolution"}
 BELOW["cuda/operators"] = BELOW["cuda/rows"] | {"cuda/rows", "cuda/maps"}
 BELOW["cuda"] = BELOW["cuda/operators"] | {"cuda/operators", "cuda/traits.h", "plan"}
-BELOW["engine"] = {"include", "core", "onnx", "plan", "cpu", "cuda/backend.h", "cuda/traits.h"}
+BELOW["plan_file"] = {"include", "core", "onnx", "plan", "cuda/backend.h"}
+BELOW["engine"] = BELOW["plan_file"] | {"plan_file", "cpu", "cpu/convolution", "cuda/traits.h"}
 BELOW["python"] = BELOW["engine"] | {"engine", "cpu/operators", "cpu/kernels", "cuda/operators/operators.h"}
-BELOW["python"] |= {"cpu/convolution"}
 
 
 def _layer(path: str) -> str:

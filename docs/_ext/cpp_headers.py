@@ -48,6 +48,8 @@ def read_header(path: Path) -> tuple[str, list[Declaration]]:
     head = "\n".join(line.removeprefix("//").removeprefix(" ") for line in lines[1:end])
     opened = [n for n, line in enumerate(lines) if re.fullmatch(r"namespace [\w:]+ \{", line)]
     closed = [n for n, line in enumerate(lines) if line.startswith("}  // namespace")]
+    if not opened and not closed and any(line.startswith("#define") for line in lines):
+        return head, []  # macros alone
     if len(opened) != 1 or len(closed) != 1:
         raise HeaderError(
             f"{path}: expected one line 'namespace NAME {{' and one line '}}  // namespace NAME', "
@@ -94,7 +96,7 @@ def _declarations(lines: Iterable[str]) -> Iterator[Declaration]:
 def _declaration(lines: list[str], text: str) -> Iterator[Declaration]:
     """The declarations of one statement: several for `int a, b;`, none for what no caller uses."""
     pairs = [line.partition("//")[::2] for line in lines]
-    code = " ".join(part.strip() for part, _ in pairs)
+    code = " ".join(part.strip() for part, _ in pairs).replace("SCN_FX_EXPORT ", "")
     if re.match(r"static_assert|(class|struct) \w+;|friend ", code):
         return
     opened = re.match(r"(enum class|struct|class) (\w+[^{;]*)\{", code)

@@ -39,7 +39,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
         "Calibrate, export and compare in one go.",
     ),
     "inspect": ("scn_fx.cli.inspect", "command", "Show the nodes, ranges and precisions of an ONNX file."),
-    "run": ("scn_fx.cli.run", "command", "Run an ONNX file on a frame."),
+    "plan": ("scn_fx.cli.plan", "command", "Make a plan of an ONNX file for one kind of processor."),
+    "run": ("scn_fx.cli.run", "command", "Run an ONNX file or a plan on a frame."),
     "compare": ("scn_fx.cli.compare", "command", "Compare a model with its ONNX file, or two result files."),
     "report": ("scn_fx.cli.report.command", "command", "Show an ONNX file on frames as one HTML page."),
     "bench": (

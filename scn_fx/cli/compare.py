@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["command", "given_limits", "limits_options", "print_comparison"]
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_MODELS = (".onnx", ".plan")
+"""Endings of files that an engine runs."""
+
 _LIMITS = (
     click.option("--identical", is_flag=True, help="Accept equal bits only."),
     click.option("--cosine", type=click.FloatRange(-1, 1), help="Smallest cosine to accept."),
@@ -89,14 +92,14 @@ def command(ctx: click.Context, files: tuple[str, ...], as_json: bool, **options
     check_picture(options["picture"])
     if not files and (onnx := onnx_of_settings(ctx)) is not None:
         files = (str(onnx),)
-    if len(files) == 1 and files[0].endswith(".onnx"):
+    if len(files) == 1 and files[0].endswith(_MODELS):
         if options["model"] is None:
             raise click.UsageError("An ONNX file is compared with its model: give --model.")
         ok = _compare_model(Path(files[0]), options, limits, as_json)
         if not ok and not as_json:
             click.echo(_next(ctx, options))
     elif len(files) == 2:
-        if any(file.endswith(".onnx") for file in files):
+        if any(file.endswith(_MODELS) for file in files):
             raise click.UsageError(
                 "One ONNX file is compared with its model: scn-fx compare FILE.onnx --model M."
             )

@@ -42,7 +42,7 @@ _INPUT_RANGES = tuple(
 @click.argument("file", type=click.Path(path_type=Path))
 @json_option
 def command(file: Path, as_json: bool) -> None:
-    """Show the nodes, ranges and precisions of an ONNX FILE.
+    """Show the nodes, ranges and precisions of an ONNX FILE, or of a plan.
 
     Reads the file with the engine's own reader; it needs neither torch nor onnx.
     """
@@ -51,7 +51,8 @@ def command(file: Path, as_json: bool) -> None:
     size = file_size(file)
     if as_json:
         facts = {
-            key: found[key] for key in ("ir_version", "producer", "opset", "metadata", "inputs", "outputs")
+            key: found[key]
+            for key in ("ir_version", "producer", "opset", "metadata", "inputs", "outputs", "plan")
         }
         print_json({"file": str(file), "bytes": size, **facts, "nodes": rows})
         return
@@ -85,6 +86,14 @@ def command(file: Path, as_json: bool) -> None:
     )
     outputs = ", ".join(_outputs(found))
     click.echo(one_line(f"input       {', '.join(found['inputs'])}; output {outputs}"))
+    if found["plan"]:
+        plan = found["plan"]
+        click.echo(
+            one_line(
+                f"plan        format {plan['format']} of version {plan['library']}, for {plan['kind']}, of "
+                f"an ONNX file with SHA-256 {plan['onnx_sha256']}"
+            )
+        )
     for key, value in sorted(found["metadata"].items()):
         click.echo(one_line(f"metadata    {key} = {value}"))
 

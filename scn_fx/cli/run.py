@@ -69,7 +69,7 @@ def command(
     repeat: int,
     as_json: bool,
 ) -> None:
-    """Run an ONNX FILE on a frame, and print the shape of the result and the time.
+    """Run an ONNX file or a plan, FILE, on a frame, and print the shape of the result and the time.
 
     The frame is --features with --indices, --points, or the first of --frames; without any of them it is the
     synthetic one.

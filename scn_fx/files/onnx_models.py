@@ -10,10 +10,13 @@ from scn_fx.errors import OnnxError
 from scn_fx.files.descriptors import own_descriptor
 from scn_fx.files.reading import FileKind, check_file, read_file
 
-__all__ = ["ONNX_FILE", "model_source", "read_model"]
+__all__ = ["ONNX_FILE", "check_onnx", "model_source", "plan_refusal", "read_model"]
 
 ONNX_FILE = FileKind(OnnxError, (2 << 30) - 1, "an ONNX file", pipes=True)
 """Protobuf messages end at 2 GiB."""
+
+_PLAN = b"\x89SCNP"
+"""How plans begin (csrc/plan_file/plan_file.cpp)."""
 
 
 def model_source(path: str | os.PathLike[str]) -> str | bytes:
@@ -27,10 +30,27 @@ def model_source(path: str | os.PathLike[str]) -> str | bytes:
     return os.fspath(path)
 
 
-def read_model(source: str | os.PathLike[str] | bytes, path: str | os.PathLike[str] = "") -> dict[str, Any]:
-    """What is in an ONNX file, given by its path or bytes: nodes, initializers, metadata, opsets.
+def check_onnx(data: bytes, source: str | os.PathLike[str] | bytes) -> None:
+    """OnnxError if `data`, which `source` names unless it is the same, is a plan: it lacks what an ONNX file
+    has."""
+    if data.startswith(_PLAN):
+        raise plan_refusal(source)
 
-    `path` is where bytes came from, for messages. Raises OnnxError for a file that is none.
+
+def plan_refusal(source: str | os.PathLike[str] | bytes) -> OnnxError:
+    """What to say of a plan where an ONNX file is needed."""
+    name = "" if isinstance(source, bytes) else f"{os.fspath(source)}: "
+    return OnnxError(
+        f"{name}expected an ONNX file, got a plan, whose weights are those of one kind of processor. "
+        "Name the ONNX file that it was made from (`scn-fx inspect` shows its SHA-256)."
+    )
+
+
+def read_model(source: str | os.PathLike[str] | bytes, path: str | os.PathLike[str] = "") -> dict[str, Any]:
+    """What is in an ONNX file or a plan, given by its path or bytes: nodes, initializers, metadata, opsets.
+
+    `plan` is what a plan says about itself, None for an ONNX file; `path` is where bytes came from, for
+    messages. Raises OnnxError for a file that is none, PlanError for a plan that is damaged.
     """
     from scn_fx import _core
 
@@ -42,5 +62,5 @@ def read_model(source: str | os.PathLike[str] | bytes, path: str | os.PathLike[s
     except OnnxError as error:
         if not path or not isinstance(given, bytes):
             raise
-        raise OnnxError(f"{os.fspath(path)}: {error}") from error
+        raise type(error)(f"{os.fspath(path)}: {error}") from error
     return found

@@ -8,6 +8,7 @@ from scn_fx.runtime.comparison import compare
 from scn_fx.runtime.difference import ArrayDifference, align_sites, compare_arrays
 from scn_fx.runtime.engine import Engine, NodeTrace
 from scn_fx.runtime.limits import Limits, default_limits
+from scn_fx.runtime.plans import save_plan
 from scn_fx.runtime.report import Comparison, NodeComparison
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "compare",
     "compare_arrays",
     "default_limits",
+    "save_plan",
 ]

@@ -15,7 +15,7 @@ class Options:
     """The options of an engine, checked. Zero and None leave a choice to the backend."""
 
     source: str | bytes
-    """Path or bytes of the ONNX file."""
+    """Path or bytes of the ONNX file, or plan."""
     precision: str = ""
     """"fp32" or empty."""
     spatial_shape: Sequence[int] | None = None
@@ -47,6 +47,10 @@ class Backend(Protocol):
     @property
     def ndim(self) -> int:
         """Dimensions of the network; its frames and results have indices int32 [N, 4] all the same."""
+
+    @property
+    def float32(self) -> bool:
+        """Whether everything runs in float32."""
 
     def run(self, features: Any, indices: Any, batch_size: int, stream: Any, copy: bool) -> list[Any]:
         """Outputs of a frame in the file's order, as arrays of the kind of `features`."""

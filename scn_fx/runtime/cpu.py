@@ -43,6 +43,11 @@ class CpuBackend:
         """See `Backend.ndim`."""
         return self._core.ndim
 
+    @property
+    def float32(self) -> bool:
+        """See `Backend.float32`."""
+        return self._core.float32
+
     def run(self, features: Any, indices: Any, batch_size: int, stream: Any, copy: bool) -> list[Any]:
         """See `Backend.run`; `copy` has no meaning here."""
         if stream is not None:

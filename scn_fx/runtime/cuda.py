@@ -97,6 +97,11 @@ class CudaBackend:
         """See `Backend.ndim`."""
         return self._core.ndim
 
+    @property
+    def float32(self) -> bool:
+        """See `Backend.float32`."""
+        return self._core.float32
+
     def run(self, features: Any, indices: Any, batch_size: int, stream: Any, copy: bool) -> list[Any]:
         """See `Backend.run`; without `copy`, results in GPU memory are the engine's own."""
         tensors = self._tensors or self._meet(features)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`scn_fx.Engine`: runs an ONNX file of the libspconv dialect.
+"""`scn_fx.Engine`: runs an ONNX file of the libspconv dialect, or a plan made of one.
 
 Needs numpy alone; torch tensors, CuPy and DLPack arrays work when their library is there.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,24 +16,17 @@ from typing import Any
 import numpy as np
 
 from scn_fx.dimensions import index_text
-from scn_fx.errors import ArgumentError
-from scn_fx.files.onnx_models import model_source
 from scn_fx.lidar.grids import VoxelGrid
 from scn_fx.lidar.sites import NetworkGrid, SiteIndices
-from scn_fx.runtime.backend import Backend, Options
+from scn_fx.runtime.backend import Backend
 from scn_fx.runtime.cpu import CpuBackend
 from scn_fx.runtime.cuda import CudaBackend
+from scn_fx.runtime.engine_options import checked_options, gpu_number
 from scn_fx.runtime.file_grid import file_grid
 from scn_fx.runtime.index_columns import IndexColumns
-from scn_fx.runtime.whole_numbers import grid_shape, whole_number
+from scn_fx.runtime.whole_numbers import whole_number
 
 __all__ = ["Engine", "NodeTrace", "StageTime"]
-
-MOST_THREADS = 1024
-"""Of one engine; far more than a processor has."""
-
-MOST_MEMORY = 2**62
-"""Bytes that may be asked for as a limit."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +56,7 @@ class StageTime:
 
 
 class Engine:
-    """Runs a sparse convolution network from its ONNX file, on the CPU or on an NVIDIA GPU.
+    """Runs a sparse convolution network from its ONNX file or a plan, on the CPU or on an NVIDIA GPU.
 
     On a GPU, a call with arrays in GPU memory only enqueues the frame on a stream and returns at once. Its
     results are arrays of the same library, in GPU memory, ready for work on that stream. What the GPU finds
@@ -76,7 +68,9 @@ class Engine:
     engine per stream.
 
     Args:
-        model: path of an ONNX file in the libspconv dialect, or its bytes.
+        model: path of an ONNX file in the libspconv dialect, or of a plan that `scn_fx.save_plan` made of one
+            for this kind of processor; or the bytes of either. Options that a plan was made with can be left
+            out, others are refused.
         device: where to run: ``"cpu"``, ``"cuda"`` (the first GPU), ``"cuda:1"``, or a `torch.device`.
         precision: None runs the file's own precisions (float16 where it says none); ``"fp32"`` runs
             everything in float32, for reference and debugging.
@@ -95,6 +89,7 @@ class Engine:
 
     Raises:
         OnnxError: the file is no ONNX model, is damaged, or holds what the engine cannot run.
+        PlanError: the plan is damaged, or was made for another version or kind of processor.
         MemoryLimitError: its weights, or its grids and dense maps in any frame, exceed `memory_limit`.
         ArgumentError: impossible options, or a device that cannot be used; says why.
     """
@@ -112,23 +107,16 @@ class Engine:
         max_voxels: int | None = None,
         memory_limit: int | None = None,
     ) -> None:
-        number = _gpu_number(device)
-        if precision is not None and not (isinstance(precision, str) and precision == "fp32"):
-            raise ArgumentError(
-                f"precision must be None (what the file says) or 'fp32', got {precision!r}. "
-                "Other precisions are chosen before export, with quant.calibrate."
-            )
-        self._options = Options(
-            source=_source(model),
-            precision=precision or "",
-            spatial_shape=None if spatial_shape is None else grid_shape("spatial_shape", spatial_shape),
-            threads=0 if threads is None else whole_number("threads", threads, MOST_THREADS),
+        number = gpu_number(device)
+        self._options = checked_options(
+            model,
+            precision=precision,
+            threads=threads,
+            spatial_shape=spatial_shape,
             graph=graph,
-            max_batch=0 if max_batch_size is None else whole_number("max_batch_size", max_batch_size),
-            max_sites=0 if max_voxels is None else whole_number("max_voxels", max_voxels),
-            memory_limit=0
-            if memory_limit is None
-            else whole_number("memory_limit", memory_limit, MOST_MEMORY),
+            max_batch_size=max_batch_size,
+            max_voxels=max_voxels,
+            memory_limit=memory_limit,
         )
         self._backend: Backend = (
             CpuBackend(self._options) if number is None else CudaBackend(self._options, number)
@@ -160,13 +148,13 @@ class Engine:
 
     @property
     def source(self) -> str | bytes:
-        """Path or bytes of the ONNX file."""
+        """Path or bytes of the file."""
         return self._options.source
 
     @property
     def precision(self) -> str | None:
         """``"fp32"`` if everything runs in float32, None for the precisions of the file."""
-        return self._options.precision or None
+        return "fp32" if self._backend.float32 else None
 
     @property
     def device(self) -> str:
@@ -278,35 +266,3 @@ class Engine:
     @staticmethod
     def _batch(batch_size: int | None) -> int:
         return 0 if batch_size is None else whole_number("batch_size", batch_size)
-
-
-def _source(model: Any) -> str | bytes:
-    """The path or the bytes of an ONNX file.
-
-    Raises:
-        ArgumentError: `model` is neither.
-        OnnxError: the path leads to no regular file, or to one beyond protobuf's 2 GiB.
-    """
-    if isinstance(model, bytes | bytearray | memoryview):
-        return bytes(model)
-    try:
-        path = os.fsdecode(model)
-    except TypeError as error:
-        advice = {"ModelProto": "model.SerializeToString()", "BytesIO": "model.getvalue()"}
-        kind = type(model).__name__
-        raise ArgumentError(
-            f"model must be the path of an ONNX file or its bytes, got {kind}. Pass "
-            f"{advice.get(kind, 'a path')}."
-        ) from error
-    if "\0" in path:
-        raise ArgumentError(f"model must be the path of an ONNX file, got {path!r}, which holds a zero byte.")
-    return model_source(path)
-
-
-def _gpu_number(device: Any) -> int | None:
-    """Which GPU a device means; None for the CPU."""
-    name = str(device)
-    found = re.fullmatch(r"cuda(?::(\d{1,3}))?", name)
-    if found is None and name != "cpu":
-        raise ArgumentError(f"device must be 'cpu', 'cuda' or 'cuda:N', got {name!r}.")
-    return None if found is None else int(found[1] or 0)

@@ -19,7 +19,7 @@ from torch import fx, nn
 
 import scn_fx.ops  # noqa: F401  (registers the operators)
 from scn_fx.errors import MissingPackageError, OnnxError
-from scn_fx.files.onnx_models import ONNX_FILE
+from scn_fx.files.onnx_models import ONNX_FILE, check_onnx
 from scn_fx.files.reading import read_file
 from scn_fx.geometry import ConvGeometry, Triple
 from scn_fx.graph import NAMESPACE, CapturedGraph, new_metadata, operator_spec
@@ -88,6 +88,7 @@ def file_graph(
     except ModuleNotFoundError as error:
         raise MissingPackageError.of("onnx", "export", "Reading a file as a graph") from error
     data = source if isinstance(source, bytes) else read_file(source, ONNX_FILE)
+    check_onnx(data, source)
     # The engine's reader checks the file: from here on everything is as the dialect says.
     engine = Engine(data, precision="fp32", threads=1, spatial_shape=spatial_shape)
     model = onnx.ModelProto.FromString(data)

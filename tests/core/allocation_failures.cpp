@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Fails every allocation in turn, and looks at what the engine does then:
 //
-//   allocation_failures THREADS scn.onnx...
+//   allocation_failures THREADS scn.onnx|scn.plan...
 //
 // For each file: the n-th allocation of a load throws, for n = 1, 2, 3, ... until a load needs fewer. Then
 // the same for frames, each on a new engine, so that its memory still has to grow: after the frame that
@@ -132,16 +132,16 @@ void try_file(const char* file, int threads) {
   scn::EngineOptions options;
   options.threads = threads;
   {  // what the library takes once and keeps: lists of engines, choices of kernels
-    const scn::OnnxModel model = scn::load_onnx(file);
+    const scn::OnnxModel model = scn::load_model(file);
     const scn::Session one(model, options), two(model, options);
   }
   for (int64_t n = 1;; ++n) {
     const int64_t before = live;
-    const bool finished = finishes(file, n, [&] { scn::Session engine(scn::load_onnx(file), options); });
+    const bool finished = finishes(file, n, [&] { scn::Session engine(scn::load_model(file), options); });
     if (live != before) wrong(file, "a load left memory behind", n);
     if (finished) break;
   }
-  const scn::OnnxModel model = scn::load_onnx(file);
+  const scn::OnnxModel model = scn::load_model(file);
   std::vector<Frame> frames;
   std::vector<std::vector<scn::Result>> expected;
   {

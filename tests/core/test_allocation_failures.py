@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import scn_fx
 from tests import cpp_programs
 from tests.fuzz.seeds import seeds
 
@@ -30,6 +31,9 @@ def _written(folder: Path, *names: str) -> list[Path]:
 @pytest.mark.parametrize("threads", [1, 3])
 def test_frames_after_a_failure_have_the_right_bits(tmp_path: Path, threads: int) -> None:
     files = _written(tmp_path, *NETWORKS)
+    for file in files[:3]:
+        scn_fx.save_plan(file, file.with_suffix(".plan"))
+    files += [file.with_suffix(".plan") for file in files[:3]]
     program = cpp_programs.program("allocation_failures")
     done = subprocess.run([program, str(threads), *files], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr

@@ -42,6 +42,7 @@ RUN_BY = {
     "docs/explanation/capture.md": "test_the_page_about_capture_runs",
     GUIDE: "test_shell_blocks.py",
     "docs/how-to/cpp.md": "test_the_frame_of_the_cpp_page_is_written",
+    "docs/how-to/plan.md": "test_the_page_about_plans_runs",
 }
 NOT_RUN = {"docs/how-to/cuda.md": "needs a GPU"}
 """Pages none of whose blocks can run here; of capture-a-model.md the last two need OpenPCDet."""
@@ -95,6 +96,18 @@ def test_the_frame_of_the_cpp_page_is_written(tmp_path: Path, monkeypatch: pytes
     exec(block.text, {})
     features, indices = (scn_fx.lidar.read_tensor(f"{name}.tensor") for name in ("features", "indices"))
     assert features.shape == (80601, 5) and indices.shape == (80601, 4)
+
+
+def test_the_page_about_plans_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    graph = residual()
+    export_onnx(graph, tmp_path / "scn.onnx", "torchscript")
+    features, indices = frame(0)
+    names: dict[str, Any] = {"features": features, "indices": indices}
+    (block,) = python("docs/how-to/plan.md")
+    exec(block.text, names)
+    expected = scn_fx.Engine("scn.onnx")(features, indices)
+    assert all(map(torch.equal, names["dense"], expected)) and len(expected) > 0
 
 
 @pytest.mark.filterwarnings("ignore")

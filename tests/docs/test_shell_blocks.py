@@ -25,7 +25,7 @@ from tests.docs.pages import ROOT, SHELL, Block, blocks, command_lines, every_pa
 GUIDE = "docs/how-to/find-an-accuracy-bug.md"
 OTHERS = {
     *("pip", "git", "cmake", "mkdir", "cd", "docker", "cibuildwheel", "auditwheel"),
-    *("./fuzz_onnx", "build/example/run_onnx"),
+    *("./fuzz_onnx", "build/example/run_onnx", "build/example/points_to_bev"),
 }
 """Programs that are not ours to check; tests/test_cpp_example.py builds as docs/how-to/cpp.md says."""
 

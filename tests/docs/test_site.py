@@ -36,8 +36,22 @@ def test_every_public_header_is_rendered_with_all_that_it_declares(headers: Modu
         _, declared = headers.read_header(path)
         named = {word for made in declared for word in re.findall(r"\w+", made.signature)}
         text = path.read_text(encoding="utf-8")
-        classes = re.findall(r"^(?:struct|class|enum class) (\w+)(?: [^;]*)?\{", text, re.MULTILINE)
-        assert set(classes) <= named and declared, name
+        classes = re.findall(
+            r"^(?:struct|class|enum class) (?:SCN_FX_EXPORT )?(\w+)(?: [^;]*)?\{", text, re.MULTILINE
+        )
+        assert set(classes) <= named and (declared or "#define" in text), name
+
+
+def test_every_public_function_says_what_it_does(headers: ModuleType) -> None:
+    functions = 0
+    for path in headers.INCLUDE.rglob("*.h"):
+        _, declared = headers.read_header(path)
+        for made in [*declared, *(member for each in declared for member in each.members)]:
+            # moving and destroying are what they always are
+            if made.kind == "function" and "&&" not in made.signature and not made.signature.startswith("~"):
+                assert len(made.text) > 10, f"{path.name}: {made.signature}"
+                functions += 1
+    assert functions > 15
 
 
 def test_declarations_keep_their_comments(headers: ModuleType, tmp_path: Path) -> None:

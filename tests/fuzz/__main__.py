@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[2]
 FOUND = Path(__file__).with_name("found")
 FILES = "tests.fuzz.file_mutations"
 """The Python file readers' mutator: it takes the minutes that SHARES leaves."""
-SHARES = {"onnx": 0.3, "network": 0.3, "maps": 0.1, "operators": 0.1, "half": 0.02}
-LONGEST = {"onnx": 8192, "network": 1024, "maps": 512, "operators": 512, "half": 512}
+SHARES = {"onnx": 0.3, "network": 0.3, "maps": 0.1, "operators": 0.1, "half": 0.02, "plan": 0.1}
+LONGEST = {"onnx": 8192, "network": 1024, "maps": 512, "operators": 512, "half": 512, "plan": 1024}
 """Bytes of an input."""
 LIMITS = ["-timeout=10", "-rss_limit_mb=1024", "-malloc_limit_mb=512"]
 

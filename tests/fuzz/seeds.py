@@ -21,7 +21,7 @@ from tests.oracle.geometry import output_shape
 __all__ = ["CORPUS", "TARGETS", "main", "seeds"]
 
 CORPUS = Path(__file__).with_name("corpus")
-TARGETS = ("onnx", "network", "maps", "operators", "half")
+TARGETS = ("onnx", "network", "maps", "operators", "half", "plan")
 CHOICES = 2047
 """The field of a file that holds the choices of its options and frames, see onnx_mutator.h."""
 

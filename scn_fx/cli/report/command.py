@@ -87,9 +87,12 @@ def command(
     from scn_fx.cli.report.measure import measure
     from scn_fx.cli.report.page import Contents, page
     from scn_fx.files.atomic import write_file
+    from scn_fx.files.onnx_models import plan_refusal, read_model
     from scn_fx.runtime import Engine
 
     engine = Engine(file, device, threads=threads)
+    if read_model(engine.source)["plan"]:
+        raise plan_refusal(file)
     single = Engine(file, device, threads=threads, precision="fp32")
     drawn = None if detector is None else _detector(detector, grid or engine.grid)
     chosen, names = _frames(engine, frames, grid, point_format, limit)

@@ -34,6 +34,11 @@ void check_weights(const LayerWeights& w) {
   if (w.precision == ElementType::kFloat32) return;
   if (w.bias) check_half(w.bias, w.out_channels, "bias", w.layer);
   check_half(w.weight, (Size(w.out_channels) * w.offsets * w.in_channels).value(), "weight", w.layer);
+  check_ranges(w);
+}
+
+void check_ranges(const LayerWeights& w) {
+  check_depth({w.offsets, w.in_channels, w.precision, w.layer});
   if (w.precision != ElementType::kInt8) return;
   check_range(w.input_amax, "input dynamic range", w.layer);
   for (int32_t n = 0; n < w.out_channels; ++n) {

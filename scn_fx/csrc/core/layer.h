@@ -26,6 +26,8 @@ struct LayerWeights {
 /// Throws for kernels of too many offsets, when an int8 sum could leave 32 bits, when a range cannot be
 /// computed with, and, in int8 and fp16, when a weight or bias does not fit in float16.
 void check_weights(const LayerWeights& weights);
+/// The part of it that reads neither weight nor bias.
+void check_ranges(const LayerWeights& weights);
 
 /// What bounds the sums of a layer.
 struct LayerDepth {

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/kernel_log.h"
+#include "cpu/convolution/stored_weights.h"
 #include "cpu/rows_at_hand.h"
 
 namespace scn {
@@ -43,14 +44,15 @@ CpuExecutor::FrameMemory::FrameMemory(const Plan& plan)
       slots(size_t(plan.slots)),
       dense(plan.dense.size()) {}
 
-CpuExecutor::CpuExecutor(const Plan& plan, int threads, const MemoryLimits& limits)
+CpuExecutor::CpuExecutor(const Plan& plan, int threads, const MemoryLimits& limits,
+                         const std::vector<ByteSpan>* stored)
     : plan_(plan), kernels_(select_kernels()), pool_(threads), budget_(limits.all) {
-  load_network(limits);
+  load_network(limits, stored);
   choose_kernels();
   count_smallest_frame();
 }
 
-void CpuExecutor::load_network(const MemoryLimits& limits) {
+void CpuExecutor::load_network(const MemoryLimits& limits, const std::vector<ByteSpan>* stored) {
   MemoryBudget budget(limits.load);
   weights_.resize(plan_.network.nodes.size());
   Size scratch = 0;
@@ -70,8 +72,9 @@ void CpuExecutor::load_network(const MemoryLimits& limits) {
     budget.take(prepared_bytes(n.precision, n.out_channels, offsets, n.in_channels) +
                     Size(n.weight.size()) * sizeof(float),
                 n.name, "its weight");
-    weights_[i] = prepare_weights({n.weight.data(), n.bias.data(), n.out_channels, offsets, n.in_channels,
-                                   n.precision, n.amax[0], n.weight_amax.data(), n.name});
+    const LayerWeights layer{n.weight.data(), n.bias.data(), n.out_channels,       offsets, n.in_channels,
+                             n.precision,     n.amax[0],     n.weight_amax.data(), n.name};
+    weights_[i] = stored ? read_stored_weights((*stored)[i], layer) : prepare_weights(layer);
     const Size own = convolution_scratch(n.out_channels, offsets, n.in_channels) * pool_.size();
     if (own > scratch) {
       scratch = own;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "core/bytes.h"
 #include "core/executor.h"
 #include "core/line_vector.h"
 #include "core/memory_budget.h"
@@ -50,7 +51,9 @@ extern const BackendTraits kCpuTraits;
 
 class CpuExecutor final : public Executor {
  public:
-  CpuExecutor(const Plan& plan, int threads, const MemoryLimits& limits);
+  /// `stored`: weights by node, of a network that comes from a plan file; read here alone.
+  CpuExecutor(const Plan& plan, int threads, const MemoryLimits& limits,
+              const std::vector<ByteSpan>* stored = nullptr);
 
   std::vector<Result> run(const FrameView& frame, std::vector<StageTime>* times) override;
   BufferBytes buffer_bytes() const override;
@@ -63,7 +66,7 @@ class CpuExecutor final : public Executor {
   }
 
  private:
-  void load_network(const MemoryLimits& limits);
+  void load_network(const MemoryLimits& limits, const std::vector<ByteSpan>* stored);
   void choose_kernels();
   void count_smallest_frame();
   void check_frame(const FrameView& frame) const;

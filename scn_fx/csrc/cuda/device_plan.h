@@ -46,8 +46,10 @@ class DevicePlan {
   /// Sites that each set may have, on the device.
   const int32_t* site_limits() const { return site_limits_.data(); }
 
-  /// Whether a step reads what is made beside the layers on set 0: a later kernel map or a cleared dense map.
-  bool needs_side(const Step& step) const;
+  /// Whether a step reads a later kernel map, which are made beside the layers on set 0.
+  bool needs_later_maps(const Step& step) const;
+  /// Whether a step writes to a dense map, which is cleared beside layers.
+  bool writes_dense(const Step& step) const;
   /// Bitmaps and counts as a frame wants them: zero. Each frame leaves them so, unless it failed on its way.
   void reset_sets(cudaStream_t stream) const;
   /// Clears the dense maps that sites are written to.

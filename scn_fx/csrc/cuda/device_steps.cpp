@@ -8,11 +8,15 @@
 
 namespace scn::cuda {
 
-bool DevicePlan::needs_side(const Step& step) const {
+bool DevicePlan::writes_dense(const Step& step) const {
   if (step.kind == Step::Kind::kScatterDense || step.kind == Step::Kind::kTranspose) return true;
   for (const Emission& e : step.epilogue.emissions) {
     if (e.dense >= 0) return true;
   }
+  return false;
+}
+
+bool DevicePlan::needs_later_maps(const Step& step) const {
   for (int number : plan_.maps_of(step)) {
     const MapSpec& map = plan_.network.maps[size_t(number)];
     if (map.input_set != 0 || map.output_set != 0) return true;

@@ -15,6 +15,11 @@
 namespace scn::cuda {
 namespace {
 
+/// Dense maps are cleared beside the layer that comes so many steps before the first that writes to one:
+/// late, so that their cells are still in the second-level cache, and clear of the beginning, where kernels
+/// are short.
+constexpr size_t kClearAhead = 4;
+
 class Executor final : public DeviceExecutor {
  public:
   Executor(const Plan& plan, const CudaOptions& options, const MemoryLimits& limits)
@@ -222,14 +227,12 @@ class Executor final : public DeviceExecutor {
     const std::vector<SitesView>& sets = device_.sets();
     const cudaStream_t side = beside ? cudaStream_t(side_) : stream;
     if (beside) wait_for(side, stream, forked_);
-    device_.clear_dense(side);
-    stop("clear_dense", "output");
     mark_input(device_.frame(), sets[0], device_.status(), stream);
     stop("mark_sites", "input");
     rank_sites({sets[0]}, device_.status(), stream);
     stop("rank_sites", "input");
     if (beside) check(cudaEventRecord(ranked_, stream), "recording an event");
-    // Between the ranks and the maps, not beside them: a branch of its own costs more than it hides.
+    // The maps are made beside it, though in one stream: a branch of its own costs more than it hides.
     device_.run_step(0, false, stream);
     stop("load", "input");
     if (beside) check(cudaStreamWaitEvent(side, ranked_, 0), "waiting for an event");
@@ -237,23 +240,31 @@ class Executor final : public DeviceExecutor {
     stop("mark_sites", "later");
     if (sets.size() > 1) rank_sites({sets.begin() + 1, sets.end()}, device_.status(), side);
     stop("rank_sites", "later");
-    if (!device_.later_maps().empty()) build_maps(device_.later_maps(), side);
+    if (!device_.later_maps().empty()) build_maps(device_.later_maps(), false, side);
     stop("kernel_maps", "later");
     if (beside) check(cudaEventRecord(mapped_, side), "recording an event");
-    if (!device_.first_maps().empty()) build_maps(device_.first_maps(), stream);
+    if (!device_.first_maps().empty()) build_maps(device_.first_maps(), true, stream);
     stop("kernel_maps", "input");
     // Nobody looks at the bitmaps from here on: what follows has kernel maps.
     if (beside) wait_for(side, stream, placed_);
     clear_sites(sets, device_.status(), side);
     if (beside) check(cudaEventRecord(cleared_, side), "recording an event");
     stop("clear_sites", "all");
+    const size_t writer = first_dense_writer(), clear_at = std::max(writer, 1 + kClearAhead) - kClearAhead;
     bool joined = !beside, after_maps = true;
     for (size_t i = 1; i < plan_.steps.size(); ++i) {
       const Step& step = plan_.steps[i];
-      if (!joined && device_.needs_side(step)) {
+      if (!joined && device_.needs_later_maps(step)) {
         check(cudaStreamWaitEvent(stream, mapped_, 0), "waiting for an event");
         joined = after_maps = true;
       }
+      if (i == clear_at && writer < plan_.steps.size()) {
+        if (beside) wait_for(side, stream, multiplied_);
+        device_.clear_dense(side);
+        stop("clear_dense", "output");
+        if (beside) check(cudaEventRecord(cleared_, side), "recording an event");
+      }
+      if (i == writer && beside) check(cudaStreamWaitEvent(stream, cleared_, 0), "waiting for an event");
       device_.run_step(i, after_maps, stream);
       after_maps = after_maps && step.kind != Step::Kind::kConvolution;
       stop(step_kind(step), plan_.node_of(step).name, device_.kernel_of(i));
@@ -264,6 +275,13 @@ class Executor final : public DeviceExecutor {
     publish_failure(device_.frame(), device_.status(), device_.status_entries(), int32_t(sets.size()),
                     device_.site_limits(), reinterpret_cast<FailureHeader*>(failure_.data()), stream);
     stop("publish", "output");
+  }
+
+  /// The first step that writes to a dense map; the number of steps, if none does.
+  size_t first_dense_writer() const {
+    size_t i = 0;
+    while (i < plan_.steps.size() && !device_.writes_dense(plan_.steps[i])) ++i;
+    return i;
   }
 
   /// Throws if a frame went wrong that has ended by now.
@@ -284,7 +302,7 @@ class Executor final : public DeviceExecutor {
   Staging staging_;
   MappedArray<char> failure_;
   const Stream side_, own_;
-  const Event forked_, ranked_, mapped_, placed_, cleared_, done_;
+  const Event forked_, ranked_, mapped_, placed_, multiplied_, cleared_, done_;
   cudaGraphExec_t graph_ = nullptr;
   bool captured_by_caller_ = false;
   bool unfinished_ = false;  // a frame began and could not be enqueued to its end

@@ -7,10 +7,10 @@
 namespace scn {
 
 Engine::Engine(const std::string& path, const EngineOptions& options)
-    : session_(std::make_unique<Session>(load_onnx(path), options)) {}
+    : session_(std::make_unique<Session>(load_model(path), options)) {}
 
 Engine::Engine(const void* bytes, size_t size, const EngineOptions& options)
-    : session_(std::make_unique<Session>(parse_onnx(std::string(static_cast<const char*>(bytes), size)),
+    : session_(std::make_unique<Session>(parse_model(std::string(static_cast<const char*>(bytes), size)),
                                          options)) {}
 
 Engine::~Engine() = default;

@@ -13,21 +13,41 @@ namespace {
 
 using Lock = std::lock_guard<std::recursive_mutex>;
 
+/// What is wrong with the nodes of a plan has come into it after the ONNX file had passed.
+Network network_of(const OnnxModel& model, const NetworkOptions& options, bool cuda) {
+  if (!model.plan) return read_network(model, options);
+  try {
+    Network network = read_network(model, options);
+    for (const NodeSpec& node : network.nodes) {
+      if (cuda && node.kind == NodeKind::kConvolution && node.weight.empty())
+        ByteReader::corrupt("a layer without weights");
+    }
+    return network;
+  } catch (const Error& e) {
+    if (e.kind() != ErrorKind::kOnnx) throw;
+    fail(ErrorKind::kPlan, "The plan is damaged, or was not written by this library. ", e.what());
+  }
+}
+
 }  // namespace
 
-Plan make_plan(const OnnxModel& model, const EngineOptions& options, const MemoryLimits& limits) {
-  return build_plan(read_network(model, {options.float32, options.spatial_shape, limits.load}),
+Plan make_plan(const OnnxModel& model, const EngineOptions& given, const MemoryLimits& limits) {
+  const EngineOptions options = settled(model, given);
+  return build_plan(network_of(model, {options.float32, options.spatial_shape, limits.load}, options.cuda),
                     options.cuda ? kCudaTraits : kCpuTraits, options.trace);
 }
 
 Session::Session(const OnnxModel& model, const EngineOptions& options, const MemoryLimits& limits)
-    : plan_(std::make_unique<Plan>(make_plan(model, options, limits))), limits_(limits) {
+    : plan_(std::make_unique<Plan>(make_plan(model, options, limits))),
+      limits_(limits),
+      float32_(options.float32) {
   if (options.cuda) {
     std::unique_ptr<DeviceExecutor> made = make_cuda_executor(*plan_, options.cuda_options, limits);
     device_ = made.get();
     executor_ = std::move(made);
   } else {
-    executor_ = std::make_unique<CpuExecutor>(*plan_, options.threads, limits);
+    executor_ = std::make_unique<CpuExecutor>(*plan_, options.threads, limits,
+                                              model.plan ? &model.plan->weights : nullptr);
   }
 }
 

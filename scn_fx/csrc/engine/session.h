@@ -12,6 +12,7 @@
 #include "core/memory_budget.h"
 #include "onnx/model.h"
 #include "plan/plan.h"
+#include "plan_file/plan_file.h"
 #include "scn_fx/engine.h"
 
 namespace scn {
@@ -20,7 +21,8 @@ namespace scn {
 class Session {
  public:
   Session(const OnnxModel& model, const EngineOptions& options)
-      : Session(model, options, MemoryLimits::of(options.memory_limit, model.buffer.size())) {}
+      : Session(model, settled(model, options), MemoryLimits::of(options.memory_limit, model.buffer.size())) {
+  }
   ~Session();
 
   std::vector<Result> run(const FrameView& frame, std::vector<StageTime>* times = nullptr);
@@ -37,6 +39,8 @@ class Session {
   DeviceExecutor& device();
 
   const Plan& plan() const { return *plan_; }
+  /// Whether everything runs in float32.
+  bool float32() const { return float32_; }
   BufferBytes buffer_bytes() const;
   int threads() const { return executor_->threads(); }
   std::string backend() const { return executor_->backend(); }
@@ -55,6 +59,7 @@ class Session {
   std::unique_ptr<Executor> executor_;
   DeviceExecutor* device_ = nullptr;  // the executor, of an engine on a GPU
   const MemoryLimits limits_;
+  const bool float32_;
   void* stream_ = nullptr;
 
   mutable std::recursive_mutex mutex_;

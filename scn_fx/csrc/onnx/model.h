@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -50,12 +51,15 @@ struct OnnxTensor {
   int32_t data_type = 0;
   std::vector<int64_t> dims;
   bool external = false;
+  bool prepared = false;      // of a plan: layers have the values in another form
   const char* raw = nullptr;  // points into the model's buffer
   size_t raw_size = 0;
   // Where a writer chose them instead of raw bytes. float16 values stand in int32_data, as their bits.
   std::vector<int64_t> int32_data;
   std::vector<float> float_data;
 };
+
+struct StoredPlan;
 
 struct OnnxModel {
   OnnxModel() = default;
@@ -74,6 +78,9 @@ struct OnnxModel {
   std::vector<std::string> inputs, outputs;     // inputs without initializers
   std::vector<OnnxNode> nodes;
   std::map<std::string, OnnxTensor> initializers;
+
+  /// Set if a plan said all this, which then is no ONNX file.
+  std::shared_ptr<const StoredPlan> plan;
 };
 
 /// Parses the bytes of a file. Throws kOnnx for what is empty, truncated or no ONNX model.

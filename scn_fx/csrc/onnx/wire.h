@@ -8,6 +8,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "core/utf8.h"
 
 namespace scn {
 
@@ -106,25 +107,6 @@ class WireReader {
 
  private:
   static constexpr uint64_t kMostField = (uint64_t(1) << 29) - 1;  // of protobuf
-
-  /// Whether bytes are well-formed UTF-8 (RFC 3629: no overlong forms, no surrogates, nothing above
-  /// U+10FFFF).
-  static bool is_utf8(const char* data, size_t size) {
-    for (size_t i = 0; i < size;) {
-      const uint8_t lead = uint8_t(data[i++]);
-      if (lead < 0x80) continue;
-      if (lead < 0xc2 || lead > 0xf4) return false;
-      // the second byte's range depends on the first; further ones are 80 to BF
-      uint8_t low = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
-      uint8_t high = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
-      for (int more = lead < 0xe0 ? 1 : lead < 0xf0 ? 2 : 3; more > 0; --more, ++i) {
-        if (i >= size || uint8_t(data[i]) < low || uint8_t(data[i]) > high) return false;
-        low = 0x80;
-        high = 0xbf;
-      }
-    }
-    return true;
-  }
 
   const char* take(size_t count) {
     if (count > size_t(end_ - at_)) corrupt("a value beyond the end of its message: the file is truncated");

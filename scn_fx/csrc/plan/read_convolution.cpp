@@ -62,9 +62,11 @@ void NetworkReader::read_convolution(const OnnxNode& node, const Attributes& a, 
          "' has ", x.channels, ".");
   }
   // Nodes can share an initializer, but each has values of its own.
-  budget_.take(Size::of(d) * sizeof(float), label_, "its weight");
-  spec.weight = initializer_values(weight, label_, "weight");
-  spec.bias = initializer_values(bias, label_, "bias");
+  if (!weight.prepared) {
+    budget_.take(Size::of(d) * sizeof(float), label_, "its weight");
+    spec.weight = initializer_values(weight, label_, "weight");
+    spec.bias = initializer_values(bias, label_, "bias");
+  }
   if (bias.dims.size() != 1 || bias.dims[0] != d[0]) {
     fail(ErrorKind::kOnnx, label_, ": its bias must have shape [", d[0], "], the file has ",
          dims_text(bias.dims), ".");

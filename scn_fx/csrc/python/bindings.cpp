@@ -37,6 +37,8 @@ const char* python_error(scn::ErrorKind kind) {
       return "ArgumentError";
     case scn::ErrorKind::kMemory:
       return "MemoryLimitError";
+    case scn::ErrorKind::kPlan:
+      return "PlanError";
   }
   return "ScnError";
 }

@@ -146,6 +146,7 @@ class PyCudaEngine {
   PlainData describe() const { return engine_dict(*engine_); }
   int device() const { return engine_->device().device(); }
   int ndim() const { return engine_->plan().network.ndim; }
+  bool float32() const { return engine_->float32(); }
 
  private:
   static void* to_stream(uintptr_t stream) { return reinterpret_cast<void*>(stream); }
@@ -234,7 +235,8 @@ void bind_cuda(nb::module_& m) {
            "Makes the stream `later` wait for what has been enqueued on the stream `earlier`.")
       .def("describe", &PyCudaEngine::describe)
       .def_prop_ro("device", &PyCudaEngine::device)
-      .def_prop_ro("ndim", &PyCudaEngine::ndim);
+      .def_prop_ro("ndim", &PyCudaEngine::ndim)
+      .def_prop_ro("float32", &PyCudaEngine::float32);
 }
 
 }  // namespace scn::python

@@ -30,6 +30,20 @@ nb::object attribute_value(const OnnxAttribute& a) {
   }
 }
 
+nb::dict info_dict(const PlanInfo& info) {
+  nb::dict out;
+  out["format"] = info.format;
+  out["library"] = info.library;
+  out["kind"] = info.kind;
+  out["onnx_sha256"] = info.onnx_sha256;
+  out["onnx_bytes"] = info.onnx_bytes;
+  out["precision"] = info.float32 ? "fp32" : "";
+  out["spatial_shape"] = std::vector<int32_t>(info.spatial_shape.begin(), info.spatial_shape.end());
+  out["max_batch"] = info.max_batch;
+  out["max_sites"] = info.max_sites;
+  return out;
+}
+
 PlainData describe_model(const ModelSource& source) {
   const OnnxModel model = model_of(source);
   nb::dict opsets, metadata, initializers, out;
@@ -62,6 +76,7 @@ PlainData describe_model(const ModelSource& source) {
   out["outputs"] = model.outputs;
   out["nodes"] = nodes;
   out["initializers"] = initializers;
+  out["plan"] = model.plan ? nb::object(info_dict(model.plan->info)) : nb::none();
   return out;
 }
 
@@ -74,6 +89,21 @@ PlainData plan_onnx(const ModelSource& source, const std::string& backend, const
   options.cuda = backend == "cuda";
   const OnnxModel model = model_of(source);
   return plan_dict(make_plan(model, options, MemoryLimits::of(0, model.buffer.size())), {});
+}
+
+/// The plan of an ONNX file, on the CPU or (`device` >= 0) on a GPU.
+nb::bytes save_plan_bytes(const nb::bytes& onnx, int device, const std::string& precision,
+                          const GridSizes& spatial_shape, int32_t max_batch, int64_t max_sites,
+                          int64_t memory_limit) {
+  EngineOptions options = engine_options(precision, false, spatial_shape, memory_limit);
+  options.cuda = device >= 0;
+  if (options.cuda) options.cuda_options = {device, max_batch, max_sites, true};
+  std::string made;
+  {
+    const GilRelease release;
+    made = plan_bytes(onnx.c_str(), onnx.size(), options);
+  }
+  return nb::bytes(made.data(), made.size());
 }
 
 class PyEngine {
@@ -109,6 +139,7 @@ class PyEngine {
   int threads() const { return engine_->threads(); }
   std::string isa() const { return engine_->backend(); }
   int ndim() const { return engine_->plan().network.ndim; }
+  bool float32() const { return engine_->float32(); }
 
  private:
   std::vector<Result> results_of(const Array& features, const Array& indices, int32_t batch_size,
@@ -130,6 +161,9 @@ void bind_engine(nb::module_& m) {
   m.def("plan_onnx", plan_onnx, "source"_a, "backend"_a, "precision"_a = "", "trace"_a = false,
         "spatial_shape"_a = nb::none(),
         "What `describe` says of an engine on \"cpu\" or \"cuda\" that is not made: no GPU is needed.");
+  m.def("plan_bytes", save_plan_bytes, "onnx"_a, "device"_a = -1, "precision"_a = "",
+        "spatial_shape"_a = nb::none(), "max_batch"_a = 0, "max_sites"_a = 0, "memory_limit"_a = 0,
+        "The plan of the bytes of an ONNX file, for the CPU or (`device` >= 0) for that GPU.");
   nb::class_<PyEngine>(m, "Engine")
       .def(nb::init<const ModelSource&, const std::string&, int, bool, const GridSizes&, int64_t>(),
            "source"_a, "precision"_a = "", "threads"_a = 0, "trace"_a = false, "spatial_shape"_a = nb::none(),
@@ -140,7 +174,8 @@ void bind_engine(nb::module_& m) {
       .def("describe", &PyEngine::describe)
       .def_prop_ro("threads", &PyEngine::threads)
       .def_prop_ro("isa", &PyEngine::isa)
-      .def_prop_ro("ndim", &PyEngine::ndim);
+      .def_prop_ro("ndim", &PyEngine::ndim)
+      .def_prop_ro("float32", &PyEngine::float32);
 }
 
 }  // namespace scn::python

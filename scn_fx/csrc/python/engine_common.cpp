@@ -28,12 +28,12 @@ nb::object sites_of(const Result& r) {
 OnnxModel model_of(const nb::object& source) {
   if (nb::isinstance<nb::bytes>(source)) {
     const nb::bytes bytes = nb::cast<nb::bytes>(source);
-    return parse_onnx(std::string(bytes.c_str(), bytes.size()));
+    return parse_model(std::string(bytes.c_str(), bytes.size()));
   }
   // as the file system has it: names need not be UTF-8
   const nb::object path = nb::steal(PyUnicode_EncodeFSDefault(nb::str(source).ptr()));
   if (!path.is_valid()) throw nb::python_error();
-  return load_onnx(nb::cast<nb::bytes>(path).c_str());
+  return load_model(nb::cast<nb::bytes>(path).c_str());
 }
 
 EngineOptions engine_options(const std::string& precision, bool trace, const nb::object& spatial_shape,

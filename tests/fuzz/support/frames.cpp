@@ -174,7 +174,7 @@ void run_file(const std::string& onnx, Bytes& bytes) {
   ++tally().inputs;
   const scn::EngineOptions options = random_options(bytes);
   try {
-    const scn::OnnxModel model = scn::parse_onnx(onnx);
+    const scn::OnnxModel model = scn::parse_model(onnx);
     ++tally().read;
     scn::Session engine(model, options);
     ++tally().loaded;

@@ -27,8 +27,9 @@ Frame bad_frame(const scn::Network& network, Bytes& bytes);
 /// Options of an engine; small frames never need more than its memory limit.
 scn::EngineOptions random_options(Bytes& bytes);
 
-/// Loads a file and runs up to five frames, good and bad ones. Good ones must have the bits (or the kind of
-/// error) that an engine made for them alone gives. Anything but scn::Error leaves as it was thrown.
+/// Loads an ONNX file or a plan and runs up to five frames, good and bad ones. Good ones must have the bits
+/// (or the kind of error) that an engine made for them alone gives. Anything but scn::Error leaves as it was
+/// thrown.
 void run_file(const std::string& onnx, Bytes& bytes);
 
 }  // namespace fuzz

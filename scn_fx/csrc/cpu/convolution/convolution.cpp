@@ -36,6 +36,45 @@ int64_t sum_bytes(int64_t rows, int32_t out_padded) {
 
 }  // namespace
 
+PreparedWeights sized_weights(const LayerWeights& s) {
+  check_ranges(s);
+  PreparedWeights w;
+  w.precision = s.precision;
+  w.in_channels = s.in_channels;
+  w.out_channels = s.out_channels;
+  w.offsets = s.offsets;
+  w.out_padded = round_up(s.out_channels, kOutputBlock);
+  const bool int8 = s.precision == ElementType::kInt8;
+  w.in_padded = int8 ? round_up(s.in_channels, kInputQuad) : s.in_channels;
+  w.bias.assign(size_t(w.out_padded), 0.0f);
+  if (!int8) {
+    w.floats.resize(size_t(packed_float_count(s.out_channels, s.offsets, s.in_channels)));
+    return w;
+  }
+  w.scale.assign(size_t(w.out_padded), 0.0f);
+  for (int32_t n = 0; n < s.out_channels; ++n)
+    w.scale[size_t(n)] = product_scale(s.input_amax, s.weight_amax[n]);
+  w.int8.resize(size_t(packed_int8_bytes(s.out_channels, s.offsets, s.in_channels)));
+  w.groups.resize((Size(w.out_padded / kOutputBlock) * s.offsets).count());
+  w.shifts.resize(size_t(int8_shift_count(s.out_channels, s.offsets, s.in_channels)));
+  return w;
+}
+
+void sum_offsets(PreparedWeights& w) {
+  w.offset_sums.assign((Size(w.offsets) * w.out_padded).count(), 0);
+  const int8_t* quad = w.int8.data();
+  for (int32_t block = 0; block < w.out_padded; block += kOutputBlock) {
+    for (int32_t k = 0; k < w.offsets; ++k) {
+      int32_t* const sums = w.offset_sums.data() + int64_t(k) * w.out_padded + block;
+      for (int32_t c = 0; c < w.in_padded; c += kInputQuad, quad += kOutputBlock * kInputQuad) {
+        for (int32_t n = 0; n < kOutputBlock; ++n) {
+          for (int32_t i = 0; i < kInputQuad; ++i) sums[n] += 128 * quad[n * kInputQuad + i];
+        }
+      }
+    }
+  }
+}
+
 PreparedWeights prepare_weights(const LayerWeights& given) {
   check_depth({given.offsets, given.in_channels, given.precision, given.layer});
   const int64_t depth = (Size(given.offsets) * given.in_channels).value();
@@ -44,45 +83,27 @@ PreparedWeights prepare_weights(const LayerWeights& given) {
   LayerWeights s = given;
   s.weight = values.data();
   check_weights(s);
-  PreparedWeights w;
-  w.precision = s.precision;
-  w.in_channels = s.in_channels;
-  w.out_channels = s.out_channels;
-  w.offsets = s.offsets;
-  w.out_padded = round_up(s.out_channels, kOutputBlock);
+  PreparedWeights w = sized_weights(s);
   const bool int8 = s.precision == ElementType::kInt8, rounded = s.precision != ElementType::kFloat32;
-  w.in_padded = int8 ? round_up(s.in_channels, kInputQuad) : s.in_channels;
   const auto round = [&](float v) { return rounded ? half_to_float(float_to_half(v)) : v; };
 
-  w.bias.assign(size_t(w.out_padded), 0.0f);
   if (s.bias) {
     for (int32_t n = 0; n < s.out_channels; ++n) w.bias[size_t(n)] = round(s.bias[n]);
   }
   for (float& v : values) v = round(v);
   if (!int8) {
-    w.floats.resize(size_t(packed_float_count(s.out_channels, s.offsets, s.in_channels)));
     pack_weight_float(values.data(), s.out_channels, s.offsets, s.in_channels, w.floats.data());
     return w;
   }
   std::vector<int8_t> quantised(values.size());
-  w.scale.assign(size_t(w.out_padded), 0.0f);
   for (int32_t n = 0; n < s.out_channels; ++n) {
     const float factor = int8_factor(s.weight_amax[n]);
-    w.scale[size_t(n)] = product_scale(s.input_amax, s.weight_amax[n]);
     for (int64_t i = n * depth; i < (n + 1) * depth; ++i) {
       quantised[size_t(i)] = quantise_weight(values[size_t(i)], factor);
     }
   }
-  w.offset_sums.assign((Size(s.offsets) * w.out_padded).count(), 0);
-  for (int32_t n = 0; n < s.out_channels; ++n) {
-    for (int64_t i = 0; i < depth; ++i) {
-      w.offset_sums[size_t(i / s.in_channels * w.out_padded + n)] += 128 * quantised[size_t(n * depth + i)];
-    }
-  }
-  w.int8.resize(size_t(packed_int8_bytes(s.out_channels, s.offsets, s.in_channels)));
   pack_weight_int8(quantised.data(), s.out_channels, s.offsets, s.in_channels, w.int8.data());
-  w.groups.resize((Size(w.out_padded / kOutputBlock) * s.offsets).count());
-  w.shifts.resize(size_t(int8_shift_count(s.out_channels, s.offsets, s.in_channels)));
+  sum_offsets(w);
   plan_int8_groups(w.int8.data(), s.out_channels, s.offsets, s.in_channels, w.groups.data(), w.shifts.data());
   const bool shifted = std::any_of(w.groups.begin(), w.groups.end(), [](uint8_t g) { return g & kShifted; });
   if (!shifted) std::vector<int16_t>().swap(w.shifts);

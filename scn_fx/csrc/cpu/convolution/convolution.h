@@ -34,6 +34,10 @@ struct PreparedWeights {
 /// Rounds, quantises and packs weights, after the checks of check_weights(): int8 and fp16 round weight and
 /// bias to float16 first.
 PreparedWeights prepare_weights(const LayerWeights& weights);
+/// The same with scales, and zeros in place of weight and bias, which are not read: as long as they will be.
+PreparedWeights sized_weights(const LayerWeights& weights);
+/// Fills in `offset_sums`, of packed int8 weights.
+void sum_offsets(PreparedWeights& weights);
 /// Memory that prepared weights take, in bytes.
 Size prepared_bytes(ElementType precision, int32_t out_channels, int32_t offsets, int32_t in_channels);
 /// Scratch that a thread needs for a convolution, in bytes.

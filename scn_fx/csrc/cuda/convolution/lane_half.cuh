@@ -85,33 +85,25 @@ __device__ __forceinline__ void emit_half_rows(const FinishView& f, float (&y)[R
   }
 }
 
-/// Where the lane's rows go in a dense map: fetched before it is needed, into the words of a residual, which
-/// such a layer has not.
-template <int Run, typename Rows>
-__device__ __forceinline__ void fetch_cells(LaneResidual<Rows::kCount, Run>& words, const EmissionView& e,
-                                            const SitesView& sites, const LanePlace<Rows>& place) {
-  static_assert(Run > 4, "room for a site");
-#pragma unroll
-  for (int i = 0; i < Rows::kCount; ++i) {
-    int4 site = make_int4(0, 0, 0, 0);
-    if (place.exists(i)) site = __ldg(reinterpret_cast<const int4*>(sites.sites) + place.row_of(i));
-    words[i][0] = uint32_t(site.x);
-    words[i][1] = uint32_t((site.y * e.height + site.z) * e.width + site.w);
-  }
-}
-
 /// One form, the cells of a float16 dense map.
 template <typename Rows, int Run>
 __device__ __forceinline__ void emit_half_dense(const FinishView& f, const float (&y)[Rows::kCount][Run],
-                                                const LaneResidual<Rows::kCount, Run>& cells,
-                                                const LanePlace<Rows>& place, Lost& lost) {
+                                                const SitesView& sites, const LanePlace<Rows>& place,
+                                                Lost& lost) {
   const EmissionView& e = f.emissions[0];
   const float lowest = floor_of(e.activation);
+  int4 site[Rows::kCount];
+#pragma unroll
+  for (int i = 0; i < Rows::kCount; ++i) {
+    site[i] = make_int4(0, 0, 0, 0);
+    if (place.exists(i)) site[i] = __ldg(reinterpret_cast<const int4*>(sites.sites) + place.row_of(i));
+  }
 #pragma unroll
   for (int i = 0; i < Rows::kCount; ++i) {
     if (!place.exists(i)) continue;
-    const int64_t plane = int64_t(int32_t(cells[i][0])) * e.columns + place.channel;
-    __half* to = static_cast<__half*>(e.out) + plane * e.cells + int32_t(cells[i][1]);
+    const int64_t plane = int64_t(site[i].x) * e.columns + place.channel;
+    __half* to = static_cast<__half*>(e.out) + plane * e.cells +
+                 (site[i].y * e.height + site[i].z) * e.width + site[i].w;
 #pragma unroll
     for (int k = 0; k < Run; ++k, to += e.cells) {
       const float v = at_least(y[i][k], lowest);
@@ -144,33 +136,18 @@ struct LaneFinish<FinishKind::kHalfRows> : FetchesNothing {
 };
 
 template <>
-struct LaneFinish<FinishKind::kHalfDense> {
+struct LaneFinish<FinishKind::kHalfDense> : FetchesNothing {
   static constexpr bool kCounts = true;
-  /// While products run, lanes of many rows have no registers left for where those go.
-  template <typename Rows>
-  static constexpr bool kAhead = Rows::kCount == 2;
-
-  template <int Run, typename Rows>
-  static __device__ __forceinline__ void fetch(LaneResidual<Rows::kCount, Run>& words, const FinishView& f,
-                                               const SitesView& sites, const LanePlace<Rows>& place) {
-    if constexpr (kAhead<Rows>) fetch_cells<Run>(words, f.emissions[0], sites, place);
-  }
 
   template <typename T, typename Rows, int Run, typename Sum>
   static __device__ __forceinline__ void finish(const FinishView& f, const Sum (&sums)[Rows::kCount][Run],
                                                 const float* scale, const float* bias,
-                                                const LaneResidual<Rows::kCount, Run>& ahead,
+                                                const LaneResidual<Rows::kCount, Run>&,
                                                 const SitesView& sites, const LanePlace<Rows>& place,
                                                 Lost& lost) {
     float y[Rows::kCount][Run];
     scale_sums<T>(f, sums, y, scale, bias);
-    if constexpr (kAhead<Rows>) {
-      emit_half_dense<Rows, Run>(f, y, ahead, place, lost);
-    } else {
-      LaneResidual<Rows::kCount, Run> cells;
-      fetch_cells<Run>(cells, f.emissions[0], sites, place);
-      emit_half_dense<Rows, Run>(f, y, cells, place, lost);
-    }
+    emit_half_dense<Rows, Run>(f, y, sites, place, lost);
   }
 };
 

@@ -19,6 +19,7 @@ enum class Planes : int32_t { kOther, k1x1, k2x2, k3x3 };
 
 struct MapTable {
   int32_t count;
+  bool beside;  // the kernel before in the stream: waited for in the end
   Planes planes[kMaxMaps];
   int32_t parts[kMaxMaps];
   MapView map[kMaxMaps];
@@ -140,7 +141,7 @@ __device__ __forceinline__ void map_offsets(const Part& p, int32_t parts) {
 
 __global__ __launch_bounds__(kMapThreads) void map_kernel(const __grid_constant__ MapTable maps) {
   const int32_t lane = threadIdx.x & 31;
-  wait_for_dependency();
+  if (!maps.beside) wait_for_dependency();
   launch_dependents();
   const int32_t block = int32_t(blockIdx.x), blocks = int32_t(gridDim.x);
   const bool single = maps.count == 1;
@@ -195,15 +196,17 @@ __global__ __launch_bounds__(kMapThreads) void map_kernel(const __grid_constant_
         break;
     }
   }
+  if (maps.beside) wait_for_dependency();  // who waits for the maps waits for the kernel before as well
 }
 
 }  // namespace
 
-void build_maps(const std::vector<MapView>& maps, cudaStream_t stream) {
+void build_maps(const std::vector<MapView>& maps, bool beside, cudaStream_t stream) {
   MapTable table{};
   int64_t parts = 0;
   const auto launch = [&] {
     if (!table.count) return;
+    table.beside = beside;
     const uint32_t blocks = blocks_for(parts, kMapWarps, int64_t(current_limits().multiprocessors) * 12);
     launch_early(map_kernel, dim3(blocks), kMapThreads, 0, current_limits(), stream, table);
     table = {};

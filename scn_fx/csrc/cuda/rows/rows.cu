@@ -61,17 +61,25 @@ __device__ __forceinline__ void load_few_of(const LoadFewView& view, const Devic
                                             int32_t step) {
   constexpr int kChannels = LoadFewView::kChannels;
   const SitesView& set = view.set;
-  const int32_t rows = __ldcg(set.count);
-  for (int32_t i = first; i < frame.sites; i += step) {
-    const int4 at = __ldg(reinterpret_cast<const int4*>(frame.indices) + i);
-    const Site s{at.x, at.y, at.z, at.w};
+  int4 at = make_int4(0, 0, 0, 0);
+  T own[kChannels];
+  const auto fetch = [&](int32_t i) {
+    if (i >= frame.sites) return;
+    at = __ldcg(reinterpret_cast<const int4*>(frame.indices) + i);
     const T* const features = static_cast<const T*>(frame.features) + int64_t(i) * view.channels;
-    float v[kChannels];
 #pragma unroll
     for (int c = 0; c < kChannels; ++c) {
-      v[c] = 0.0f;
-      if (c < view.channels) v[c] = float(__ldg(features + c));
+      own[c] = T(0.0f);
+      if (c < view.channels) own[c] = __ldcg(features + c);
     }
+  };
+  fetch(first);  // the caller's, which are there before the sites are ranked
+  wait_for_dependency();
+  launch_dependents();
+  const int32_t rows = __ldcg(set.count);
+  for (int32_t i = first; i < frame.sites; i += step) {
+    if (i != first) fetch(i);
+    const Site s{at.x, at.y, at.z, at.w};
     int32_t row = -1;
     if (inside(frame, set, s)) {
       const int64_t word = int64_t(line_of(set, s.batch, s.z, s.y)) * set.words_per_line + (s.x >> 5);
@@ -84,8 +92,9 @@ __device__ __forceinline__ void load_few_of(const LoadFewView& view, const Devic
     uint32_t chunk[4] = {0, 0, 0, 0};
 #pragma unroll
     for (int c = 0; c < kChannels; ++c) {
-      bad += !(fabsf(v[c]) < kHalfOverflow);
-      put(chunk, ElementType::kFloat16, c, v[c]);
+      const float v = float(own[c]);
+      bad += !(fabsf(v) < kHalfOverflow);
+      put(chunk, ElementType::kFloat16, c, v);
     }
     if (bad) {
       atomicAdd(&view.status[kNonFinite], bad);
@@ -96,9 +105,21 @@ __device__ __forceinline__ void load_few_of(const LoadFewView& view, const Devic
   }
 }
 
+/// The frame, past the first-level cache: it changes from frame to frame, and this is read before the wait.
+/// It has been there since the sites were marked, which ended before the kernel before could let this start.
+__device__ __forceinline__ DeviceFrame frame_before_wait(const DeviceFrame* from) {
+  DeviceFrame frame;
+  static_assert(sizeof(frame) % 8 == 0, "whole words");
+#pragma unroll
+  for (size_t i = 0; i < sizeof(frame) / 8; ++i)
+    reinterpret_cast<uint64_t*>(&frame)[i] =
+        __ldcg(reinterpret_cast<const unsigned long long*>(from) + i);
+  return frame;
+}
+
 /// The caller's sites `first`, `first + step`, ...
 __device__ __forceinline__ void load_few(const LoadFewView& view, int32_t first, int32_t step) {
-  const DeviceFrame frame = *view.frame;
+  const DeviceFrame frame = frame_before_wait(view.frame);
   if (frame.half) {
     load_few_of<__half>(view, frame, first, step);
   } else {
@@ -107,8 +128,6 @@ __device__ __forceinline__ void load_few(const LoadFewView& view, int32_t first,
 }
 
 __global__ __launch_bounds__(kThreads) void load_few_kernel(const __grid_constant__ LoadFewView view) {
-  wait_for_dependency();
-  launch_dependents();
   load_few(view, blockIdx.x * kThreads + threadIdx.x, gridDim.x * kThreads);
 }
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "scn_fx/error.h"
+#include "scn_fx/export.h"
 #include "scn_fx/frame.h"
 #include "scn_fx/gpu.h"
 #include "scn_fx/result.h"
@@ -44,9 +45,10 @@ class Session;
 /// A loaded network. Calls from several threads take turns. After a call that threw, whatever it was, the
 /// next is as good as on a new engine. In the child of a fork, an engine on the CPU goes on; one on a GPU
 /// does not, since CUDA does not, and says so. Everything throws Error.
-class Engine {
+class SCN_FX_EXPORT Engine {
  public:
-  /// Loads a file.
+  /// Loads an ONNX file, or a plan (scn_fx/plan.h). Options that a plan was made with can be left out;
+  /// others are refused.
   explicit Engine(const std::string& path, const EngineOptions& options = {});
   /// Loads the bytes of a file, which are copied.
   Engine(const void* bytes, size_t size, const EngineOptions& options = {});

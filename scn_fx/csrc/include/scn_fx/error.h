@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "scn_fx/export.h"
+
 namespace scn {
 
 enum class ErrorKind {
@@ -15,11 +17,15 @@ enum class ErrorKind {
   kOverflow,   // a result does not fit in float16
   kArgument,   // the call itself is wrong
   kMemory,     // more memory would be needed than there may be
+  kPlan,       // the plan is damaged, or was made for another version or kind of processor
 };
 
-class Error : public std::runtime_error {
+/// What every function of the library throws.
+class SCN_FX_EXPORT Error : public std::runtime_error {
  public:
+  /// Of a kind, with the text that what() gives.
   Error(ErrorKind kind, const std::string& message) : std::runtime_error(message), kind_(kind) {}
+  /// Which of the kinds it is.
   ErrorKind kind() const { return kind_; }
 
  private:

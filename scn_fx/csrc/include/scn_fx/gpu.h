@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "scn_fx/export.h"
+
 namespace scn {
 
 /// The build, the driver and the devices.
@@ -25,6 +27,7 @@ struct CudaInfo {
   std::vector<Device> devices;
   std::string problem;  // why no device can be used; empty if one can
 };
-CudaInfo cuda_info();
+/// Asks the driver, if there is one.
+SCN_FX_EXPORT CudaInfo cuda_info();
 
 }  // namespace scn

@@ -7,6 +7,7 @@
 
 namespace scn {
 
+/// The value of float16 bits: exact.
 static inline float half_to_float(uint16_t h) {
   const uint32_t sign = uint32_t(h & 0x8000u) << 16;
   const uint32_t magnitude = h & 0x7fffu;
@@ -25,6 +26,7 @@ static inline float half_to_float(uint16_t h) {
   return out;
 }
 
+/// The float16 bits nearest to a value; ties go to even.
 static inline uint16_t float_to_half(float f) {
   uint32_t bits;
   std::memcpy(&bits, &f, 4);

@@ -30,14 +30,13 @@ bool divide(const KOrder& order, const HopperVariant& v, int32_t warpgroups, int
   l.groups = order.units(v.block) / kHopperDepth;
   l.bases = bases_at(volume) + spare * kTileRows * 2;
   l.table = up(l.bases + ((volume + 3) / 4 * 4 + spare) * 4);
-  const int32_t exchanged = v.pair ? warpgroups * kExchangedBytes : 0;
+  const int32_t room = v.pair ? kExchangedBytes : v.finish == FinishKind::kHalfDense ? kCellBytes : 0;
   const int32_t barriers = v.pair ? 3 * warpgroups : warpgroups;  // beside those of slots
-  const int32_t rest =
-      warpgroups * l.table + exchanged + 2 * kLargestBlock * 4 + 8 * (2 * l.groups + barriers);
+  const int32_t rest = warpgroups * (l.table + room) + 2 * kLargestBlock * 4 + 8 * (2 * l.groups + barriers);
   l.slots = std::min(l.groups, (limit - rest) / group_bytes(order, v));
   if (l.slots < (v.ring ? groups_of_block : l.groups)) return false;
   l.exchange_at = up(l.slots * group_bytes(order, v));
-  l.table_at = l.exchange_at + exchanged;
+  l.table_at = l.exchange_at + warpgroups * room;
   l.scale_at = l.table_at + warpgroups * l.table;
   l.barrier_at = l.scale_at + 2 * kLargestBlock * 4;
   l.total = l.barrier_at + 8 * ((v.ring ? 2 : 1) * l.slots + barriers);

@@ -8,6 +8,7 @@
 
 #include "cuda/convolution/accumulator.cuh"
 #include "cuda/convolution/gather.cuh"
+#include "cuda/convolution/hopper/dense_cells.cuh"
 #include "cuda/convolution/hopper/hopper_shape.h"
 #include "cuda/convolution/hopper/pair.cuh"
 #include "cuda/convolution/hopper/wgmma.cuh"
@@ -80,21 +81,6 @@ struct UnitWalk {
   }
 };
 
-/// A barrier of one warpgroup. Its number is a constant: a kernel that computes it would reserve all sixteen.
-__device__ __forceinline__ void warpgroup_sync(int32_t warpgroup) {
-  switch (warpgroup) {
-#define SCN_FX_SYNC(number)                                  \
-  case number - 1:                                           \
-    asm volatile("bar.sync " #number ", 128;" ::: "memory"); \
-    break;
-    SCN_FX_SYNC(1)
-    SCN_FX_SYNC(2)
-    SCN_FX_SYNC(3)
-    SCN_FX_SYNC(4)
-#undef SCN_FX_SYNC
-  }
-}
-
 /// Ring: warpgroups of a block, at most, whose weights come by a ring; 0: all weights lie in shared memory.
 /// Pair: two blocks share a tile (pair.cuh), with half of each row and N columns.
 template <typename T, int Offsets, int Parts, int Block, int Ring, FinishKind Kind, bool OnePass, bool Pair>
@@ -106,6 +92,7 @@ __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
   using Shape = HopperShape<N, Offsets, Parts, Block>;
   using Sum = typename Accumulator<T>::type;
   using Finish = LaneFinish<Kind>;
+  constexpr bool kCells = Kind == FinishKind::kHalfDense;
   constexpr int kFragments = N / 8, kRun = Columns / 4, Depth = kHopperDepth;
   extern __shared__ __align__(1024) char shared[];
   const int32_t thread = threadIdx.x, warpgroup = uniform(thread >> 7), lane = thread & 31;
@@ -275,6 +262,14 @@ __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
     walk.begin(x, table + quad * 2, table_bases);
     place.row = tile * kTileRows + (thread >> 5 & 3) * 16 + (lane >> 2);
     LaneResidual<2, kRun> residual;
+    [[maybe_unused]] hopper::DenseCells cells;
+    const auto fetch_beside = [&] {  // what the finish needs beside the sums
+      if constexpr (kCells) {
+        cells.fetch(p.finish.emissions[0], p.map.output, tile * kTileRows, rows);
+      } else {
+        Finish::template fetch<kRun>(residual, p.finish, p.map.output, place);
+      }
+    };
     Sum sums[kFragments][4];
 #pragma unroll
     for (int n = 0; n < kFragments; ++n)
@@ -307,7 +302,7 @@ __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
         }
         release_weights();
       }
-      Finish::template fetch<kRun>(residual, p.finish, p.map.output, place);
+      fetch_beside();
     } else {
       // While the products of one part run, the next part's inputs are put into place and later units' are
       // fetched.
@@ -341,11 +336,11 @@ __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
       int32_t group = 0;
       for (; group + Shape::kGroups < groups; group += Shape::kGroups)
         multiply_block(group, std::true_type{});
-      Finish::template fetch<kRun>(residual, p.finish, p.map.output, place);
+      fetch_beside();
       multiply_block(group, std::false_type{});
     }
     if (tile_of(round + 1) < tiles) {
-      warpgroup_sync(warpgroup);  // all have read their map
+      hopper::warpgroup_sync(warpgroup);  // all have read their map
       if ((thread & 127) == 0) fetch_map(tile_of(round + 1));
     }
     fresh = false;
@@ -358,8 +353,15 @@ __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
         ordered[1][i] = own[i / 2][2 + i % 2];
       }
       const float* const scale = scales + (lane & 3) * kRun;
-      Finish::template finish<T, TwoRows, kRun>(p.finish, ordered, scale, scale + Columns, residual,
-                                                p.map.output, place, lost);
+      if constexpr (kCells) {
+        float y[2][kRun];
+        scale_sums<T>(p.finish, ordered, y, scale, scale + Columns);
+        cells.store(p.finish.emissions[0], y, place, part * Columns,
+                    shared + layout.exchange_at + warpgroup * kCellBytes, warpgroup, round > 0, lost);
+      } else {
+        Finish::template finish<T, TwoRows, kRun>(p.finish, ordered, scale, scale + Columns, residual,
+                                                  p.map.output, place, lost);
+      }
     };
     if constexpr (Pair) {
       const hopper::Exchange exchange{

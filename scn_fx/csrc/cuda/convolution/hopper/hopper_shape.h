@@ -20,6 +20,10 @@ constexpr int32_t kPairWarpgroups = 3;
 constexpr int32_t kPairBlock[] = {0, kHopperBlock, kHopperDepth};
 constexpr int32_t kExchangedBytes = 128 * 32 * 4;  // by a warpgroup: half of its sums
 
+// A warpgroup's room for the cells of a dense map, column by column (dense_cells.cuh). The lanes that write
+// the same row of four columns, sixteen apart, meet at no bank.
+constexpr int32_t kCellColumnBytes = 64 * 2 + 2, kCellBytes = 64 * kCellColumnBytes;
+
 struct HopperVariant {
   int32_t offsets, parts;  // of a unit
   int32_t block;           // units without a branch: kHopperDepth, for layers of so few, or kHopperBlock
@@ -36,7 +40,7 @@ struct HopperLayout {
   int32_t table_at, table;  // a warpgroup's map: distances, then bases
   int32_t bases;            // in the table
   int32_t scale_at;         // scales, biases
-  int32_t exchange_at;      // of a pair: a warpgroup's place for sums
+  int32_t exchange_at;      // a warpgroup's room for a pair's sums, or for cells
   int32_t barrier_at, total;
 };
 
