@@ -136,6 +136,13 @@ def another_grid(case: Case) -> None:
     quant.calibrate(graph, [voxelize(points, VoxelGrid((-6, -6, 0, 6, 6, 5), (1, 1, 1)))], progress=False)
 
 
+def damaged_plan(case: Case) -> None:
+    path = case.folder / "a.plan"
+    scn_fx.save_plan(case.model, path)
+    path.write_bytes(path.read_bytes()[:-9])
+    scn_fx.Engine(path)
+
+
 def no_room(case: Case) -> None:
     quant.calibrate(residual(), [frame(0)], cache=case.folder / "gone" / "c.json", progress=False)
 
@@ -153,6 +160,7 @@ PROMISES: list[tuple[str, str, type[errors.ScnError], Callable[[Case], object]]]
      errors.BoundError, lambda c: c.edited(bound_of_ten)(FEATURES, INDICES)),
     ("explanation/reliability.md", "It is counted before it is taken, against `memory_limit`",
      errors.MemoryLimitError, lambda c: c.engine(memory_limit=1000)),
+    ("how-to/plan.md", "a damaged, cut or changed file | `PlanError`", errors.PlanError, damaged_plan),
     ("how-to/compare.md", "CompareError names the first failing node", errors.CompareError,
      compared_with_another),
     ("reference/onnx-dialect.md", "without usable ranges (`CalibrationError`)", errors.CalibrationError,
