@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # make demo   set up everything and run the main job on a LiDAR frame
 # make test   set up everything and run the tests; ARGS="tests/quant -k ranges" chooses some
+# make coverage   which lines the tests run, of Python and of the CPU's C++; fails below 90 % and 85 %
 # make lint   formatting, lint and types
 # make docs   the documentation as a site, in build/docs; make pictures draws its pictures again
 # make ext    rebuild the compiled module that tests and commands load, in seconds after a change
@@ -29,28 +30,34 @@ PIP_LINES := | sed -un -E '/^ *(Downloading .*[0-9] [MG]B|Building|Installing|Su
 BIN     := $(VENV)/bin
 PIP     := PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install --progress-bar off
 READY   := $(VENV)/.ready
+WITH    := $(VENV)/.with
+# Tests read the site's extension, check types and lay out the stub.
+TESTS   := $(addprefix $(WITH)-,test lint docs)
 MINUTES ?= 10
 CXX_FILES := $(shell find scn_fx/csrc examples tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 SOURCES := pyproject.toml CMakeLists.txt cmake/cuda.cmake cmake/checks.cmake cmake/install.cmake cmake/shared.cmake $(filter scn_fx/%,$(CXX_FILES))
 
-.PHONY: demo test lint format docs pictures ext stub fuzz asan ubsan tsan compute-sanitizer clean
+.PHONY: demo test coverage lint format docs pictures ext stub fuzz asan ubsan tsan compute-sanitizer clean
 
 demo: $(READY)
 	$(BIN)/scn-fx demo --output-dir $(DEMO_OUTPUT)
 
 # One thread for each process: threads that wait for each other's processors take twice as long. The tests of a file
 # stay in one process, as their fixtures are slow.
-test: $(READY)
+test: $(TESTS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
-lint: $(READY)
+coverage: $(TESTS) $(WITH)-coverage
+	$(BIN)/python -m tests.coverage $(ARGS)
+
+lint: $(WITH)-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
 	$(BIN)/hadolint Dockerfile
 
-format: $(READY)
+format: $(WITH)-lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CXX_FILES)
@@ -64,9 +71,15 @@ $(READY): $(SOURCES)
 	@$(PIP) "$(TORCH)" $(PIP_LINES)
 	@echo "== 2 of 3: build tools"
 	@$(PIP) $(BUILD_TOOLS) $(PIP_LINES)
-	@echo "== 3 of 3: scn-fx, compiled here (1 to 3 minutes), and the packages that tests and demo use"
-	@$(PIP) --no-build-isolation --editable ".[test,lint,docs]" $(PIP_LINES)
+	@echo "== 3 of 3: scn-fx, compiled here (1 to 3 minutes), and the packages that the demo uses"
+	@$(PIP) --no-build-isolation --editable ".[all,spconv-cpu]" $(PIP_LINES)
 	@echo "== $(VENV) is ready"
+	touch $@
+
+# What tests, lint, docs and coverage use beside it: pip reads the extra from the installed package.
+$(WITH)-%: $(READY)
+	@echo "== Installing what make needs for: $*"
+	@$(PIP) "scn-fx[$*]" $(PIP_LINES)
 	touch $@
 
 # The same installation, and so the same build folder: pip puts the module where Python looks for it.
@@ -75,11 +88,11 @@ ext:
 	$(PIP) --quiet --no-build-isolation --no-deps --editable .
 	touch $(READY)
 
-stub: $(READY)
+stub: $(WITH)-lint
 	$(BIN)/python tools/write_stub.py
 
 # Every warning is an error: a link that leads nowhere, a docstring that does not render.
-docs: $(READY)
+docs: $(WITH)-docs
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html docs build/docs
 	@echo "saved build/docs/index.html"
 
@@ -87,10 +100,10 @@ pictures: demo
 	$(BIN)/python -m docs.scripts.draw_demo $(DEMO_OUTPUT)/scn.onnx
 	$(BIN)/python -m docs.scripts.draw_speed
 
-fuzz: $(READY)
+fuzz: $(TESTS)
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
-asan ubsan tsan compute-sanitizer: $(READY)
+asan ubsan tsan compute-sanitizer: $(TESTS)
 	$(BIN)/python -m tests.sanitizers $@
 
 clean:

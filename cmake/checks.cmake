@@ -2,9 +2,11 @@
 # What looks for faults: sanitizers, fuzz targets, and the programs that replay inputs or inject failures.
 #
 # SCN_FX_SANITIZE=address|thread|undefined|address,undefined instruments everything that is built.
+# SCN_FX_COVERAGE=ON counts which lines run, for gcov; `make coverage` reads the counts.
 # SCN_FX_FUZZ=ON builds the targets of tests/fuzz for libFuzzer, with ASan and UBSan; it needs Clang.
 # SCN_FX_CHECKS=ON builds the programs of tests/core and tests/fuzz that any compiler builds.
 set(SCN_FX_SANITIZE "" CACHE STRING "Sanitizers: address, thread, undefined or address,undefined")
+option(SCN_FX_COVERAGE "Count the lines that run (needs GCC)" OFF)
 option(SCN_FX_FUZZ "Build the libFuzzer targets of tests/fuzz (needs Clang)" OFF)
 option(SCN_FX_CHECKS "Build the C++ test programs of tests" OFF)
 
@@ -32,9 +34,23 @@ if(SCN_FX_SANITIZE)
     add_compile_options(-fsanitize=float-cast-overflow -fno-sanitize-recover=all)
   endif()
 endif()
+if(SCN_FX_COVERAGE)
+  if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    message(FATAL_ERROR "SCN_FX_COVERAGE=ON needs GCC, whose gcov reads the counts; the compiler is "
+                        "${CMAKE_CXX_COMPILER}. Pass -DCMAKE_CXX_COMPILER=g++.")
+  endif()
+  # Atomic: gcov infers some counts as differences of others, which lost updates would make negative.
+  add_compile_options(--coverage -fprofile-update=atomic)
+  add_link_options(--coverage)
+endif()
 
 # After the library scn_engine.
 function(scn_fx_checks)
+  if(SCN_FX_COVERAGE)
+    # After the library's own -O3, which moves and merges the lines; programs that link it need gcov's library.
+    target_compile_options(scn_engine PRIVATE -O1)
+    target_link_options(scn_engine INTERFACE --coverage)
+  endif()
   if(NOT SCN_FX_FUZZ AND NOT SCN_FX_CHECKS)
     return()
   endif()

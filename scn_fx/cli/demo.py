@@ -12,6 +12,7 @@ import click
 from scn_fx.cli.options import FILE, small_option, threads_option
 from scn_fx.cli.output import json_option, megabytes, print_json, print_table, table
 from scn_fx.errors import ArgumentError, MissingPackageError
+from scn_fx.quant.next_command import next_line
 
 if TYPE_CHECKING:
     from scn_fx.cli.demo_job import DemoReport
@@ -64,7 +65,7 @@ def command(
     if as_json:
         print_json(report.to_dict())
     else:
-        _print(report)
+        _print(ctx, report)
     if not report.ok:
         ctx.exit(1)
 
@@ -73,7 +74,7 @@ def _silent(text: str) -> None:
     pass
 
 
-def _print(report: DemoReport) -> None:
+def _print(ctx: click.Context, report: DemoReport) -> None:
     made = table("", ("frame", "voxels", "bit-identical", "cosine", "SQNR dB", "int8 ms", "fp32 ms"))
     for column in made.columns[1:]:
         column.justify = "right"
@@ -104,3 +105,4 @@ def _print(report: DemoReport) -> None:
         click.echo(f"FAILED: {failure}")
     files = ", ".join(f"{path} ({megabytes(size)})" for path, size in report.files.items())
     click.echo(f"saved {files} ({report.seconds:.1f} s)")
+    click.echo(next_line(ctx, "inspect", next(iter(report.files)), names=()))

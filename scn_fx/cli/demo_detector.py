@@ -25,6 +25,7 @@ from scn_fx.detection.scenes import HELD_OUT_SEED, labelled_frame
 from scn_fx.lidar import CENTERPOINT_GRID, VoxelGrid
 from scn_fx.lidar.boxes import MIN_POINTS, Boxes
 from scn_fx.lidar.raycast import SceneArrays
+from scn_fx.quant.checkpoint_files import file_sha256
 
 __all__ = ["Detections", "DetectorScenes", "find", "scenes", "shipped"]
 
@@ -72,6 +73,12 @@ class Detections:
 def shipped() -> Detector | None:
     """The trained detector, if this copy of scn-fx has one."""
     return trained_detector() if SHIPPED.is_file() else None
+
+
+def origin() -> dict[str, Any]:
+    """What the metadata of a graph of its encoder say: model and file of weights."""
+    weights = {"file": SHIPPED.name, "sha256": file_sha256(SHIPPED)}
+    return {"model": "scn_fx.detection:trained_detector", "checkpoint": weights}
 
 
 def scenes() -> DetectorScenes:

@@ -142,10 +142,12 @@ def run_demo(settings: DemoSettings, say: Callable[[str], None]) -> DemoReport:
             model = demo_model(0, (features.float(), indices), **options)
     with clock.stage("capture", "capturing the model") as facts, quiet():
         from scn_fx.capture import capture
-        from scn_fx.graph import layers
+        from scn_fx.graph import layers, set_metadata
 
         grid = None if settings.small else CENTERPOINT_GRID
         graph = capture(model, model.arguments(features.float(), indices), grid=grid)
+        known = {"model": "scn_fx.zoo:demo_model"} if detector is None else demo_detector.origin()
+        set_metadata(graph, **known)
         specs = [layer.spec for layer in layers(graph)]
         convolutions, additions = (sum(getattr(s, what) for s in specs) for what in ("weighted", "adds"))
         facts += [f"{convolutions} convolutions", f"{additions} residual Adds, fused"]

@@ -28,13 +28,15 @@ from scn_fx.quant.calibration_options import (
 )
 from scn_fx.quant.console import one_line, output_width
 from scn_fx.quant.layer_table import layer_table
-from scn_fx.quant.next_command import next_line
+from scn_fx.quant.next_command import from_settings, next_line
+from scn_fx.quant.settings_option import settings_option
 
 __all__ = ["command"]
 
 
 @click.command(context_settings={"show_default": True})
 @click.argument("file", type=FILE)
+@settings_option("retrofit")
 @frames_option
 @grid_option
 @format_option
@@ -116,4 +118,5 @@ def command(
         f"{f' ({report.replaced} replaced)' if report.replaced else ''}, saved as {output} "
         f"({megabytes(file_size(output))})"
     )
-    click.echo(next_line(ctx, "run", output, names=("frames", "point_format", "grid")))
+    words = () if from_settings(ctx, "output") else (output,)
+    click.echo(next_line(ctx, "run", *words, names=("frames", "point_format", "grid")))

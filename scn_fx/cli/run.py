@@ -24,8 +24,8 @@ from scn_fx.cli.picture import check_picture, picture_option
 from scn_fx.lidar import VoxelGrid
 from scn_fx.quant.calibration_options import format_option
 from scn_fx.quant.console import one_line
-from scn_fx.quant.next_command import given
-from scn_fx.quant.settings_option import onnx_of_settings, settings_option
+from scn_fx.quant.next_command import given, next_line
+from scn_fx.quant.settings_option import file_or_onnx, settings_option
 
 if TYPE_CHECKING:
     from scn_fx.runtime import Engine
@@ -80,11 +80,7 @@ def command(
     from scn_fx.runtime import Engine
     from scn_fx.runtime.comparison import output_list
 
-    file = file or onnx_of_settings(ctx)
-    if file is None:
-        raise click.UsageError(
-            "Missing argument 'FILE': name the ONNX file, or --settings that name it as onnx."
-        )
+    named, file = file, file_or_onnx(ctx, file)
     if output is not None and output.suffix not in (".npz", ".tensor"):
         raise ArgumentError(f"--output must end in .npz or .tensor, got {str(output)!r}.")
     if output is not None:
@@ -139,6 +135,10 @@ def command(
     print_table(made)
     for path in files:
         click.echo(f"saved {path} ({megabytes(file_size(path))})")
+    if features is None:  # of arrays alone a page cannot be made
+        words: list[object] = [] if named is None else [named]
+        words += [] if points is None else ["--frames", points]
+        click.echo(next_line(ctx, "report", *words, names=("frames", "point_format", "grid")))
 
 
 def _draw(path: Path, engine: Engine, title: str, result: Any, grid: VoxelGrid | None) -> Path:

@@ -2,9 +2,9 @@
 """The operators of the export dialect: one for each node type of files, with all of the node's attributes.
 
 The view of a graph is made of these, and both exporters write them by one loop each. They are registered
-with torch in a namespace of their own, under the names of the operators that become them, because torch calls
-the values between nodes after them. They take sites and kernel maps as well, which no file holds and from
-which a result has its number of rows; they compute shapes and no values.
+with torch in a namespace of their own, under the names of the operators that become them. They take sites and
+kernel maps as well, which no file holds and from which a result has its number of rows; they compute shapes
+and no values.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ from scn_fx.operators.onnx_form import OnnxForm, half_result
 from scn_fx.operators.spec import Kind, OperatorSpec
 from scn_fx.operators.table import onnx_forms
 
-__all__ = ["DOMAIN", "DOMAIN_VERSION", "NAMESPACE", "OPSET", "DialectOperator", "dialect_operators"]
+__all__ = [
+    "DOMAIN",
+    "DOMAIN_VERSION",
+    "NAMESPACE",
+    "OPSET",
+    "DialectOperator",
+    "dialect_operators",
+    "edge_name",
+]
 
 DOMAIN = "scn_fx"
 DOMAIN_VERSION = 1
@@ -102,6 +110,15 @@ class DialectOperator:
         _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
         _library.impl(self.spec.name, self.result, "CompositeExplicitAutograd")
         torch.library.register_fake(f"{NAMESPACE}::{self.spec.name}", self.result, lib=_library)
+
+
+def edge_name(node: str) -> str:
+    """The name of a node's result in files, so that graphs can be read along their edges.
+
+    The suffix keeps it apart from the graph's input, outputs and parameters; of names without it TorchScript
+    takes none that is a number, and drops a number at the end.
+    """
+    return f"{node}.out"
 
 
 @cache

@@ -18,14 +18,23 @@ from scn_fx.operators.dialects import LIBSPCONV, check_dialect
 if TYPE_CHECKING:
     from torch import fx
 
-__all__ = ["metadata_entries", "write_metadata"]
+__all__ = ["DOC", "metadata_entries", "write_metadata"]
+
+DOC = (
+    "A sparse convolution network for LiDAR, written by scn-fx. Its input holds the features of the occupied "
+    "voxels, float16 or float32 [voxels, channels]. Their indices, int32 [voxels, 1 + dimensions] with the "
+    "sample first, are passed to the engine beside the file's input; nodes find neighbours by them. Nodes "
+    "are called as the modules of the model, and edges as the nodes that make them."
+)
+"""What files say of themselves: viewers of ONNX show it."""
 
 
 def metadata_entries(meta: Mapping[str, Any], dialect: str) -> dict[str, str]:
     """The ``metadata_props`` of a file, from the "scn_fx" metadata of the captured graph.
 
     Keys: scn_fx.version, scn_fx.dialect, scn_fx.axes ("zyx" or "xyz"); scn_fx.ndim ("1" or "2") for a network
-    of fewer than three dimensions; for a calibrated graph,
+    of fewer than three dimensions; where it is known, scn_fx.model (a name or import path),
+    scn_fx.checkpoint (the file's name) and scn_fx.checkpoint.sha256; for a calibrated graph,
     scn_fx.calibration.method and scn_fx.calibration.frames; for a graph that knows its voxel grid, those of
     `scn_fx.lidar.VoxelGrid.to_text`.
     """
@@ -33,6 +42,12 @@ def metadata_entries(meta: Mapping[str, Any], dialect: str) -> dict[str, str]:
     ndim = int(meta.get("ndim", 3))
     if ndim != 3:
         entries["scn_fx.ndim"] = str(ndim)
+    if meta.get("model"):
+        entries["scn_fx.model"] = str(meta["model"])
+    checkpoint = meta.get("checkpoint")
+    if checkpoint:
+        entries["scn_fx.checkpoint"] = str(checkpoint["file"])
+        entries["scn_fx.checkpoint.sha256"] = str(checkpoint["sha256"])
     calibration = meta.get("calibration")
     if calibration:
         entries["scn_fx.calibration.method"] = str(calibration["method"])
@@ -44,7 +59,7 @@ def metadata_entries(meta: Mapping[str, Any], dialect: str) -> dict[str, str]:
 
 
 def write_metadata(path: str | Path, graph: fx.GraphModule, dialect: str = LIBSPCONV) -> None:
-    """Add the metadata of `graph` to the ONNX file at `path` that was exported from it, in place.
+    """Add the metadata of `graph` and `DOC` to the ONNX file at `path` that was exported from it, in place.
 
     `dialect` is the one that it was exported in.
 
@@ -71,7 +86,7 @@ def write_metadata(path: str | Path, graph: fx.GraphModule, dialect: str = LIBSP
             f"{path} says {wrong[0]} = {there[wrong[0]]!r} already, this graph {entries[wrong[0]]!r}. Name "
             "the file that was exported from this graph."
         )
-    addition = onnx.ModelProto()
+    addition = onnx.ModelProto(doc_string=DOC)
     for key, value in entries.items():
         if key not in there:
             addition.metadata_props.add(key=key, value=value)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from scn_fx.errors import ExportError
-from scn_fx.onnx.dialect import DOMAIN, NAMESPACE, OPSET, DialectOperator, dialect_operators
+from scn_fx.onnx.dialect import DOMAIN, NAMESPACE, OPSET, DialectOperator, dialect_operators, edge_name
 from scn_fx.operators.dialects import SCN_FX
 from scn_fx.operators.spec import OperatorSpec
 from scn_fx.operators.table import OPERATORS
@@ -58,12 +58,15 @@ def _emit(g: Context, operator: DialectOperator, inputs: list[Value], keywords: 
     return g.op(f"{DOMAIN}::{operator.form.op_type}", *inputs, **typed)
 
 
-def _typed(g: Context, value: Value, of_sites: bool) -> Value:
+def _typed(g: Context, value: Value, of_sites: bool, edge: str) -> Value:
     """Give `value` the traced type: torch cannot infer one for operators of a foreign domain.
 
-    `of_sites`: axis 0 counts sites, whose number is not fixed.
+    `of_sites`: axis 0 counts sites, whose number is not fixed. `edge` is its name: the exporter takes that of
+    the traced value.
     """
-    traced = g.original_node.output().type()
+    output = g.original_node.output()
+    output.setDebugName(edge)
+    traced = output.type()
     sizes = list(traced.varyingSizes())
     value.setType(traced.with_sizes([None, *sizes[1:]]) if of_sites and len(sizes) == 2 else traced)
     return value
@@ -72,7 +75,8 @@ def _typed(g: Context, value: Value, of_sites: bool) -> Value:
 def _node(operator: DialectOperator) -> Callable[..., Value]:
     def symbolic(g: Context, *values: Value) -> Value:
         operands, keywords = _arguments(operator, values)
-        return _typed(g, _emit(g, operator, operator.written(operands), keywords), operator.of_sites)
+        made = _emit(g, operator, operator.written(operands), keywords)
+        return _typed(g, made, operator.of_sites, edge_name(keywords["name"]))
 
     return symbolic
 

@@ -11,8 +11,8 @@ import torch
 from onnxscript import evaluator, values
 
 from scn_fx.errors import ExportError
-from scn_fx.onnx.dialect import DOMAIN, DOMAIN_VERSION, DialectOperator, dialect_operators
-from scn_fx.onnx.metadata import metadata_entries
+from scn_fx.onnx.dialect import DOMAIN, DOMAIN_VERSION, DialectOperator, dialect_operators, edge_name
+from scn_fx.onnx.metadata import DOC, metadata_entries
 from scn_fx.operators.dialects import SCN_FX
 from scn_fx.operators.maps import INPUT_SITES
 from scn_fx.operators.onnx_form import Attributes
@@ -48,6 +48,24 @@ class _NamedNode(ir.Node):
         return {}  # a fresh one: what the exporter writes into it is dropped
 
 
+class _NamedValue(ir.Value):
+    """A value that keeps its node's name while the exporter renames it after its torch.fx value.
+
+    That happens once the translation has returned, before the node joins its graph; whoever names it later,
+    as the exporter does with outputs, is heard.
+    """
+
+    @property  # type: ignore[override]
+    def name(self) -> str | None:
+        return super().name
+
+    @name.setter
+    def name(self, value: str | None) -> None:
+        producer = self.producer()
+        if super().name is None or producer is None or producer.graph is not None:
+            ir.Value.name.fset(self, value)  # type: ignore[attr-defined]
+
+
 def _recorder_nodes() -> list[ir.Node] | None:
     """The node list of the exporter's recorder, or None where a release of torch hides it."""
     found = getattr(evaluator.default(), "nodes", None)
@@ -67,6 +85,7 @@ def _emit(name: str, op_type: str, inputs: Sequence[Operand], attributes: Attrib
         [ir.convenience.convert_attribute(key, value) for key, value in attributes.items()],
         version=DOMAIN_VERSION,
         name=name,
+        outputs=[_NamedValue(name=edge_name(name))],
     )
     node.module_path = name
     nodes.append(node)
@@ -123,6 +142,7 @@ def translation_table(meta: Mapping[str, Any], dialect: str) -> dict[Callable[..
             for key in [key for key in graph.metadata_props if key.startswith("pkg.torch.")]:
                 del graph.metadata_props[key]  # the signature of the whole program: longer than the graph
             graph.metadata_props.update(entries)
+            graph.doc_string = DOC
         return _nothing()
 
     table: dict[Callable[..., Any], Callable[..., Any]] = {

@@ -16,6 +16,7 @@ import torch
 from torch.fx import GraphModule
 
 from scn_fx.errors import CalibrationError, CalibrationWarning, ScnError
+from scn_fx.files.atomic import check_writable
 from scn_fx.graph import fingerprint
 from scn_fx.peers import Peers
 from scn_fx.quant import OUTLIERS
@@ -132,6 +133,7 @@ def calibrate(
             frames, unknown method or precision, another process that has failed, a state that does not fit.
             The graph is unchanged after any error.
         NonFiniteError: NaN or infinity in the features or behind any layer; names frame and layer.
+        WriteError: the cache cannot be written, asked before the first frame.
     """
     began = time.perf_counter()
     _check_options(graph, frames, num_bins, outliers, cache, resume)
@@ -251,10 +253,8 @@ def _check_options(
         )
     if resume and cache is None:
         raise CalibrationError("resume=True goes on from a cache: name it with cache=.")
-    if cache is not None and not Path(cache).absolute().parent.is_dir():
-        raise CalibrationError(f"The cache {cache} cannot be written: its folder does not exist.")
-    if cache is not None and Path(cache).is_dir():
-        raise CalibrationError(f"The cache {cache} cannot be written: it is a folder. Name a file in it.")
+    if cache is not None:
+        check_writable(Path(cache))
     if not isinstance(frames, Iterable) and not hasattr(frames, "__getitem__"):  # as a data set has
         raise CalibrationError(
             "frames must be an iterable of (features, indices), such as a list or a generator, got "

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import shlex
+import sys
+from pathlib import Path
+from shutil import which
 
 import click
 from click.core import ParameterSource
@@ -39,7 +42,14 @@ def next_line(
     for option in ctx.command.params:
         if isinstance(option, click.Option) and option.name in names and given(ctx, option.name):
             parts += _spelled(option, ctx.params[option.name])
-    return f"next: scn-fx {shlex.join(parts)}"
+    return f"next: {_program()} {shlex.join(parts)}"
+
+
+def _program() -> str:
+    """As the user has called scn-fx, where it is not on PATH (`make demo` runs .venv/bin/scn-fx)."""
+    name = "scn-fx"
+    called = Path(sys.argv[0])
+    return shlex.quote(str(called)) if called.name == name and which(name) is None else name
 
 
 def _spelled(option: click.Option, value: object) -> list[str]:

@@ -19,7 +19,7 @@ from scn_fx.errors import ArgumentError
 from scn_fx.files.settings_files import read_mapping
 from scn_fx.importing import is_import_path
 
-__all__ = ["COMMANDS", "SHARED", "onnx_of_settings", "settings_option", "settings_path"]
+__all__ = ["COMMANDS", "SHARED", "file_or_onnx", "onnx_of_settings", "settings_option", "settings_path"]
 
 SHARED = (
     *("model", "checkpoint", "checkpoint-prefix", "checkpoint-layout", "model-output", "native"),
@@ -27,10 +27,10 @@ SHARED = (
 )
 """What may stand at the top of a file. `cache` and `onnx` are files that one command writes, others read."""
 
-COMMANDS = ("calibrate", "sensitivity", "export", "quantize", "run", "compare")
-"""The commands that read such a file."""
+COMMANDS = ("calibrate", "sensitivity", "export", "retrofit", "quantize", "run", "compare", "report")
+"""The commands that read such a file; `demo` and `bench` have networks of their own."""
 
-_WRITES = {"calibrate": "cache", "export": "onnx", "quantize": "onnx"}
+_WRITES = {"calibrate": "cache", "export": "onnx", "retrofit": "onnx", "quantize": "onnx"}
 """What `--output` of a command is called at the top of a file."""
 _KEY = "scn_fx.settings"
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -73,6 +73,16 @@ def onnx_of_settings(ctx: click.Context) -> Path | None:
     if found is None or "onnx" not in found[1]:
         return None
     return Path(_beside(found[0], str(found[1]["onnx"])))
+
+
+def file_or_onnx(ctx: click.Context, file: Path | None) -> Path:
+    """The argument FILE of a command, or else what the settings name as `onnx`; UsageError without either."""
+    found = file or onnx_of_settings(ctx)
+    if found is None:
+        raise click.UsageError(
+            "Missing argument 'FILE': name the ONNX file, or --settings that name it as onnx.", ctx
+        )
+    return found
 
 
 def _checked(content: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 
 from scn_fx.cli import demo, demo_job
 from scn_fx.cli.demo_job import DemoReport, FrameResult
+from scn_fx.files.onnx_models import read_model
 from scn_fx.runtime import compare_arrays
 from tests.cli.conftest import invoke, invoke_json
 
@@ -28,6 +29,8 @@ def test_the_small_demo_proves_its_result(tmp_path: Path) -> None:
     assert set(names) == {"scn.onnx", "scn.calibration.json", "bev.png"} and all(names.values())
     assert (tmp_path / "out" / "bev.png").read_bytes().startswith(b"\x89PNG")
     assert len(list((tmp_path / "out").iterdir())) == 3, "nothing is left over"
+    metadata = read_model(tmp_path / "out" / "scn.onnx")["metadata"]
+    assert metadata["scn_fx.model"] == "scn_fx.zoo:demo_model"
 
 
 def report(**changes: Any) -> DemoReport:
@@ -45,9 +48,10 @@ def run_with(monkeypatch: pytest.MonkeyPatch, made: DemoReport, code: int = 0) -
     return str(invoke("demo", code=code).output)
 
 
-def test_the_last_line_names_files_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_lines_name_files_time_and_the_next_command(monkeypatch: pytest.MonkeyPatch) -> None:
     text = run_with(monkeypatch, report())
-    assert text.rstrip().splitlines()[-1] == "saved out/scn.onnx (5.3 MB) (12.3 s)"
+    saved = "saved out/scn.onnx (5.3 MB) (12.3 s)"
+    assert text.rstrip().splitlines()[-2:] == [saved, "next: scn-fx inspect out/scn.onnx"]
     assert "yes, 40 of 40" in text and "80,601" in text and "FAILED" not in text
 
 

@@ -34,6 +34,15 @@ def test_commands_that_read_frames_several_times(tmp_path: Path) -> None:
     assert found["frames"] == 4 and found["choice"]["frames"] == 4
 
 
+@pytest.mark.parametrize("name", ["pairs", "generator"])
+def test_report(files: Files, tmp_path: Path, name: str) -> None:
+    own = f"tests.lidar.given:{name}"
+    page = tmp_path / "page.html"
+    arguments = ("--limit", 2, "--no-sensitivity", "--repeat", 1, "-o", page)
+    invoke("report", files["int8"], "--frames", own, *arguments)
+    assert f"{own}, frame 1" in page.read_text(encoding="utf-8")
+
+
 def test_retrofit(files: Files, tmp_path: Path) -> None:
     arguments = ("--frames", "tests.lidar.given:generator", "-o", tmp_path / "x.onnx", "--quiet")
     auto = ("--precision", "auto", "--budget", "sqnr>=10")

@@ -65,6 +65,34 @@ def test_model_and_files_are_named_once(folder: Path, kind: str) -> None:
     assert invoke_json("sensitivity", "--settings", path, "--quiet")["frames"] == 2
 
 
+def test_retrofit_writes_the_file_that_run_and_report_read(folder: Path, files: Files) -> None:
+    path = folder / "scn.toml"
+    path.write_text(
+        'onnx = "made/scn.onnx"\nframes = "frames"\n[retrofit]\nmethod = "max"\n'
+        '[report]\noutput = "made/page.html"\nrepeat = 1\nsensitivity = false\n',
+        encoding="utf-8",
+    )
+    text = invoke("retrofit", files["float"], "--settings", path, "--quiet").output
+    assert "method max" in text and text.rstrip().endswith(f"next: scn-fx run --settings {path}")
+    text = invoke("run", "--settings", path).output
+    assert text.rstrip().endswith(f"next: scn-fx report --settings {path}")
+    assert f"saved {folder / 'made' / 'page.html'}" in invoke("report", "--settings", path).output
+    assert "Missing argument 'FILE'" in invoke("report", code=2).output
+
+
+def test_the_next_command_is_called_as_this_one(
+    files: Files, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`make demo` runs a program that is not on PATH."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sys.argv", [".venv/bin/scn-fx"])
+    arguments = (files["int8"], "--frames", files["frames"])
+    words = " ".join(map(str, arguments))
+    assert f"next: .venv/bin/scn-fx report {words}\n" in invoke("run", *arguments).output
+    (tmp_path / "scn-fx").touch(0o755)
+    assert f"next: scn-fx report {words}\n" in invoke("run", *arguments).output
+
+
 def test_the_command_line_goes_first(folder: Path) -> None:
     settings = ("--settings", folder / "scn.toml")
     found = invoke_json(

@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 import torch
 
 import scn_fx
+from scn_fx.exporting import export_onnx
+from scn_fx.files.onnx_models import read_model as read_file_model
 from scn_fx.graph import layers
 from tests.onnx import graphs
 from tests.onnx.conftest import EXPORTERS, GRAPHS, Exports, write
 from tests.onnx.reader import read_model
+from tests.quant.graphs import GraphBuilder, residual
 
 OP_TYPES = {"SparseConvolution", "Add", "Relu", "ScatterDense", "Reshape", "Transpose"}
 CONVOLUTION = {
@@ -60,6 +65,29 @@ def test_names_and_wiring_are_those_of_the_graph(exports: Exports, name: str, ex
         if layer.kind == "add" and layer.activation == "ReLU":
             expected.append(layer.activation_name)
     assert [node.name for node in exports.read(name, exporter).nodes] == expected
+
+
+@every
+@both
+def test_edges_are_called_as_the_nodes_that_make_them(exports: Exports, name: str, exporter: str) -> None:
+    graph = exports.read(name, exporter).proto.graph
+    results = {value.name for value in graph.output}
+    for node in graph.node:
+        assert list(node.output) == [f"{node.name}.out"] or set(node.output) <= results
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_nodes_may_have_the_names_of_inputs_and_numbers(tmp_path: Path, exporter: str) -> None:
+    """nn.Sequential as a model calls its layers so."""
+    build = GraphBuilder()
+    x = build.features
+    for name, width in (("features", 3), ("0", 4), ("1", 4), ("0.1", 4), ("output", 4), ("add_default", 4)):
+        x = build.conv(x, name, (width, 4))
+    export_onnx(build.finish(build.dense(x)), tmp_path / "a.onnx", exporter)
+    model = onnx.load(tmp_path / "a.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    names = ["features", "0", "1", "0.1", "output", "add_default"]
+    assert [node.output[0] for node in model.graph.node] == [*(f"{n}.out" for n in names), "output"]
 
 
 @both
@@ -186,6 +214,19 @@ def test_export_of_the_encoder_is_quick_and_small(exports: Exports, name: str, e
     assert exports.seconds[name, exporter] < 20
     weights = sum(len(data) for node in model.nodes for _, data in node.tensors)
     assert exports.path(name, exporter).stat().st_size < weights + 100_000
+
+
+def test_files_say_what_they_are_of_and_how_they_are_run(tmp_path: Path) -> None:
+    graph = residual()
+    graph.meta["scn_fx"] |= {"model": "my.models:encoder", "checkpoint": {"file": "a.pth", "sha256": "ab12"}}
+    for exporter in EXPORTERS:
+        export_onnx(graph, tmp_path / "a.onnx", exporter)
+        model = onnx.load(tmp_path / "a.onnx")
+        assert "indices, int32 [voxels" in (model.doc_string or model.graph.doc_string)
+        found = read_file_model(tmp_path / "a.onnx")["metadata"]
+        assert found["scn_fx.model"] == "my.models:encoder"
+        assert (found["scn_fx.checkpoint"], found["scn_fx.checkpoint.sha256"]) == ("a.pth", "ab12")
+        assert scn_fx.Engine(tmp_path / "a.onnx").ndim == 3
 
 
 def test_metadata_of_the_dynamo_exporter(exports: Exports) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import quant
-from scn_fx.errors import CalibrationError, NonFiniteError, OverflowedError, SiteError
+from scn_fx.errors import CalibrationError, NonFiniteError, OverflowedError, SiteError, WriteError
 from scn_fx.graph import layers
 from scn_fx.quant import progress
 from scn_fx.quant.interpreter import FloatInterpreter
@@ -333,13 +333,19 @@ def test_a_percentile_in_the_first_bin_is_an_error() -> None:
         ({"percentile": None}, "percentile must be a number"),
         ({"num_bins": 100}, "num_bins must be a whole number, at least 256"),
         ({"num_bins": 512.5}, r"num_bins must be a whole number.* got 512\.5"),
-        ({"cache": "/"}, "cannot be written: it is a folder"),
         ({"precision": "int4"}, "Unknown precision 'int4'"),
-        ({"cache": "/nowhere/c.json"}, "cannot be written: its folder does not exist"),
     ],
 )
 def test_options_that_do_not_exist(options: dict[str, object], match: str) -> None:
     fails(CalibrationError, match, residual(), FRAMES, **options)
+
+
+@pytest.mark.parametrize(
+    ("cache", "match"),
+    [("/", "it is a folder. Name a file in it"), ("/nowhere/c.json", "its folder /nowhere does not exist")],
+)
+def test_a_cache_that_cannot_be_written_is_an_error_before_the_first_frame(cache: str, match: str) -> None:
+    fails(WriteError, f"cannot be written: {match}", residual(), iter(["never read"]), cache=cache)
 
 
 def test_a_graph_without_layers() -> None:

@@ -16,7 +16,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.cpp_programs import ROOT, find_cmake
+from tests import instrumented
+from tests.cpp_programs import ROOT
 from tests.fuzz.seeds import CORPUS, TARGETS
 from tests.sanitizers import compute
 
@@ -32,38 +33,9 @@ OPTIONS = {
 }
 
 
-def _nanobind() -> str:
-    """Where nanobind's CMake files are; it is a requirement of the build, not of the package."""
-    command = [sys.executable, "-m", "nanobind", "--cmake_dir"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"The module needs nanobind: {sys.executable} -m pip install nanobind")
-    return done.stdout.strip()
-
-
 def build(name: str) -> Path:
-    """Build with the sanitizer; the folder is kept, so that the next run builds what changed."""
-    folder = ROOT / "build" / name
-    python = name != "tsan"
-    options = [
-        "-DCMAKE_BUILD_TYPE=Release",
-        f"-DSCN_FX_SANITIZE={SANITIZERS[name]}",
-        "-DSCN_FX_CUDA=off",
-        "-DSCN_FX_CHECKS=ON",
-        "-DSCN_FX_EXAMPLES=ON",
-        f"-DSCN_FX_PYTHON={'ON' if python else 'OFF'}",
-        f"-DPython_EXECUTABLE={sys.executable}",
-    ]
-    if python:
-        options.append(f"-Dnanobind_DIR={_nanobind()}")
-    for command in (
-        [find_cmake(), "-S", str(ROOT), "-B", str(folder), *options],
-        [find_cmake(), "--build", str(folder), "--parallel", str(os.cpu_count())],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(f"{done.stdout}\n{done.stderr}")
-    return folder
+    """Build with the sanitizer, without the module for TSan."""
+    return instrumented.build(name, f"-DSCN_FX_SANITIZE={SANITIZERS[name]}", python=name != "tsan")
 
 
 def _library(name: str) -> str:
@@ -76,14 +48,11 @@ def _library(name: str) -> str:
 
 def run_python(name: str, folder: Path, arguments: list[str]) -> int:
     """The tests in Python, with the instrumented module in every process that they start."""
-    (core,) = folder.glob("_core*.so")
     preload = [_library("libasan.so"), _library("libstdc++.so")] if name == "asan" else []
     environment = {
         **os.environ,
         **OPTIONS,
-        "SCN_FX_CORE": str(core),
-        "SCN_FX_CPP_BUILD": str(folder),
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "sanitizers" / "site"), str(ROOT)]),
+        **instrumented.environment(folder),
         "SCN_FX_EXAMPLES": "10",
         # the example is built by itself, on the instrumented library
         "CXXFLAGS": f"-fsanitize={SANITIZERS[name]}",

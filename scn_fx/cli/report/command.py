@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 
 from scn_fx.cli.options import FILE, device_option, grid_option, limit_option, threads_option
 from scn_fx.cli.output import check_output, file_size, json_option, megabytes, print_json, working
 from scn_fx.errors import ArgumentError, MissingPackageError, ScnError
 from scn_fx.lidar import VoxelGrid
 from scn_fx.quant.calibration_options import format_option, quiet_option
+from scn_fx.quant.settings_option import file_or_onnx, settings_option
 
 if TYPE_CHECKING:
     from scn_fx.cli.picture import Extent, Panel
@@ -26,9 +28,12 @@ __all__ = ["command"]
 
 
 @click.command(context_settings={"show_default": True})
-@click.argument("file", type=FILE)
+@click.argument("file", type=FILE, required=False)
+@settings_option("report")
 @click.option(
-    "--frames", type=FILE, help="Frame file or folder, as for calibrate; default: the synthetic one."
+    "--frames",
+    type=FILE,
+    help="Frames, as for calibrate: files or package.module:callable; default: synthetic.",
 )
 @grid_option
 @format_option
@@ -47,8 +52,10 @@ __all__ = ["command"]
 @click.option("--repeat", default=5, type=click.IntRange(1), help="Timed runs, after one to warm up.")
 @quiet_option
 @json_option
+@click.pass_context
 def command(
-    file: Path,
+    ctx: click.Context,
+    file: Path | None,
     frames: Path | None,
     grid: VoxelGrid | None,
     point_format: str | None,
@@ -71,6 +78,7 @@ def command(
     of the output in float32 and in the file's precisions. The reference is the same file in float32. The page
     holds everything itself: no script, nothing to fetch.
     """
+    file = file_or_onnx(ctx, file)
     check_output(output)
     if find_spec("matplotlib") is None:
         raise MissingPackageError.of("matplotlib", "plot", "scn-fx report")
@@ -136,9 +144,14 @@ def _frames(
         frame = synthetic_frame(engine.network_grid)
         return [(frame.features, frame.indices)], (frame.name,)
     from scn_fx.quant.frame_files import FrameFiles
+    from scn_fx.quant.frame_source import find_frames
 
-    found = FrameFiles.find(path, point_format=point_format, limit=limit)
-    return found.for_network(engine.network_grid, grid), tuple(each[0].name for each in found.files)
+    found = find_frames(path, point_format=point_format, limit=limit)
+    chosen = found.for_network(engine.network_grid, grid)
+    if isinstance(found, FrameFiles):
+        return chosen, tuple(each[0].name for each in found.files)
+    frames = [tuple(np.asarray(array) for array in frame[:2]) for frame in chosen]
+    return frames, tuple(f"{path}, frame {number}" for number in range(len(frames)))
 
 
 def _detector(name: str, grid: VoxelGrid | None) -> Detector:
