@@ -101,25 +101,37 @@ formulas: dict[str, Compute] = {
 }
 
 
+def _of_result(call: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Gradient:
+    """A gradient that needs the result, in float32: of float16, torch's CUDA kernels round each step."""
+    return lambda grad, output, before, parameter: call(grad.float(), output.float()).to(grad.dtype)
+
+
 def _of_argument(call: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Gradient:
-    """A gradient that needs the argument: two of them may have one result."""
-    return lambda grad, output, before, parameter: call(grad, before().to(grad.dtype))
+    """One that needs the argument: two of them may have one result. In float32 as well."""
+    return lambda grad, output, before, parameter: call(grad.float(), before().float()).to(grad.dtype)
+
+
+def _leaky_gradient(grad: torch.Tensor, output: torch.Tensor, before: Before, slope: float) -> torch.Tensor:
+    """The result has the sign of its argument unless the slope is negative."""
+    at = output if slope > 0 else before()
+    return _aten().leaky_relu_backward(grad.float(), at.float(), slope, False).to(grad.dtype)
 
 
 gradients: dict[str, Gradient] = {
     "None": lambda grad, output, before, parameter: grad,
     # Zero where the result is, as torch has it; NaN passes.
-    "ReLU": lambda grad, output, before, parameter: _aten().threshold_backward(grad, output, 0),
-    # The result has the sign of its argument unless the slope is negative.
-    "LeakyReLU": lambda grad, output, before, slope: _aten().leaky_relu_backward(
-        grad, output if slope > 0 else before(), slope, False
+    "ReLU": lambda grad, output, before, parameter: _aten().threshold_backward(
+        grad, output.to(grad.dtype), 0
     ),
+    "LeakyReLU": _leaky_gradient,
     "SiLU": _of_argument(lambda grad, x: _aten().silu_backward(grad, x)),
-    "Sigmoid": lambda grad, output, before, parameter: _aten().sigmoid_backward(grad, output),
-    "Tanh": lambda grad, output, before, parameter: _aten().tanh_backward(grad, output),
+    "Sigmoid": _of_result(lambda grad, output: _aten().sigmoid_backward(grad, output)),
+    "Tanh": _of_result(lambda grad, output: _aten().tanh_backward(grad, output)),
     "GELU": _of_argument(lambda grad, x: _aten().gelu_backward(grad, x)),
     "GELUTanh": _of_argument(lambda grad, x: _aten().gelu_backward(grad, x, approximate="tanh")),
-    "ReLU6": lambda grad, output, before, parameter: _aten().hardtanh_backward(grad, output, 0.0, 6.0),
+    "ReLU6": lambda grad, output, before, parameter: _aten().hardtanh_backward(
+        grad, output.to(grad.dtype), 0.0, 6.0
+    ),
     "Hardswish": _of_argument(lambda grad, x: _aten().hardswish_backward(grad, x)),
     "Hardsigmoid": _of_argument(lambda grad, x: _aten().hardsigmoid_backward(grad, x)),
 }

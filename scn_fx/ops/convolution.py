@@ -170,7 +170,7 @@ def _backward(
             return convolution(features, weight, bias, kernel_map, **sums)
 
     activation = given["activation"], given["activation_parameter"]
-    grad = before_activation(grad, output, before, *activation).float()
+    grad = before_activation(grad.float(), output, before, *activation)
     rows, channels = features.shape
     x = as_used(features, precision, given["input_dynamic_range"])
     w = weight_as_used(
