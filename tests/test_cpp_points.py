@@ -22,12 +22,10 @@ GRID = VoxelGrid((-6.4, -3.2, -2.0, 6.4, 3.2, 1.2), (0.2, 0.1, 0.4))
 SHAPE = GRID.spatial_shape
 
 
-def _network(channels: int = 4, dense: bool = True, precision: str = "int8") -> bytes:
+def _network(channels: int = 4, dense: bool = True, recorded: bool = False) -> bytes:
     rng = np.random.default_rng(1)
     weight = rng.normal(0, 0.2, (16, 3, 3, 3, channels)).astype(np.float16)
-    ranges: dict[str, Any] = {"precision": precision}
-    if precision == "int8":
-        ranges |= {"input_range": 6.0, "weight_ranges": [0.6] * 16}
+    ranges: dict[str, Any] = {"precision": "int8", "input_range": 6.0, "weight_ranges": [0.6] * 16}
     half = {"input_shape": SHAPE, "output_shape": tuple((n + 1) // 2 for n in SHAPE)}
     pieces = [
         convolution("first", "features", "x", weight, **half, stride=(2, 2, 2), padding=(1, 1, 1), **ranges)
@@ -37,7 +35,8 @@ def _network(channels: int = 4, dense: bool = True, precision: str = "int8") -> 
         shape = {"input_spatial_shape": (z, y, x), "output_shape": (1, 16, z, y, x)}
         pieces.append(node("ScatterDense", "dense", ["x"], "d", format="zyx", **shape))
         pieces.append(node("Reshape", "map", ["d"], "map", dims=(1, 16 * z, y, x)))
-    return build_onnx(*pieces, outputs=["map" if dense else "x"])
+    metadata = GRID.to_text() if recorded else None
+    return build_onnx(*pieces, outputs=["map" if dense else "x"], metadata=metadata)
 
 
 def _points(columns: int, dtype: str) -> np.ndarray:
@@ -95,18 +94,19 @@ def test_the_map_is_that_of_python(
     )
 
 
-def test_means_are_rounded_once(program: Path, tmp_path: Path) -> None:
-    """A mean right above the middle of two float16 numbers; float32 would round it to the middle."""
-    points = np.zeros((2, 4), np.float32)
-    points[0, 3] = 1 + 2**-11
-    points[1, 3] = np.nextafter(points[0, 3], np.float32(2))
-    voxels = voxelize(points, GRID)
-    mean = points[:, 3].astype(np.float64).mean()
-    assert voxels.features[0, 3] == np.float16(mean) != np.float16(np.float32(mean))
+@pytest.mark.parametrize("plan", [False, True])
+def test_the_grid_may_be_the_one_that_the_file_records(program: Path, tmp_path: Path, plan: bool) -> None:
+    points = _points(4, "float32")
     points.tofile(tmp_path / "points.bin")
-    (tmp_path / "scn.onnx").write_bytes(_network(precision="fp16"))
-    assert _run(program, tmp_path).returncode == 0
-    assert_same_bits(np.load(tmp_path / "bev.npy"), scn_fx.Engine(tmp_path / "scn.onnx")(*voxels))
+    (tmp_path / "scn.onnx").write_bytes(_network(recorded=True))
+    if plan:
+        scn_fx.save_plan(tmp_path / "scn.onnx", tmp_path / "scn.plan")
+    model = "scn.plan" if plan else "scn.onnx"
+    done = _run(program, tmp_path, model=model, range="-", voxel="-")
+    assert done.returncode == 0, done.stderr
+    engine = scn_fx.Engine(tmp_path / model)
+    assert_same_bits(np.load(tmp_path / "bev.npy"), engine.run_points(points))
+    assert_same_bits(engine.run_points(points), engine(*voxelize(points, GRID)))
 
 
 @pytest.mark.parametrize(
@@ -125,8 +125,9 @@ def test_means_are_rounded_once(program: Path, tmp_path: Path) -> None:
         ({"format": "kitti"}, "FORMAT must be float32x4 to float32x6"),
         ({"range": "0,0,0,1,1"}, "RANGE must be 6 numbers with commas between them, got '0,0,0,1,1'."),
         ({"voxel": "0.1,0.1,x"}, "VOXEL must be 3 numbers"),
-        ({"voxel": "0.1,0.1,0"}, "must give a whole number of voxels along each axis"),
-        ({"voxel": "0.1,0.1,0.3"}, "must give a whole number of voxels along each axis"),
+        ({"voxel": "0.1,0.1,0"}, "a voxel edge > 0 and a whole number of voxels along"),
+        ({"voxel": "0.1,0.1,0.3"}, "a voxel edge > 0 and a whole number of voxels along"),
+        ({"range": "-", "voxel": "-"}, "grid"),
         ({"output": "bev.png"}, "'bev.png' must end in .npy or .tensor"),
         ({"output": "nowhere/bev.npy"}, "Cannot write 'nowhere/bev.npy'"),
     ],

@@ -5,9 +5,9 @@
 //   points_to_bev scn.plan points.bin float32x5 -54,-54,-5,54,54,3 0.075,0.075,0.2 bev.npy
 //
 // FORMAT: float32x4 to float32x6, or float16x4 to float16x6: a raw file of so many columns, x, y, z in metres
-// first. RANGE and VOXEL: the network's grid, x, y, z. Writes the first output, [batch, channels, y, x] in
-// float16, as .npy or .tensor; prints its shape and hash, and the times. Exits with 1 and a message if
-// anything is wrong.
+// first. RANGE and VOXEL: the network's grid, x, y, z; "-" for both: the one that the file records. Writes
+// the first output, [batch, channels, y, x] in float16, as .npy or .tensor; prints its shape and hash, and
+// the times. Exits with 1 and a message if anything is wrong.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -16,6 +16,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -23,7 +24,6 @@
 #include "files.h"
 #include "scn_fx/engine.h"
 #include "scn_fx/half.h"
-#include "voxels.h"
 
 namespace {
 
@@ -47,24 +47,23 @@ std::vector<double> numbers_of(const std::string& text, size_t count, const char
   return numbers;
 }
 
-example::Grid grid_of(const std::string& range, const std::string& voxel) {
+std::optional<scn::VoxelGrid> grid_of(const std::string& range, const std::string& voxel) {
+  if (range == "-" && voxel == "-") return {};
+  scn::VoxelGrid grid;
   const std::vector<double> corners = numbers_of(range, 6, "RANGE"), edges = numbers_of(voxel, 3, "VOXEL");
-  example::Grid grid{};
-  for (size_t axis = 0; axis < 3; ++axis) {
-    grid.lower[axis] = corners[axis];
-    grid.upper[axis] = corners[axis + 3];
-    grid.edge[axis] = edges[axis];
-    const double count = (grid.upper[axis] - grid.lower[axis]) / edges[axis];
-    if (!(edges[axis] > 0 && count >= 1 && count < 1e9 && std::fabs(count - std::round(count)) < 1e-3)) {
-      throw std::runtime_error("RANGE and VOXEL must give a whole number of voxels along each axis, got '" +
-                               range + "' and '" + voxel +
-                               "'. Pass the grid that the network was trained on.");
-    }
-  }
+  std::copy(corners.begin(), corners.end(), grid.point_range.begin());
+  std::copy(edges.begin(), edges.end(), grid.voxel_size.begin());
   return grid;
 }
 
-example::Points read_points(const std::string& path, const std::string& format) {
+/// Points of one scan: x, y, z in metres first.
+struct Points {
+  int64_t count = 0;
+  int32_t columns = 0;
+  std::vector<float> values;  // [count, columns]
+};
+
+Points read_points(const std::string& path, const std::string& format) {
   const bool half = format.compare(0, 8, "float16x") == 0;
   const int32_t columns = format.size() == 9 ? format[8] - '0' : 0;
   if ((!half && format.compare(0, 8, "float32x") != 0) || columns < 4 || columns > 6) {
@@ -78,7 +77,7 @@ example::Points read_points(const std::string& path, const std::string& format) 
                              format + ", got " + std::to_string(bytes.size()) +
                              ". The file is cut off, or has another format.");
   }
-  example::Points points{int64_t(bytes.size() / record), columns, {}};
+  Points points{int64_t(bytes.size() / record), columns, {}};
   points.values.resize(size_t(points.count * columns));
   for (size_t i = 0; i < points.values.size(); ++i) {
     uint16_t bits;
@@ -95,23 +94,30 @@ example::Points read_points(const std::string& path, const std::string& format) 
   return points;
 }
 
+/// The first columns of the points, those that the network reads.
+Points first_columns(const Points& points, int32_t columns) {
+  Points cut{points.count, columns, {}};
+  for (int64_t i = 0; i < points.count; ++i) {
+    const float* const point = points.values.data() + i * points.columns;
+    cut.values.insert(cut.values.end(), point, point + columns);
+  }
+  return cut;
+}
+
 /// What the engine makes of the points of one scan.
-std::vector<scn::Result> bev_of_points(scn::Engine& engine, const example::Points& points,
-                                       const example::Grid& grid) {
-  const example::Voxels voxels = example::voxels_of(points, grid, engine.input_channels());
-  scn::FrameView frame;
-  frame.features = voxels.features.data();
-  frame.half = true;
-  frame.sites = int64_t(voxels.sites.size());
-  frame.channels = engine.input_channels();
-  frame.indices = voxels.sites.data();
-  return engine.run(frame);
+std::vector<scn::Result> bev_of_points(scn::Engine& engine, const Points& points) {
+  scn::PointsView view;
+  view.points = points.values.data();
+  view.count = points.count;
+  view.columns = points.columns;
+  return engine.run_points(view);
 }
 
 void run(const std::string& model, const std::string& points_path, const std::string& format,
-         const example::Grid& grid, const std::string& output, int threads) {
-  const example::Points points = read_points(points_path, format);
+         const std::optional<scn::VoxelGrid>& grid, const std::string& output, int threads) {
+  Points points = read_points(points_path, format);
   scn::EngineOptions options;
+  options.grid = grid;
   options.threads = threads;
   Clock::time_point began = Clock::now();
   scn::Engine engine(model, options);
@@ -120,12 +126,13 @@ void run(const std::string& model, const std::string& points_path, const std::st
     throw std::runtime_error(points_path + ": the network reads " + std::to_string(engine.input_channels()) +
                              " columns, " + format + " has " + std::to_string(points.columns) + ".");
   }
+  points = first_columns(points, engine.input_channels());
 
   std::vector<scn::Result> results;
   double best = 1e300;
   for (int i = 0; i < 3; ++i) {  // the first run also allocates
     began = Clock::now();
-    results = bev_of_points(engine, points, grid);
+    results = bev_of_points(engine, points);
     best = std::min(best, milliseconds_since(began));
   }
   const scn::Result& map = results.front();

@@ -3,8 +3,9 @@
 // headers in the tests of scn-fx, and was never run under ROS.
 //
 // Parameters: model (path of a plan or an ONNX file), columns (fields of the cloud in the network's order,
-// "0" for zeros), range (six numbers) and voxel (three): the network's grid, x, y, z in metres; threads,
-// cuda. Subscribes to ~/points; publishes ~/bev, the strongest channel of each cell, to look at.
+// "0" for zeros), range (six numbers) and voxel (three): the network's grid, x, y, z in metres, if the file
+// does not record it; threads, cuda. Subscribes to ~/points; publishes ~/bev, the strongest channel of each
+// cell, to look at.
 #include <algorithm>
 #include <cstdint>
 #include <exception>
@@ -20,7 +21,6 @@
 #include "point_cloud2.h"
 #include "scn_fx/engine.h"
 #include "scn_fx/half.h"
-#include "voxels.h"
 
 namespace scn_fx_ros {
 
@@ -31,16 +31,17 @@ class BevNode : public rclcpp::Node {
  public:
   BevNode() : Node("scn_fx_bev") {
     columns_ = declare_parameter("columns", std::vector<std::string>{"x", "y", "z", "intensity", "0"});
-    const auto range = declare_parameter("range", std::vector<double>{-54, -54, -5, 54, 54, 3});
-    const auto voxel = declare_parameter("voxel", std::vector<double>{0.075, 0.075, 0.2});
-    if (range.size() != 6 || voxel.size() != 3)
-      throw std::runtime_error("range takes six numbers and voxel three: x, y, z in metres.");
-    for (size_t axis = 0; axis < 3; ++axis) {
-      grid_.lower[axis] = range[axis];
-      grid_.upper[axis] = range[axis + 3];
-      grid_.edge[axis] = voxel[axis];
-    }
+    const auto range = declare_parameter("range", std::vector<double>{});
+    const auto voxel = declare_parameter("voxel", std::vector<double>{});
     scn::EngineOptions options;
+    if (!range.empty() || !voxel.empty()) {
+      scn::VoxelGrid grid;
+      if (range.size() != grid.point_range.size() || voxel.size() != grid.voxel_size.size())
+        throw std::runtime_error("range takes six numbers and voxel three: x, y, z in metres.");
+      std::copy(range.begin(), range.end(), grid.point_range.begin());
+      std::copy(voxel.begin(), voxel.end(), grid.voxel_size.begin());
+      options.grid = grid;
+    }
     options.threads = int(declare_parameter("threads", int64_t(0)));
     options.cuda = declare_parameter("cuda", false);
     engine_ = std::make_unique<scn::Engine>(declare_parameter("model", std::string("scn.plan")), options);
@@ -65,16 +66,12 @@ class BevNode : public rclcpp::Node {
   }
 
   std::vector<scn::Result> bev_of_cloud(const Cloud& cloud) {
-    Points read = read_points(cloud, columns_);
-    const example::Points points{read.count, read.columns, std::move(read.values)};
-    const example::Voxels voxels = example::voxels_of(points, grid_, points.columns);
-    scn::FrameView frame;
-    frame.features = voxels.features.data();
-    frame.half = true;
-    frame.sites = int64_t(voxels.sites.size());
-    frame.channels = points.columns;
-    frame.indices = voxels.sites.data();
-    return engine_->run(frame);
+    const Points read = read_points(cloud, columns_);
+    scn::PointsView points;
+    points.points = read.values.data();
+    points.count = read.count;
+    points.columns = read.columns;
+    return engine_->run_points(points);
   }
 
   /// Your head goes here: `map` is float16 [1, channels, y, x]. A map is megabytes, too much for a topic.
@@ -99,7 +96,6 @@ class BevNode : public rclcpp::Node {
   }
 
   std::vector<std::string> columns_;
-  example::Grid grid_{};
   std::unique_ptr<scn::Engine> engine_;
   rclcpp::Publisher<Image>::SharedPtr image_;
   rclcpp::Subscription<Cloud>::SharedPtr cloud_;

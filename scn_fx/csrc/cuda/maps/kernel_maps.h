@@ -9,8 +9,8 @@
 
 namespace scn::cuda {
 
-/// Kernel maps of ranked sets (sites/geometry.h). `beside`: the kernel before in the stream makes nothing that
-/// maps read and lets others start when the sets are ranked: then maps are made beside it.
+/// Kernel maps of ranked sets (sites/geometry.h). `beside`: the kernel before in the stream makes nothing
+/// that maps read and lets others start when the sets are ranked: then maps are made beside it.
 void build_maps(const std::vector<MapView>& maps, bool beside, cudaStream_t stream);
 
 }  // namespace scn::cuda
