@@ -12,8 +12,8 @@
 #include "core/memory_budget.h"
 #include "onnx/model.h"
 #include "plan/plan.h"
-#include "plan_file/plan_file.h"
 #include "plan/point_grid.h"
+#include "plan_file/plan_file.h"
 #include "scn_fx/engine.h"
 
 namespace scn {
