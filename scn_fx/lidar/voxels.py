@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from scn_fx import _core
+from scn_fx.compiled import core
 from scn_fx.errors import ArgumentError, LidarError, NonFiniteError
 from scn_fx.lidar.grids import VoxelGrid
 from scn_fx.lidar.sites import SiteIndices
@@ -80,7 +80,7 @@ def voxelize(
     elif isinstance(max_points, bool) or not isinstance(max_points, int) or max_points < 1:
         raise LidarError(f"max_points is a number of points >= 1, or None, got {max_points!r}.")
     try:
-        means, sites, found, dropped = _core.average_points(points, core_grid(grid, max_points))
+        means, sites, found, dropped = core().average_points(points, core_grid(grid, max_points))
     except NonFiniteError as error:
         raise _not_finite(points) from error
     except ArgumentError as error:

@@ -86,8 +86,10 @@ def write_metadata(path: str | Path, graph: fx.GraphModule, dialect: str = LIBSP
             f"{path} says {wrong[0]} = {there[wrong[0]]!r} already, this graph {entries[wrong[0]]!r}. Name "
             "the file that was exported from this graph."
         )
+    missing = {key: value for key, value in entries.items() if key not in there}
+    if not missing:
+        return  # they are written together with DOC
     addition = onnx.ModelProto(doc_string=DOC)
-    for key, value in entries.items():
-        if key not in there:
-            addition.metadata_props.add(key=key, value=value)
+    for key, value in missing.items():
+        addition.metadata_props.add(key=key, value=value)
     write_file(path, data + addition.SerializeToString())

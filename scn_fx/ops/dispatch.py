@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How operators reach the devices: registration and the compiled module."""
+"""How operators reach the devices."""
 
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import torch
 
-from scn_fx.errors import ArgumentError, ScnError
+from scn_fx.errors import ArgumentError
 from scn_fx.ops.tensors import check_tensors, tensor_owner
 
-__all__ = ["Operator", "core", "define", "fake", "only_shapes_matter"]
+__all__ = ["Operator", "define", "fake", "only_shapes_matter"]
 
 _library = torch.library.Library("scn_fx", "FRAGMENT")
 
@@ -112,17 +111,6 @@ def fake(operator: Operator) -> Callable[[Callable[..., Any]], Callable[..., Any
         return kernel
 
     return register
-
-
-def core() -> Any:
-    """The compiled module; imported at the first run, so that tracing works where it is not built."""
-    try:
-        return importlib.import_module("scn_fx._core")
-    except ImportError as error:
-        raise ScnError(
-            f"The compiled module scn_fx._core cannot be imported ({error}). Install scn-fx with pip, or "
-            "build the extension of a source tree with `make ext`."
-        ) from error
 
 
 def only_shapes_matter() -> bool:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from scn_fx.compiled import core
 from scn_fx.ops.checks import to_half
-from scn_fx.ops.dispatch import core
 from scn_fx.ops.map_call import MapCall
 
 __all__ = [

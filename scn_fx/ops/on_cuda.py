@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
+from scn_fx.compiled import core
 from scn_fx.errors import OverflowedError, SiteError
 from scn_fx.geometry import ConvGeometry
 from scn_fx.operators.activations import ACTIVATIONS
-from scn_fx.ops.dispatch import core
 from scn_fx.ops.known_maps import is_known, remember
 from scn_fx.ops.map_call import MapCall
 from scn_fx.ops.straight_through import on_device
