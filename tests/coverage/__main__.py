@@ -38,7 +38,7 @@ def _holds(name: str, percent: float, limit: float, what: str) -> bool:
 
 def main(arguments: list[str]) -> int:
     """0 if the tests pass and both figures hold."""
-    build = instrumented.build("coverage", "-DSCN_FX_COVERAGE=ON")
+    build = instrumented.build("coverage", "-DSCN_FX_COVERAGE=ON", "-DSCN_FX_SHARED=ON")
     python.forget()
     cpp.forget(build)
     tests = _run_tests(build, arguments)
