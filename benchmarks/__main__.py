@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import click
 
+from benchmarks.entry import run_command
 from benchmarks.goals import check_goals
 from benchmarks.gpu_goals import check_gpu_goals
 from scn_fx.cli.bench import bench_options, make_settings, measure, show
@@ -27,6 +29,9 @@ from scn_fx.errors import ScnError
 from scn_fx.files.atomic import write_file
 from scn_fx.quant.console import show_every_character
 from scn_fx.quant.options import Refusal
+
+_MORE = ("layer", "soak", "accuracy", "models", "speed", "growth", "points")
+"""Commands of their own, each a folder here."""
 
 
 @click.command(context_settings={"show_default": True})
@@ -62,39 +67,10 @@ def command(ctx: click.Context, no_memory: bool, report_file: Path | None, **opt
 def main(arguments: list[str] | None = None) -> int:
     """Run it; the exit code is 0 if no goal is missed, 1 if one is or on an error, 2 for wrong usage."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["layer"]:
-        from benchmarks.layer.__main__ import main as layer
-
-        return layer(arguments[1:])
-    if arguments[:1] == ["soak"]:
-        from benchmarks.soak.__main__ import main as soak  # the tests' oracle is needed there alone
-
-        return soak(arguments[1:])
-    if arguments[:1] == ["accuracy"]:
-        from benchmarks.accuracy.__main__ import main as accuracy  # needs torch and spconv
-
-        return accuracy(arguments[1:])
-    if arguments[:1] == ["models"]:
-        from benchmarks.models.__main__ import main as models  # needs torch and spconv
-
-        return models(arguments[1:])
-    if arguments[:1] == ["speed"]:
-        from benchmarks.speed.__main__ import main as speed
-
-        return speed(arguments[1:])
-    if arguments[:1] == ["growth"]:
-        from benchmarks.growth.__main__ import main as growth  # needs torch and onnx
-
-        return growth(arguments[1:])
-    if arguments[:1] == ["points"]:
-        from benchmarks.points.__main__ import main as points
-
-        return points(arguments[1:])
-    try:
-        return int(command.main(arguments, prog_name="python -m benchmarks", standalone_mode=False) or 0)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
+    if arguments and arguments[0] in _MORE:  # imported alone: some need torch, spconv or the tests' oracle
+        more = import_module(f"benchmarks.{arguments[0]}.__main__")
+        return int(more.main(arguments[1:]))
+    return run_command(command, "python -m benchmarks", arguments)
 
 
 if __name__ == "__main__":

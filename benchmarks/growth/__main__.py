@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from benchmarks.entry import run_command
 from benchmarks.spread import spread_text
 from scn_fx.cli.options import FILE, device_option, small_option
 from scn_fx.errors import ArgumentError, ScnError
@@ -145,13 +146,7 @@ def _show(report: dict[str, Any]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run it; 1 after an error, 2 for wrong usage."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        command.main(arguments, prog_name="python -m benchmarks growth", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    return 0
+    return run_command(command, "python -m benchmarks growth", arguments)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from benchmarks.entry import run_command
 from benchmarks.spread import spread_text
 from scn_fx.cli.options import FILE, device_option, small_option
 from scn_fx.errors import ScnError
@@ -141,13 +142,7 @@ def _show(report: dict[str, Any]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run it; 1 if a goal is missed or after an error, 2 for wrong usage."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        found = command.main(arguments, prog_name="python -m benchmarks speed", standalone_mode=False)
-        return int(found or 0)
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
+    return run_command(command, "python -m benchmarks speed", arguments)
 
 
 if __name__ == "__main__":

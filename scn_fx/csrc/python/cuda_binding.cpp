@@ -120,13 +120,7 @@ class PyCudaEngine {
   }
 
   VoxelArrays voxelize(const Array& points, const std::vector<int64_t>& entries) {
-    const PointsView view = points_view(points, entries);
-    Voxels voxels;
-    {
-      const GilRelease release;
-      voxels = engine_->voxelize(view);
-    }
-    return voxel_arrays(std::move(voxels));
+    return voxelized(*engine_, points_view(points, entries));
   }
 
   /// Outputs in device memory. Views keep the engine alive; copies own their memory.

@@ -147,13 +147,7 @@ class PyEngine {
   }
 
   VoxelArrays voxelize(const Array& points, const std::vector<int64_t>& entries) {
-    const PointsView view = points_view(points, entries);
-    Voxels voxels;
-    {
-      const GilRelease release;
-      voxels = engine_->voxelize(view);
-    }
-    return voxel_arrays(std::move(voxels));
+    return voxelized(*engine_, points_view(points, entries));
   }
 
   PlainData describe() const { return engine_dict(*engine_); }

@@ -12,6 +12,7 @@
 #include "cpu/points/voxels.h"
 #include "plan/point_grid.h"
 #include "python/caller.h"
+#include "python/gil.h"
 #include "python/operator_run.h"
 
 namespace scn::python {
@@ -76,7 +77,12 @@ std::optional<VoxelGrid> optional_grid(const nb::object& fields) {
   return grid_from(fields);
 }
 
-VoxelArrays voxel_arrays(Voxels voxels) {
+VoxelArrays voxelized(Session& engine, const PointsView& view) {
+  Voxels voxels;
+  {
+    const GilRelease release;
+    voxels = engine.voxelize(view);
+  }
   const std::vector<size_t> shape{size_t(voxels.count), size_t(voxels.channels)};
   return nb::make_tuple(to_numpy(std::move(voxels.features), shape, float_dtype(16)),
                         site_array(voxels.sites), voxels.dropped, voxels.surplus);

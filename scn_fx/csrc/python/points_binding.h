@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "engine/session.h"
 #include "python/arrays.h"
 #include "scn_fx/points.h"
 
@@ -19,8 +20,8 @@ void bind_points(nb::module_& m);
 VoxelGrid grid_from(const nb::object& fields);
 std::optional<VoxelGrid> optional_grid(const nb::object& fields);
 
-/// (features float16 [N, C], indices int32 [N, 4], dropped, surplus).
-VoxelArrays voxel_arrays(Voxels voxels);
+/// What the engine makes of points: (features float16 [N, C], indices int32 [N, 4], dropped, surplus).
+VoxelArrays voxelized(Session& engine, const PointsView& view);
 
 /// Points that refer to the array's memory; checks dtype and shape. `entries` must outlive the view.
 template <typename A>
