@@ -191,7 +191,7 @@ __global__ __launch_bounds__(kMapThreads) void map_kernel(const __grid_constant_
         break;
       case Planes::kOther:
         // find_neighbour reads through the first-level cache, which may be older than the kernel before.
-        asm volatile("fence.acq_rel.gpu;" ::: "memory");
+        acquire_device(m.input.count);
         map_offsets(p, parts);
         break;
     }

@@ -87,10 +87,12 @@ __device__ __forceinline__ void launch_dependents() {
 #endif
 }
 
-/// What other blocks wrote before is read from now on, also through the first-level cache.
-__device__ __forceinline__ void acquire_device() {
+/// What other blocks wrote before is read from now on, also through the first-level cache. `word`: anywhere in
+/// global memory. An acquiring load empties that cache as a fence does, but waits for none of the thread's
+/// own writes.
+__device__ __forceinline__ void acquire_device(const int32_t* word) {
 #if __CUDA_ARCH__ >= 700
-  asm volatile("fence.acq_rel.gpu;" ::: "memory");
+  asm volatile("{ .reg .b32 unused; ld.acquire.gpu.global.b32 unused, [%0]; }" ::"l"(word) : "memory");
 #endif
 }
 

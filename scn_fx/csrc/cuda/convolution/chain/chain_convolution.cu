@@ -137,7 +137,7 @@ __global__ __launch_bounds__(kChainThreads, input_blocks(kChannels)) void input_
   wait_for_dependency();
   launch_dependents();
   // The first-level cache may hold lines from before the kernels before wrote them.
-  if (threadIdx.x == 0) acquire_device();
+  if (threadIdx.x == 0) acquire_device(map.output.count);
   wait_copies();
   __syncthreads();
 

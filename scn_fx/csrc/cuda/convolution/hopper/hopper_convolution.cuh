@@ -176,7 +176,7 @@ __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
   wait_for_dependency();
   // The first-level cache may hold lines from before the layer before wrote them. The last warp has had the
   // least to do.
-  if (thread == int32_t(blockDim.x) - 1) acquire_device();
+  if (thread == int32_t(blockDim.x) - 1) acquire_device(p.map.output.count);
   if constexpr (Pair) hopper::cluster_arrive();
   __syncthreads();
   if constexpr (Pair) hopper::cluster_wait();  // here, since it empties the first-level cache

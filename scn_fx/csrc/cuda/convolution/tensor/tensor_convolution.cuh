@@ -114,7 +114,7 @@ __global__ __launch_bounds__(tensor_threads(N),
   wait_for_dependency();
   // The first-level cache may hold lines from before the layer before wrote them. The last warp has had the
   // least to do.
-  if (threadIdx.x == blockDim.x - 1) acquire_device();
+  if (threadIdx.x == blockDim.x - 1) acquire_device(p.map.output.count);
   wait_copies();
   __syncthreads();
 
