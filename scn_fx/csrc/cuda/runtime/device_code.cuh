@@ -87,13 +87,21 @@ __device__ __forceinline__ void launch_dependents() {
 #endif
 }
 
-/// What other blocks wrote before is read from now on, also through the first-level cache. `word`: anywhere in
-/// global memory. An acquiring load empties that cache as a fence does, but waits for none of the thread's
+/// What other blocks wrote before is read from now on, also through the first-level cache. `word`: anywhere
+/// in global memory. An acquiring load empties that cache as a fence does, but waits for none of the thread's
 /// own writes.
 __device__ __forceinline__ void acquire_device(const int32_t* word) {
 #if __CUDA_ARCH__ >= 700
   asm volatile("{ .reg .b32 unused; ld.acquire.gpu.global.b32 unused, [%0]; }" ::"l"(word) : "memory");
 #endif
+}
+
+/// A warp waits for the kernels before this one, and then reads what they wrote through the first-level
+/// cache, which may hold lines from before. `word`: as above.
+__device__ __forceinline__ void wait_for_rows(const int32_t* word) {
+  wait_for_dependency();
+  if ((threadIdx.x & 31) == 0) acquire_device(word);
+  __syncwarp();
 }
 
 }  // namespace scn::cuda

@@ -173,10 +173,6 @@ __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
     scales[Columns + thread] = bias;
   }
   const int32_t rows = uniform(count), tiles = (rows + kTileRows - 1) / kTileRows;
-  wait_for_dependency();
-  // The first-level cache may hold lines from before the layer before wrote them. The last warp has had the
-  // least to do.
-  if (thread == int32_t(blockDim.x) - 1) acquire_device(p.map.output.count);
   if constexpr (Pair) hopper::cluster_arrive();
   __syncthreads();
   if constexpr (Pair) hopper::cluster_wait();  // here, since it empties the first-level cache
@@ -189,6 +185,7 @@ __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
       for (int32_t i = 0; i < slots; ++i) hopper::barrier_wait(weights_full + i * 8, 0);
       for (int32_t i = 0; i < warpgroups; ++i) hopper::barrier_wait(map_full + i * 8, 0);
     }
+    wait_for_dependency();  // who waits for this kernel waits for all before it
     return;
   }
   const int32_t quad = (lane >> 2) * 2 + (thread >> 5 & 3) * 16;  // place of the lane's rows in their tile
@@ -259,6 +256,7 @@ __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
     for (int32_t i = lane; i < volume; i += 32)
       far |= *reinterpret_cast<const int32_t*>(table_bases + i * 4) < 0;
     far = __any_sync(0xffffffffu, far);
+    if (round == 0) wait_for_rows(p.map.output.count);
     walk.begin(x, table + quad * 2, table_bases);
     place.row = tile * kTileRows + (thread >> 5 & 3) * 16 + (lane >> 2);
     LaneResidual<2, kRun> residual;
@@ -375,6 +373,7 @@ __global__ __launch_bounds__((Ring ? Ring : kWarpgroups) * 128,
     }
   }
   if (Finish::kCounts) report_lost(p.finish, lost);
+  wait_for_dependency();  // warpgroups without a tile, too
 #endif
 }
 

@@ -111,10 +111,6 @@ __global__ __launch_bounds__(tensor_threads(N),
     }
   }
   const int32_t count = uniform(loaded_count), items = (count + kWarpSites - 1) / kWarpSites;
-  wait_for_dependency();
-  // The first-level cache may hold lines from before the layer before wrote them. The last warp has had the
-  // least to do.
-  if (threadIdx.x == blockDim.x - 1) acquire_device(p.map.output.count);
   wait_copies();
   __syncthreads();
 
@@ -138,6 +134,7 @@ __global__ __launch_bounds__(tensor_threads(N),
     bool far = false;
     for (int32_t i = lane; i < volume; i += 32) far |= bases[i] < 0;
     far = __any_sync(0xffffffffu, far);
+    if (round == 0) wait_for_rows(p.map.output.count);
     place.row = item * kWarpSites + (lane & 3) * 2;
 
     uint32_t entry_at = first_entry, base_at = first_base;
@@ -226,6 +223,7 @@ __global__ __launch_bounds__(tensor_threads(N),
   }
   if (Finish::kCounts) report_lost(p.finish, lost);
   wait_copies();
+  wait_for_dependency();  // who waits for this kernel waits for all before it, also where there is no item
 }
 
 }  // namespace scn::cuda
