@@ -25,8 +25,8 @@ settings.register_profile(
 )
 settings.load_profile("scn_fx")
 
-# spconv's CPU build adds into shared rows without synchronisation: with two threads its strided layers give
-# another result in every run.
+# spconv 2.3.8's CPU build adds into shared rows without synchronisation: with two threads its strided layers
+# give another, wrong result in every run. Small tensors are slower with more threads, too.
 torch.set_num_threads(1)
 
 

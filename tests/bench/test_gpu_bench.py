@@ -275,14 +275,9 @@ def test_fused_activations_compute_the_same_network(files: ModelFiles) -> None:
     frame = find_frames(small=True).frames[0]
     peer = SpconvPeer(files)
     peer.load(frame.features, frame.indices)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        arrays = torch.from_numpy(frame.features).float(), torch.from_numpy(frame.indices)
-        with torch.inference_mode():
-            result = model(*model.arguments(*arrays))[0]
-    finally:
-        torch.set_num_threads(threads)
+    arrays = torch.from_numpy(frame.features).float(), torch.from_numpy(frame.indices)
+    with torch.inference_mode():
+        result = model(*model.arguments(*arrays))[0]
     np.testing.assert_allclose(result.numpy(), peer(1).numpy(), rtol=1e-5, atol=1e-6)
 
 

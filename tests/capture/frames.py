@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -37,21 +35,6 @@ def sparse(features: torch.Tensor, indices: torch.Tensor, grid: tuple[int, int, 
     return spconv.SparseConvTensor(features, indices, list(grid), int(indices[:, 0].max()) + 1)
 
 
-@contextmanager
-def spconv_is_reliable() -> Iterator[None]:
-    """One thread: the CPU kernels of spconv 2.3.8 add into shared rows without synchronisation.
-
-    With two threads a strided convolution gives another (wrong) result in every run.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def ordered(features: torch.Tensor, indices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows in ascending order of (batch, z, y, x)."""
     keys = indices.long()
@@ -69,7 +52,7 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 def assert_same_as_spconv(graph: Any, model: Any, features: torch.Tensor, indices: torch.Tensor) -> None:
     """The captured graph of a model from sparse tensor to sparse tensor computes what spconv computes."""
-    with spconv_is_reliable():
+    with torch.no_grad():
         expected = model(sparse(features, indices))
     found, sites = ordered(*graph(features, indices))
     wanted, wanted_sites = ordered(expected.features, expected.indices)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from scn_fx.capture import capture
-from tests.capture.frames import assert_same_as_spconv, frame, randomise, sparse, spconv_is_reliable
+from tests.capture.frames import assert_same_as_spconv, frame, randomise, sparse
 from tests.capture.test_channel_maps import norm, subm
 
 
@@ -94,7 +94,7 @@ def test_any_chain_of_them(steps: list[str], seed: int) -> None:
     torch.manual_seed(seed)
     model, args = Chain(steps).eval(), frame(seed=seed % 7)
     graph = capture(model, (sparse(*args),))
-    with spconv_is_reliable():
+    with torch.no_grad():
         expected = model(sparse(*args)).features
     # A ReLU may leave nothing but zeros.
     assert float((graph(*args)[0] - expected).abs().max()) <= 1e-5 * float(expected.abs().max() + 1e-3)

@@ -16,7 +16,7 @@ import quant
 from scn_fx.capture import capture
 from scn_fx.errors import CaptureError
 from scn_fx.graph import layers, metadata
-from tests.capture.frames import GRID, frame, ordered, randomise, relative, sparse, spconv_is_reliable
+from tests.capture.frames import GRID, frame, ordered, randomise, relative, sparse
 from tests.capture.test_several_outputs import Levels, block
 
 
@@ -71,7 +71,7 @@ def same(found: Any, wanted: Any) -> None:
 def test_the_forward_need_not_return_nor_be_followed_after_the_module() -> None:
     net, (features, indices) = detector(), frame()
     graph = capture(net, points(features, indices), ["backbone.conv3", "backbone.conv1"], input="vfe")
-    with spconv_is_reliable():
+    with torch.no_grad():
         batch = net.vfe(*points(features, indices))
         levels = net.backbone(batch)["multi_scale_3d_features"]
     found = graph(batch["voxel_features"], indices)
@@ -129,7 +129,7 @@ def test_features_come_before_the_arguments_that_are_left() -> None:
     args = (indices, voxels, torch.full((len(features),), 3))
     graph = capture(net, args, input="reader")
     assert [n.name for n in graph.graph.nodes if n.op == "placeholder"] == ["features", "coors"]
-    with spconv_is_reliable():
+    with torch.no_grad():
         same(graph(features, indices), net(*args))
     with pytest.raises(CaptureError, match=r"type_as in module 'reader' \(Reader\).*input='reader'"):
         capture(net, args)
@@ -201,7 +201,7 @@ def test_it_is_the_value_of_the_last_call_as_it_was_returned() -> None:
     net, (features, indices) = InPlace().eval(), frame()
     kept: list[torch.Tensor] = []
     handle = net.conv.register_forward_hook(lambda module, args, output: kept.append(output.features.clone()))
-    with spconv_is_reliable():
+    with torch.no_grad():
         net(features, indices)
     handle.remove()
     values, sites = capture(net, (features, indices), "conv")(features, indices)
@@ -239,7 +239,7 @@ def test_the_model_keeps_no_hook_and_no_value() -> None:
     capture(net, batch, "backbone.conv3", input="vfe")
     assert set(batch[0]) == {"voxels", "voxel_num_points", "voxel_coords", "batch_size"}
     assert not torch.nn.modules.module._global_forward_hooks
-    with spconv_is_reliable():
+    with torch.no_grad():
         assert net.backbone(net.vfe(*batch))["spatial_features"].shape == (1, 48, 3, 4)
 
 
@@ -278,7 +278,7 @@ def test_layers_on_selected_sites_run_on_and_other_outputs_can_be_captured() -> 
     """A sequence of spconv asks whether there are sites at all, which no trace knows of a selection."""
     net, given = randomise(Both()), frame()
     graph = capture(net, given, "level")
-    with spconv_is_reliable():
+    with torch.no_grad():
         same(graph(*given), net(*given)["level"])
 
 
@@ -349,7 +349,7 @@ class Scaling(Selecting):
 def test_indices_that_a_forward_changes_later_are_those_that_the_module_returned() -> None:
     net, given = randomise(Scaling()), frame()
     graph = capture(net, given, "second")
-    with spconv_is_reliable():
+    with torch.no_grad():
         same(graph(*given), net.second(net.first(spconv.SparseConvTensor(*given, list(GRID), 1))))
 
 

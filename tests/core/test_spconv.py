@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import numpy.typing as npt
 import spconv.pytorch as spconv
@@ -26,17 +23,6 @@ MODULES = {
     "strided": spconv.SparseConv3d,
     "transposed": spconv.SparseConvTranspose3d,
 }
-
-
-@contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """spconv 2.3.8's CPU scatter races: with more threads some output rows are wrong, others in each run."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _is_supported(case: Case) -> bool:
@@ -76,7 +62,7 @@ def test_layers_equal_spconvs(case: Case) -> None:
     x = spconv.SparseConvTensor(
         torch.from_numpy(features), torch.from_numpy(case.sites), case.shape, case.batch_size
     )  # fmt: skip
-    with torch.no_grad(), one_torch_thread():
+    with torch.no_grad():
         kind = "strided" if case.kind == "inverse" else case.kind
         module = MODULES[kind](channels, out, *geometry, **options)
         y = module(x)

@@ -228,7 +228,6 @@ def look_up(
 
 
 def test_spconv_1_weights_compute_what_they_computed(tmp_path: Path) -> None:
-    torch.set_num_threads(1)  # spconv's CPU build is only right with one thread
     state = version_1(5)
     model = made(1)
     load_weights(model, saved({"state_dict": under("backbone.", state)}, tmp_path))
